@@ -1,0 +1,70 @@
+//! Decoded images kept in memory, up to a bound.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use image::RgbImage;
+use mentor_types::LabelMask;
+
+/// An image with its labels, before any view of it.
+#[derive(Debug)]
+pub(crate) struct Decoded {
+    pub image: RgbImage,
+    pub mask: LabelMask,
+}
+
+impl Decoded {
+    fn bytes(&self) -> usize {
+        self.image.as_raw().len() + self.mask.labels().len()
+    }
+}
+
+/// Keeps what comes first until it is full, and then no more: an epoch visits every image once, so throwing out the
+/// oldest would throw out exactly what comes next.
+#[derive(Debug)]
+pub(crate) struct Cache {
+    limit: usize,
+    kept: Mutex<(usize, BTreeMap<usize, Arc<Decoded>>)>,
+}
+
+impl Cache {
+    pub fn new(megabytes: usize) -> Self {
+        Self { limit: megabytes << 20, kept: Mutex::default() }
+    }
+
+    /// The image under `key`, decoded now unless it is kept.
+    pub fn get<E>(&self, key: usize, decode: impl FnOnce() -> Result<Decoded, E>) -> Result<Arc<Decoded>, E> {
+        let lock = || self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(kept) = lock().1.get(&key) {
+            return Ok(kept.clone());
+        }
+        let decoded = Arc::new(decode()?);
+        let mut kept = lock();
+        if kept.0 + decoded.bytes() <= self.limit && kept.1.insert(key, decoded.clone()).is_none() {
+            kept.0 += decoded.bytes();
+        }
+        Ok(decoded)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn it_keeps_images_up_to_its_bound() {
+        let cache = Cache::new(1);
+        let decodes = Mutex::new(0);
+        let get = |key| {
+            let decode = || {
+                *decodes.lock().unwrap() += 1;
+                // 600 kB each: one fits into 1 MiB, two do not.
+                Ok::<_, ()>(Decoded { image: RgbImage::new(500, 300), mask: LabelMask::filled(500, 300, 0) })
+            };
+            cache.get(key, decode).unwrap();
+            *decodes.lock().unwrap()
+        };
+        assert_eq!([get(0), get(0), get(1), get(1), get(0)], [1, 1, 2, 3, 3]);
+    }
+}

@@ -1,0 +1,256 @@
+//! A card with the folders its files may lie in.
+
+use std::path::{Path, PathBuf};
+
+use mentor_types::{Images, LabelMask, UNKNOWN};
+use rayon::prelude::*;
+
+use crate::card::Card;
+use crate::config::OnBadSample;
+use crate::error::{BadSample, DataError, folders};
+use crate::label_map::LabelMap;
+use crate::read::{read_mask, read_rgb, read_size};
+use crate::split::{Entry, Split};
+
+/// Splits whose files are at most this many bytes together are hashed by content.
+const HASHED_BY_CONTENT_BYTES: u64 = 32 * 1024 * 1024;
+
+/// A data set on the disk.
+#[derive(Clone, Debug)]
+pub struct SegDataset {
+    card: Card,
+    map: LabelMap,
+    places: Vec<PathBuf>,
+}
+
+/// One image with its labels, at the labels' own size.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sample {
+    /// The image's path in the list.
+    pub name: String,
+    /// The image, `n` = 1.
+    pub image: Images,
+    /// Its labels: all unknown where nobody labelled it.
+    pub mask: LabelMask,
+    /// The classes that were labelled in this image, sorted; `None` where all were. Evaluation leaves the others out.
+    pub classes_labelled: Option<Vec<u8>>,
+}
+
+/// What the labels of a split hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SplitStats {
+    /// Images read.
+    pub images: usize,
+    /// Images that have a pixel of a class.
+    pub labelled_images: usize,
+    /// Pixels by class.
+    pub class_pixels: Vec<u64>,
+    /// Ignored pixels.
+    pub ignored_pixels: u64,
+    /// Unknown pixels.
+    pub unknown_pixels: u64,
+    /// Bad samples, where they are skipped.
+    pub bad: Vec<BadSample>,
+}
+
+impl SegDataset {
+    /// A card, with its files searched in `roots` (each directly, then in its folder with the card's name), then beside
+    /// the card.
+    ///
+    /// # Errors
+    /// Where the card breaks a rule.
+    pub fn new(card: Card, roots: &[PathBuf]) -> Result<Self, DataError> {
+        let map = LabelMap::new(&card).map_err(|message| DataError::CardRule {
+            path: card.folder.join("dataset.toml"),
+            key: "labels".to_owned(),
+            message,
+        })?;
+        let mut places: Vec<PathBuf> = roots.iter().flat_map(|root| [root.clone(), root.join(&card.name)]).collect();
+        places.push(card.folder.clone());
+        Ok(Self { card, map, places })
+    }
+
+    /// The card.
+    #[must_use]
+    pub fn card(&self) -> &Card {
+        &self.card
+    }
+
+    /// The meaning of the values in its masks.
+    #[must_use]
+    pub fn label_map(&self) -> &LabelMap {
+        &self.map
+    }
+
+    /// Reads a mask that any tool wrote in the card's format.
+    ///
+    /// # Errors
+    /// One line with the path.
+    pub fn read_mask(&self, path: &Path) -> Result<LabelMask, BadSample> {
+        read_mask(path, &self.map)
+    }
+
+    /// A split and the first folder that holds one of its images.
+    ///
+    /// # Errors
+    /// Where the card's list is bad, or no place holds any of the images: every place is named.
+    pub fn split(&self, name: &str) -> Result<Split, DataError> {
+        let entries = self.card.entries(name, &self.places)?;
+        let holds = |place: &&PathBuf| entries.iter().any(|entry| place.join(&entry.image).is_file());
+        match self.places.iter().find(holds) {
+            Some(root) => Ok(Split { name: name.to_owned(), root: root.clone(), entries }),
+            None => Err(DataError::ImagesNotFound {
+                card: self.card.name.clone(),
+                split: name.to_owned(),
+                example: entries.first().map_or_else(String::new, |entry| entry.image.clone()),
+                searched: folders(&self.places),
+                get: self.card.get.clone(),
+            }),
+        }
+    }
+
+    /// Reads one image and its labels.
+    ///
+    /// # Errors
+    /// One line with the path.
+    ///
+    /// # Panics
+    /// Where the split has no image `index`.
+    pub fn sample(&self, split: &Split, index: usize) -> Result<Sample, BadSample> {
+        let entry = &split.entries[index];
+        let (image, mask) = self.decode(split, entry, true)?;
+        let (width, height) = (image.width() as usize, image.height() as usize);
+        Ok(Sample {
+            name: entry.image.clone(),
+            image: Images { n: 1, height, width, rgb: image.into_raw() },
+            mask,
+            classes_labelled: entry.classes.clone(),
+        })
+    }
+
+    /// The image and the three-state labels of an entry. Where labels are not `required` (they are only compared with),
+    /// a mask that does not exist counts as unknown; one that is broken is bad all the same.
+    pub(crate) fn decode(
+        &self,
+        split: &Split,
+        entry: &Entry,
+        required: bool,
+    ) -> Result<(image::RgbImage, LabelMask), BadSample> {
+        let image = read_rgb(&split.image_path(entry))?;
+        let (width, height) = image.dimensions();
+        let label = split.label_path(entry).filter(|path| required || path.exists());
+        let Some(path) = label else {
+            return Ok((image, LabelMask::filled(width as usize, height as usize, UNKNOWN)));
+        };
+        let mask = self.mask(&path, entry, (width, height))?;
+        Ok((image, mask))
+    }
+
+    /// The three-state labels of an entry whose image has the given size.
+    fn mask(&self, path: &Path, entry: &Entry, (width, height): (u32, u32)) -> Result<LabelMask, BadSample> {
+        let mut mask = read_mask(path, &self.map)?;
+        if (mask.width(), mask.height()) != (width as usize, height as usize) {
+            let (mask_width, mask_height) = (mask.width(), mask.height());
+            let reason = format!("the mask is {mask_width} x {mask_height} pixels, its image {width} x {height}");
+            return Err(BadSample::new(path, reason));
+        }
+        if let Some(classes) = &entry.classes {
+            // A pixel outside the labelled classes was looked at for those only: unknown, never background.
+            let class_count = self.map.classes();
+            for label in mask.labels_mut() {
+                if usize::from(*label) < class_count && !classes.contains(label) {
+                    *label = UNKNOWN;
+                }
+            }
+        }
+        Ok(mask)
+    }
+
+    /// Whether an entry has, or by its card and list may have, unknown pixels.
+    pub(crate) fn may_be_partial(&self, entry: &Entry) -> bool {
+        let some_only = entry.classes.as_ref().is_some_and(|classes| classes.len() < self.map.classes());
+        entry.label.is_none() || some_only || !self.card.labels.unknown.is_empty()
+    }
+
+    /// Reads the labels of a split (of `at_most` images, in the order of the list) and counts them.
+    ///
+    /// # Errors
+    /// The first bad sample of the list where bad ones are not skipped; and where no pixel of the split belongs to a
+    /// class, since nothing could be learnt or measured.
+    pub fn verify_split(
+        &self,
+        split: &Split,
+        on_bad: OnBadSample,
+        at_most: Option<usize>,
+    ) -> Result<SplitStats, DataError> {
+        let count = at_most.unwrap_or(split.len()).min(split.len());
+        let counts: Vec<Result<[u64; 256], BadSample>> =
+            split.entries[..count].par_iter().map(|entry| self.count_labels(split, entry)).collect();
+        let classes = self.map.classes();
+        let mut stats = SplitStats { class_pixels: vec![0; classes], ..SplitStats::default() };
+        for counts in counts {
+            match counts {
+                Ok(counts) => {
+                    stats.images += 1;
+                    stats.labelled_images += usize::from(counts[..classes].iter().any(|pixels| *pixels > 0));
+                    stats.class_pixels.iter_mut().zip(counts).for_each(|(sum, pixels)| *sum += pixels);
+                    stats.ignored_pixels += counts[usize::from(mentor_types::IGNORE)];
+                    stats.unknown_pixels += counts[usize::from(UNKNOWN)];
+                }
+                Err(bad) if on_bad == OnBadSample::Fail => return Err(bad.into()),
+                Err(bad) => stats.bad.push(bad),
+            }
+        }
+        if stats.labelled_images == 0 {
+            let message = format!(
+                "no pixel belongs to a class in {} images ({} ignored, {} unknown pixels, {} bad samples); \
+                 compare `labels` of the card with the values in the masks",
+                stats.images,
+                stats.ignored_pixels,
+                stats.unknown_pixels,
+                stats.bad.len()
+            );
+            return Err(DataError::Split { card: self.card.name.clone(), split: split.name.clone(), message });
+        }
+        Ok(stats)
+    }
+
+    fn count_labels(&self, split: &Split, entry: &Entry) -> Result<[u64; 256], BadSample> {
+        let size = read_size(&split.image_path(entry))?;
+        let mut counts = [0; 256];
+        let Some(path) = split.label_path(entry) else {
+            counts[usize::from(UNKNOWN)] = u64::from(size.0) * u64::from(size.1);
+            return Ok(counts);
+        };
+        for label in self.mask(&path, entry, size)?.labels() {
+            counts[usize::from(*label)] += 1;
+        }
+        Ok(counts)
+    }
+
+    /// A hash of what a split holds, hexadecimal: the meaning of its labels, its list, and its files, by content where
+    /// they are small together (32 MiB), else by size.
+    #[must_use]
+    pub fn fingerprint(&self, split: &Split) -> String {
+        let paths: Vec<PathBuf> = split
+            .entries
+            .iter()
+            .flat_map(|entry| [Some(split.image_path(entry)), split.label_path(entry)])
+            .flatten()
+            .collect();
+        let sizes: Vec<Option<u64>> = paths.par_iter().map(|path| Some(std::fs::metadata(path).ok()?.len())).collect();
+        let small = sizes.iter().flatten().sum::<u64>() <= HASHED_BY_CONTENT_BYTES;
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(format!("{:?}\n", self.map).as_bytes());
+        for entry in &split.entries {
+            hasher.update(format!("{}\t{:?}\t{:?}\n", entry.image, entry.label, entry.classes).as_bytes());
+        }
+        for (path, size) in paths.iter().zip(&sizes) {
+            hasher.update(format!("{size:?}\n").as_bytes());
+            if small && let Ok(bytes) = std::fs::read(path) {
+                hasher.update(&bytes);
+            }
+        }
+        hasher.finalize().to_hex().to_string()
+    }
+}

@@ -1,0 +1,183 @@
+//! What can go wrong with cards, lists and images, each in one line.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Why data could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum DataError {
+    /// A file or folder could not be read.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A card is no valid TOML, or not of the form of a card.
+    #[error("{}:{line}:{column}: {message}", path.display())]
+    CardSyntax {
+        /// The card.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// Column, from 1.
+        column: usize,
+        /// What is wrong there.
+        message: String,
+    },
+    /// A card breaks a rule that its form alone does not show.
+    #[error("{}: {key}: {message}", path.display())]
+    CardRule {
+        /// The card.
+        path: PathBuf,
+        /// The key, dotted.
+        key: String,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// No card of that name.
+    #[error("no card `{name}`{hint}; looked in {searched}")]
+    UnknownCard {
+        /// The name asked for.
+        name: String,
+        /// The nearest known name, or nothing.
+        hint: String,
+        /// The folders searched.
+        searched: String,
+    },
+    /// A card has no split of that name.
+    #[error("card `{card}` has no split `{name}`{hint}; it has {known}")]
+    UnknownSplit {
+        /// The card.
+        card: String,
+        /// The name asked for.
+        name: String,
+        /// The nearest known name, or nothing.
+        hint: String,
+        /// All splits of the card.
+        known: String,
+    },
+    /// A split list has a bad line.
+    #[error("{}:{line}: {message}", path.display())]
+    List {
+        /// The list.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// What is wrong there.
+        message: String,
+    },
+    /// A split as a whole cannot be used.
+    #[error("card `{card}`, split `{split}`: {message}")]
+    Split {
+        /// The card.
+        card: String,
+        /// The split.
+        split: String,
+        /// What is wrong.
+        message: String,
+    },
+    /// The images of a split are nowhere.
+    #[error("card `{card}`, split `{split}`: `{example}` is in none of {searched}; {get}")]
+    ImagesNotFound {
+        /// The card.
+        card: String,
+        /// The split.
+        split: String,
+        /// The first image of the split.
+        example: String,
+        /// Every folder that was searched, in order.
+        searched: String,
+        /// The card's word on where to get them.
+        get: String,
+    },
+    /// One sample is bad.
+    #[error(transparent)]
+    Bad(#[from] BadSample),
+    /// A folder that a starter card cannot be made for.
+    #[error("{}: {message}", folder.display())]
+    Starter {
+        /// The folder.
+        folder: PathBuf,
+        /// What is missing.
+        message: String,
+    },
+    /// A setting that cannot be followed.
+    #[error("{key}: {message}")]
+    Setting {
+        /// The key of the recipe.
+        key: String,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// The loader has handed out every batch, or has stopped after an error.
+    #[error("the loader has no further batch")]
+    NoMoreBatches,
+}
+
+impl DataError {
+    pub(crate) fn io(path: &Path, source: std::io::Error) -> Self {
+        Self::Io { path: path.to_owned(), source }
+    }
+}
+
+/// An image or mask that cannot be used, and why.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}: {reason}", path.display())]
+pub struct BadSample {
+    /// The file.
+    pub path: PathBuf,
+    /// One line.
+    pub reason: String,
+}
+
+impl BadSample {
+    pub(crate) fn new(path: &Path, reason: impl Into<String>) -> Self {
+        // Decoders of other crates may answer with several lines; an error of ours is one.
+        let reason: String = reason.into();
+        let reason = reason.split('\n').map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ");
+        Self { path: path.to_owned(), reason: reason.trim_end_matches('.').to_owned() }
+    }
+}
+
+/// The bad samples that were skipped so far: shared between threads, each path once.
+#[derive(Clone, Debug, Default)]
+pub struct BadSamples(Arc<Mutex<BTreeMap<PathBuf, String>>>);
+
+impl BadSamples {
+    /// Notes a bad sample.
+    pub fn record(&self, bad: &BadSample) {
+        let mut paths = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        paths.entry(bad.path.clone()).or_insert_with(|| bad.reason.clone());
+    }
+
+    /// All of them, by path.
+    #[must_use]
+    pub fn list(&self) -> Vec<BadSample> {
+        let paths = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        paths.iter().map(|(path, reason)| BadSample { path: path.clone(), reason: reason.clone() }).collect()
+    }
+}
+
+/// `, did you mean ...?` where a known name is near enough, else nothing.
+pub(crate) fn hint<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    known
+        .into_iter()
+        .map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate))
+        .filter(|(distance, candidate)| *distance <= candidate.len().max(name.len()) / 2)
+        .min()
+        .map_or_else(String::new, |(_, candidate)| format!(", did you mean `{candidate}`?"))
+}
+
+/// Names in backticks, with commas.
+pub(crate) fn names<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    names.into_iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}
+
+/// Folders with commas.
+pub(crate) fn folders<'a>(folders: impl IntoIterator<Item = &'a PathBuf>) -> String {
+    let list = folders.into_iter().map(|folder| folder.display().to_string()).collect::<Vec<_>>().join(", ");
+    if list.is_empty() { "no folder at all".to_owned() } else { list }
+}

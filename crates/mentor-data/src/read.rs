@@ -1,0 +1,410 @@
+//! Files to pixels, with limits, and one line where a file cannot be used.
+//!
+//! Photos become 8-bit RGB whatever they are: grey is repeated, 16 bits are rounded to 8, CMYK JPEGs are converted, alpha
+//! is dropped (not composited). The EXIF orientation is ignored, because the masks of data sets are drawn over the
+//! pixels as stored.
+
+use std::io::Cursor;
+use std::path::Path;
+
+use image::{ImageDecoder, ImageFormat, ImageReader, RgbImage};
+use mentor_types::{Images, LabelMask};
+
+use crate::card::LabelFormat;
+use crate::error::{BadSample, DataError};
+use crate::label_map::LabelMap;
+
+/// The longest side of an image or mask that is decoded, in pixels.
+pub const MAX_SIDE_PX: u32 = 32_768;
+
+/// The most pixels of an image or mask that is decoded: a small file must not fill the memory.
+pub const MAX_PIXELS: u64 = 64 * 1024 * 1024;
+
+/// The largest file that is read, in bytes.
+const MAX_FILE_BYTES: u64 = 512 * 1024 * 1024;
+
+/// The most memory that a decoder may ask for, in bytes.
+const MAX_DECODER_BYTES: u64 = 768 * 1024 * 1024;
+
+/// The extensions that a folder is searched for, in lower case.
+pub(crate) const EXTENSIONS: [&str; 7] = ["jpg", "jpeg", "png", "bmp", "tif", "tiff", "webp"];
+
+/// Reads any photo as one 8-bit RGB image (`n` = 1).
+///
+/// # Errors
+/// Where it is missing, empty, truncated, too large or no image; one line with the path.
+pub fn read_image(path: &Path) -> Result<Images, BadSample> {
+    let image = read_rgb(path)?;
+    let (width, height) = (image.width() as usize, image.height() as usize);
+    Ok(Images { n: 1, height, width, rgb: image.into_raw() })
+}
+
+/// Reads any photo.
+pub(crate) fn read_rgb(path: &Path) -> Result<RgbImage, BadSample> {
+    let bytes = read_file(path)?;
+    decode_rgb(path, &bytes)
+}
+
+/// Width and height from the header alone.
+pub(crate) fn read_size(path: &Path) -> Result<(u32, u32), BadSample> {
+    // An empty file would be reported as an unknown format.
+    check_file(path)?;
+    let reader = ImageReader::open(path).and_then(ImageReader::with_guessed_format);
+    let reader = reader.map_err(|error| BadSample::new(path, error.to_string()))?;
+    reader.into_dimensions().map_err(|error| BadSample::new(path, reason(&error)))
+}
+
+/// Reads a mask and gives its pixels their meaning.
+pub(crate) fn read_mask(path: &Path, map: &LabelMap) -> Result<LabelMask, BadSample> {
+    let bytes = read_file(path)?;
+    let fail = |reason: String| BadSample::new(path, reason);
+    refuse_jpeg(path, &bytes)?;
+    match map.format() {
+        LabelFormat::Color => {
+            let rgb = decode_rgb(path, &bytes)?;
+            map.colour_mask(rgb.width() as usize, rgb.height() as usize, rgb.as_raw()).map_err(fail)
+        }
+        LabelFormat::Index => {
+            let (width, height, raw) = decode_index(path, &bytes)?;
+            map.index_mask(width, height, &raw).map_err(fail)
+        }
+    }
+}
+
+/// A mask of a kind that is yet unknown: its kind, and its indices or its bytes of red, green, blue.
+pub(crate) fn decode_raw(path: &Path) -> Result<(LabelFormat, Vec<u8>), BadSample> {
+    let bytes = read_file(path)?;
+    refuse_jpeg(path, &bytes)?;
+    match decode_index(path, &bytes) {
+        Ok((_, _, raw)) => Ok((LabelFormat::Index, raw)),
+        Err(_) => Ok((LabelFormat::Color, decode_rgb(path, &bytes)?.into_raw())),
+    }
+}
+
+fn refuse_jpeg(path: &Path, bytes: &[u8]) -> Result<(), BadSample> {
+    if image::guess_format(bytes).is_ok_and(|format| format == ImageFormat::Jpeg) {
+        return Err(BadSample::new(path, "is a JPEG, which cannot hold exact labels; masks must be PNG"));
+    }
+    Ok(())
+}
+
+/// The paths of all images in `folder` and below it, relative to `start`, with forward slashes, in no order.
+pub(crate) fn images_below(start: &Path, folder: &Path, images: &mut Vec<String>) -> Result<(), DataError> {
+    for entry in std::fs::read_dir(folder).map_err(|source| DataError::io(folder, source))? {
+        let entry = entry.map_err(|source| DataError::io(folder, source))?;
+        let path = entry.path();
+        let kind = entry.file_type().map_err(|source| DataError::io(&path, source))?;
+        // Linked folders are not followed: they could lead round in a circle.
+        if kind.is_dir() {
+            images_below(start, &path, images)?;
+        }
+        let extension = path.extension().and_then(|extension| extension.to_str()).map(str::to_lowercase);
+        if kind.is_dir() || !extension.is_some_and(|extension| EXTENSIONS.contains(&extension.as_str())) {
+            continue;
+        }
+        let relative = path.strip_prefix(start).unwrap_or(&path);
+        let parts: Option<Vec<&str>> = relative.iter().map(|part| part.to_str()).collect();
+        let parts = parts.ok_or_else(|| BadSample::new(&path, "its name is no UTF-8 text"))?;
+        images.push(parts.join("/"));
+    }
+    Ok(())
+}
+
+fn check_file(path: &Path) -> Result<(), BadSample> {
+    let metadata = std::fs::metadata(path).map_err(|error| {
+        let missing = error.kind() == std::io::ErrorKind::NotFound;
+        BadSample::new(path, if missing { "does not exist".to_owned() } else { error.to_string() })
+    })?;
+    if metadata.is_dir() {
+        return Err(BadSample::new(path, "is a folder, not an image"));
+    }
+    match metadata.len() {
+        0 => Err(BadSample::new(path, "is empty (0 bytes)")),
+        bytes if bytes > MAX_FILE_BYTES => {
+            Err(BadSample::new(path, format!("has {bytes} bytes, more than the limit of {MAX_FILE_BYTES}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn read_file(path: &Path) -> Result<Vec<u8>, BadSample> {
+    check_file(path)?;
+    std::fs::read(path).map_err(|error| BadSample::new(path, error.to_string()))
+}
+
+fn check_size(width: u32, height: u32) -> Result<(), String> {
+    let pixels = u64::from(width) * u64::from(height);
+    if width == 0 || height == 0 {
+        return Err(format!("is {width} x {height} pixels"));
+    }
+    if width > MAX_SIDE_PX || height > MAX_SIDE_PX || pixels > MAX_PIXELS {
+        return Err(format!(
+            "is {width} x {height} pixels, more than the limit ({MAX_SIDE_PX} a side, {MAX_PIXELS} in all)"
+        ));
+    }
+    Ok(())
+}
+
+fn decode_rgb(path: &Path, bytes: &[u8]) -> Result<RgbImage, BadSample> {
+    let fail = |error: image::ImageError| BadSample::new(path, reason(&error));
+    let mut reader = ImageReader::new(Cursor::new(bytes))
+        .with_guessed_format()
+        .map_err(|error| BadSample::new(path, error.to_string()))?;
+    let format = reader.format();
+    let mut limits = image::Limits::default();
+    limits.max_alloc = Some(MAX_DECODER_BYTES);
+    reader.limits(limits);
+    let decoder = reader.into_decoder().map_err(fail)?;
+    let (width, height) = decoder.dimensions();
+    check_size(width, height).map_err(|reason| BadSample::new(path, reason))?;
+    if format == Some(ImageFormat::Jpeg) && !jpeg_ends(bytes) {
+        return Err(BadSample::new(path, "is a truncated JPEG (it has no end marker)"));
+    }
+    Ok(image::DynamicImage::from_decoder(decoder).map_err(fail)?.into_rgb8())
+}
+
+/// Whether an end marker follows the last scan. The decoder itself fills what is missing with grey and says nothing.
+fn jpeg_ends(bytes: &[u8]) -> bool {
+    let last = |marker: u8| bytes.windows(2).rposition(|pair| pair == [0xff, marker]);
+    last(0xd9) > last(0xda)
+}
+
+/// What a decoder said, in words of ours where it only says "unknown".
+fn reason(error: &image::ImageError) -> String {
+    match error {
+        image::ImageError::Unsupported(error)
+            if matches!(error.format_hint(), image::error::ImageFormatHint::Unknown) =>
+        {
+            format!("is no image in a known format ({})", EXTENSIONS.join(", "))
+        }
+        image::ImageError::IoError(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+            "is truncated".to_owned()
+        }
+        error => format!("cannot be decoded: {error}"),
+    }
+}
+
+fn decode_index(path: &Path, bytes: &[u8]) -> Result<(usize, usize, Vec<u8>), BadSample> {
+    let fail = |reason: String| BadSample::new(path, reason);
+    if bytes.starts_with(b"\x89PNG") {
+        return decode_png_index(bytes).map_err(fail);
+    }
+    let mut reader = ImageReader::new(Cursor::new(bytes))
+        .with_guessed_format()
+        .map_err(|error| BadSample::new(path, error.to_string()))?;
+    let mut limits = image::Limits::default();
+    limits.max_alloc = Some(MAX_DECODER_BYTES);
+    reader.limits(limits);
+    let decoder = reader.into_decoder().map_err(|error| fail(reason(&error)))?;
+    let (width, height) = decoder.dimensions();
+    check_size(width, height).map_err(fail)?;
+    match image::DynamicImage::from_decoder(decoder).map_err(|error| fail(reason(&error)))? {
+        image::DynamicImage::ImageLuma8(mask) => Ok((width as usize, height as usize, mask.into_raw())),
+        _ => Err(fail("must be an 8-bit mask with one channel".to_owned())),
+    }
+}
+
+/// The raw indices of a PNG with one channel: the `image` crate would turn a palette into its colours.
+fn decode_png_index(bytes: &[u8]) -> Result<(usize, usize, Vec<u8>), String> {
+    let fail = |error: png::DecodingError| match error {
+        png::DecodingError::IoError(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+            "is truncated".to_owned()
+        }
+        error => format!("cannot be decoded: {error}"),
+    };
+    let limits = png::Limits { bytes: usize::try_from(MAX_DECODER_BYTES).unwrap_or(usize::MAX) };
+    let mut decoder = png::Decoder::new_with_limits(Cursor::new(bytes), limits);
+    decoder.set_transformations(png::Transformations::IDENTITY);
+    let mut reader = decoder.read_info().map_err(fail)?;
+    let (width, height) = reader.info().size();
+    check_size(width, height)?;
+    let (colour, depth) = reader.output_color_type();
+    let channels = match colour {
+        png::ColorType::Grayscale | png::ColorType::Indexed => 1,
+        png::ColorType::GrayscaleAlpha => 2,
+        png::ColorType::Rgb | png::ColorType::Rgba => {
+            return Err(
+                "has colours where an index mask is expected; the card's labels.format may be `color`".to_owned()
+            );
+        }
+    };
+    let mut buffer = vec![0; reader.output_buffer_size().ok_or("does not fit into memory")?];
+    let frame = reader.next_frame(&mut buffer).map_err(fail)?;
+    if (frame.width, frame.height) != (width, height) {
+        return Err("is an animation".to_owned());
+    }
+    let (width, height) = (width as usize, height as usize);
+    let mut raw = Vec::with_capacity(width * height);
+    for (y, row) in buffer.chunks_exact(frame.line_size).take(height).enumerate() {
+        for x in 0..width {
+            raw.push(
+                sample_of_row(row, x * channels, depth).map_err(|value| {
+                    format!("value {value} at x = {x}, y = {y} of a 16-bit mask, must be at most 255")
+                })?,
+            );
+        }
+    }
+    Ok((width, height, raw))
+}
+
+/// The sample at `place` of a packed row; the value itself where it needs more than 8 bits.
+fn sample_of_row(row: &[u8], place: usize, depth: png::BitDepth) -> Result<u8, u16> {
+    let packed = |bits: usize| {
+        let shift = 8 - bits - (place * bits) % 8;
+        (row[place * bits / 8] >> shift) & ((1 << bits) - 1)
+    };
+    match depth {
+        png::BitDepth::One => Ok(packed(1)),
+        png::BitDepth::Two => Ok(packed(2)),
+        png::BitDepth::Four => Ok(packed(4)),
+        png::BitDepth::Eight => Ok(row[place]),
+        png::BitDepth::Sixteen => {
+            let value = u16::from_be_bytes([row[2 * place], row[2 * place + 1]]);
+            u8::try_from(value).map_err(|_| value)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::label_map::tests::card;
+    use image::{DynamicImage, GrayImage, Luma, Rgb, Rgba, RgbaImage};
+    use std::path::PathBuf;
+
+    fn read_index(path: &Path) -> Result<(usize, usize, Vec<u8>), BadSample> {
+        decode_index(path, &read_file(path)?)
+    }
+
+    fn map(labels: &str, classes: usize) -> LabelMap {
+        LabelMap::new(&card(labels, classes).unwrap()).unwrap()
+    }
+
+    fn write_png(path: &Path, colour: png::ColorType, depth: png::BitDepth, size: [u32; 2], data: &[u8]) {
+        let mut encoder = png::Encoder::new(std::fs::File::create(path).unwrap(), size[0], size[1]);
+        encoder.set_color(colour);
+        encoder.set_depth(depth);
+        if colour == png::ColorType::Indexed {
+            // All entries look alike, so that only the raw index tells them apart.
+            encoder.set_palette(vec![7; 48]);
+        }
+        encoder.write_header().unwrap().write_image_data(data).unwrap();
+    }
+
+    fn folder() -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::Builder::new().prefix("with space ö ").tempdir().unwrap();
+        let path = folder.path().join("some mask ñ.png");
+        (folder, path)
+    }
+
+    #[test]
+    fn grey_16_bit_and_alpha_photos_become_rgb_and_one_pixel_is_enough() {
+        let (_folder, path) = folder();
+        DynamicImage::ImageLuma8(GrayImage::from_pixel(1, 1, Luma([9]))).save(&path).unwrap();
+        assert_eq!(read_image(&path).unwrap(), Images { n: 1, height: 1, width: 1, rgb: vec![9; 3] });
+        let deep = image::ImageBuffer::from_pixel(2, 1, Rgb([0xffff_u16, 0x8080, 0]));
+        DynamicImage::ImageRgb16(deep).save(&path).unwrap();
+        assert_eq!(read_rgb(&path).unwrap().get_pixel(1, 0), &Rgb([255, 128, 0]));
+        RgbaImage::from_pixel(1, 2, Rgba([200, 100, 50, 0])).save(&path).unwrap();
+        assert_eq!(read_rgb(&path).unwrap().get_pixel(0, 1), &Rgb([200, 100, 50]));
+        assert_eq!(read_size(&path).unwrap(), (1, 2));
+    }
+
+    #[test]
+    fn a_cmyk_jpeg_is_converted() {
+        // 8 x 8 pixels of C = 0, M = 255, Y = 255, K = 0 (red), as print programs write them.
+        let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cmyk_red.jpg"));
+        let [r, g, b] = read_rgb(path).unwrap().get_pixel(4, 4).0;
+        assert!(r > 200 && g < 50 && b < 50, "{r} {g} {b}");
+    }
+
+    #[test]
+    fn every_bad_file_is_one_line_with_its_path() {
+        let (folder, path) = folder();
+        let bad = |expected: &str| {
+            let photo = read_rgb(&path).unwrap_err();
+            let mask = read_mask(&path, &map("format = \"index\"", 3)).unwrap_err();
+            for error in [photo, mask] {
+                let text = error.to_string();
+                assert!(text.starts_with(path.to_str().unwrap()) && text.contains(expected), "{text}");
+                assert!(!text.contains('\n'), "{text}");
+            }
+        };
+        bad("does not exist");
+        std::fs::write(&path, b"").unwrap();
+        bad("is empty (0 bytes)");
+        std::fs::write(&path, b"this is a text, not an image").unwrap();
+        bad("is no image in a known format");
+        GrayImage::from_fn(50, 50, |x, y| Luma([(x * y) as u8])).save(&path).unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+        bad("");
+        std::fs::write(&path, &bytes[..20]).unwrap();
+        bad("");
+        assert!(read_rgb(folder.path()).unwrap_err().to_string().ends_with("is a folder, not an image"));
+    }
+
+    #[test]
+    fn a_truncated_jpeg_is_an_error_and_a_jpeg_is_no_mask() {
+        let (folder, _) = folder();
+        let path = folder.path().join("photo.jpg");
+        RgbImage::from_fn(64, 64, |x, y| Rgb([x as u8 * 4, y as u8 * 4, (x * y) as u8])).save(&path).unwrap();
+        read_rgb(&path).unwrap();
+        assert!(read_mask(&path, &map("format = \"index\"", 3)).unwrap_err().reason.starts_with("is a JPEG"));
+        let bytes = std::fs::read(&path).unwrap();
+        for length in [bytes.len() - 2, bytes.len() / 2, 30] {
+            std::fs::write(&path, &bytes[..length]).unwrap();
+            read_rgb(&path).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn a_small_file_that_claims_a_huge_image_is_refused() {
+        let (_folder, path) = folder();
+        GrayImage::new(1, 1).save(&path).unwrap();
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[16..24].copy_from_slice(&[0, 0, 0x7f, 0xff, 0, 0, 0x7f, 0xff]);
+        // The header's checksum must fit, or the file is refused for that.
+        let mut crc = 0xffff_ffff_u32;
+        for byte in &bytes[12..29] {
+            crc ^= u32::from(*byte);
+            for _ in 0..8 {
+                crc = if crc & 1 == 1 { (crc >> 1) ^ 0xedb8_8320 } else { crc >> 1 };
+            }
+        }
+        bytes[29..33].copy_from_slice(&(!crc).to_be_bytes());
+        std::fs::write(&path, &bytes).unwrap();
+        let message = read_rgb(&path).unwrap_err().to_string();
+        assert!(message.contains("is 32767 x 32767 pixels, more than the limit"), "{message}");
+        assert!(read_index(&path).unwrap_err().reason.contains("more than the limit"));
+    }
+
+    #[test]
+    fn raw_indices_come_out_of_every_kind_of_mask() {
+        use png::{BitDepth, ColorType};
+        let (_folder, path) = folder();
+        for (colour, depth, data, expected) in [
+            (ColorType::Indexed, BitDepth::Eight, vec![0, 5, 15, 1, 2, 3], [0, 5, 15, 1, 2, 3]),
+            (ColorType::Indexed, BitDepth::Four, vec![0x05, 0xf0, 0x12, 0x30], [0, 5, 15, 1, 2, 3]),
+            (ColorType::Grayscale, BitDepth::Two, vec![0b0001_1000, 0b1101_1000], [0, 1, 2, 3, 1, 2]),
+            (ColorType::Grayscale, BitDepth::One, vec![0b0100_0000, 0b1010_0000], [0, 1, 0, 1, 0, 1]),
+            (ColorType::Grayscale, BitDepth::Sixteen, vec![0, 0, 0, 5, 0, 255, 0, 1, 0, 2, 0, 3], [0, 5, 255, 1, 2, 3]),
+            (
+                ColorType::GrayscaleAlpha,
+                BitDepth::Eight,
+                vec![0, 9, 5, 9, 255, 0, 1, 9, 2, 9, 3, 9],
+                [0, 5, 255, 1, 2, 3],
+            ),
+        ] {
+            write_png(&path, colour, depth, [3, 2], &data);
+            assert_eq!(read_index(&path).unwrap(), (3, 2, expected.to_vec()), "{colour:?} {depth:?}");
+        }
+        write_png(&path, ColorType::Grayscale, BitDepth::Sixteen, [1, 1], &[1, 0]);
+        assert!(read_index(&path).unwrap_err().reason.starts_with("value 256 at x = 0, y = 0"));
+        write_png(&path, ColorType::Rgb, BitDepth::Eight, [1, 1], &[1, 2, 3]);
+        assert!(read_index(&path).unwrap_err().reason.starts_with("has colours where an index mask is expected"));
+        let mask = read_mask(&path, &map("format = \"color\"\nignore_colors = [[1, 2, 3]]", 1)).unwrap();
+        assert_eq!(mask.labels(), [mentor_types::IGNORE]);
+    }
+}

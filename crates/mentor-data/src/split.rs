@@ -1,0 +1,368 @@
+//! Split lists: which images a split has, where their masks are, what was labelled in them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use crate::card::{Card, Pairing, SplitSpec};
+use crate::error::{DataError, hint, names};
+
+/// One image of a split.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The image, relative to the split's root, with forward slashes; its name in reports.
+    pub image: String,
+    /// The mask, relative to the root; `None` where nobody labelled the image.
+    pub label: Option<String>,
+    /// The classes that were labelled in this image, sorted; `None` where all were.
+    pub classes: Option<Vec<u8>>,
+}
+
+/// The images of a split and the folder that holds them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Split {
+    /// Its name in the card.
+    pub name: String,
+    /// The folder that its paths are relative to.
+    pub root: PathBuf,
+    /// Its images, in the order of the list.
+    pub entries: Vec<Entry>,
+}
+
+impl Split {
+    /// The number of images.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether it has no image.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The path of an image.
+    #[must_use]
+    pub fn image_path(&self, entry: &Entry) -> PathBuf {
+        self.root.join(&entry.image)
+    }
+
+    /// The path of an image's mask.
+    #[must_use]
+    pub fn label_path(&self, entry: &Entry) -> Option<PathBuf> {
+        entry.label.as_ref().map(|label| self.root.join(label))
+    }
+}
+
+impl Card {
+    /// The images of a split, without looking for them on the disk, except those of a `folder` split, which are
+    /// searched below `roots`.
+    ///
+    /// # Errors
+    /// On an unknown split, a bad list line (with its place), a wrong count, or an empty split.
+    pub fn entries(&self, split: &str, roots: &[PathBuf]) -> Result<Vec<Entry>, DataError> {
+        let spec = self.splits.get(split).ok_or_else(|| DataError::UnknownSplit {
+            card: self.name.clone(),
+            name: split.to_owned(),
+            hint: hint(split, self.splits.keys().map(String::as_str)),
+            known: names(self.splits.keys().map(String::as_str)),
+        })?;
+        let fail = |message: String| DataError::Split { card: self.name.clone(), split: split.to_owned(), message };
+        let entries = match (&spec.list, &spec.folder, &spec.all_of, &spec.minus) {
+            (Some(list), ..) => self.read_list(&self.list_folder().join(list))?,
+            (_, Some(folder), ..) => self.scan(split, folder, roots)?,
+            (.., Some(all_of), Some(minus)) => {
+                let taken = self.entries(minus, roots)?;
+                without(self.entries(all_of, roots)?, &taken)
+                    .map_err(|image| fail(format!("`{image}` of `{minus}` is not in `{all_of}`")))?
+            }
+            _ => Vec::new(),
+        };
+        match spec.count {
+            _ if entries.is_empty() => Err(fail("has no image".to_owned())),
+            Some(count) if count != entries.len() => {
+                Err(fail(format!("has {} images, the card says {count}", entries.len())))
+            }
+            _ => Ok(entries),
+        }
+    }
+
+    /// The number of images that the card promises for a split.
+    #[must_use]
+    pub fn promised_count(&self, split: &str) -> Option<usize> {
+        self.splits.get(split).and_then(|spec: &SplitSpec| spec.count)
+    }
+
+    fn read_list(&self, path: &Path) -> Result<Vec<Entry>, DataError> {
+        let bytes = std::fs::read(path).map_err(|source| DataError::io(path, source))?;
+        let text = std::str::from_utf8(&bytes).map_err(|error| {
+            let before = &bytes[..error.valid_up_to()];
+            let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+            DataError::List { path: path.to_owned(), line, message: "is no UTF-8 text".to_owned() }
+        })?;
+        let mut lines_by_image: BTreeMap<String, usize> = BTreeMap::new();
+        let mut entries = Vec::new();
+        for (line, text) in (1..).zip(text.trim_start_matches('\u{feff}').lines()) {
+            // A tab at the end says that the single column of this line may hold spaces.
+            let text = text.trim_end_matches([' ', '\r']);
+            if text.trim().is_empty() || text.starts_with('#') {
+                continue;
+            }
+            let fail = |message: String| DataError::List { path: path.to_owned(), line, message };
+            let entry = self.parse_line(text).map_err(fail)?;
+            if let Some(before) = lines_by_image.insert(entry.image.clone(), line) {
+                return Err(fail(format!("`{}` is already in line {before}", entry.image)));
+            }
+            entries.push(entry);
+        }
+        Ok(entries)
+    }
+
+    fn parse_line(&self, text: &str) -> Result<Entry, String> {
+        // Tabs separate where there are any, so that paths may hold spaces.
+        let columns: Vec<&str> = if text.contains('\t') {
+            text.split('\t').map(str::trim).collect()
+        } else {
+            text.split_whitespace().collect()
+        };
+        let (image, label, classes) = match columns[..] {
+            [image] => (image, None, None),
+            [image, label] => (image, Some(label), None),
+            [image, label, classes] => (image, Some(label), Some(self.parse_classes(classes)?)),
+            _ => {
+                return Err(format!(
+                    "{} columns, must be `image [label [classes]]`, with tabs between where a path has spaces",
+                    columns.len()
+                ));
+            }
+        };
+        let label = label.filter(|label| !label.is_empty());
+        if label.is_none() && classes.is_some() {
+            return Err("names labelled classes but no label".to_owned());
+        }
+        self.entry(image, label, classes)
+    }
+
+    fn entry(&self, first: &str, label: Option<&str>, classes: Option<Vec<u8>>) -> Result<Entry, String> {
+        check_relative(first)?;
+        let (mut image, mut label) = (first.to_owned(), label.map(str::to_owned));
+        if let Some(pairing) = self.pairing.as_ref().filter(|pairing| label.is_none() || pairing.replace_labels) {
+            (image, label) = pairing.apply(first)?;
+        }
+        if let Some(label) = &label {
+            check_relative(label)?;
+        }
+        let below = |root: &str, path: String| {
+            if root.is_empty() { path } else { format!("{}/{path}", root.trim_end_matches('/')) }
+        };
+        Ok(Entry {
+            image: below(&self.image_root, image),
+            label: label.map(|label| below(&self.label_root, label)),
+            classes,
+        })
+    }
+
+    /// A third column: class names or indices, with commas.
+    fn parse_classes(&self, column: &str) -> Result<Vec<u8>, String> {
+        let mut classes = BTreeSet::new();
+        for name in column.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+            let index = match name.parse::<usize>() {
+                Ok(index) => Some(index).filter(|index| *index < self.classes.len()),
+                Err(_) => self.classes.iter().position(|class| class.name == name),
+            };
+            let index = index.ok_or_else(|| {
+                let hint = hint(name, self.classes.iter().map(|class| class.name.as_str()));
+                format!("`{name}` is none of the {} classes{hint}", self.classes.len())
+            })?;
+            classes.insert(u8::try_from(index).unwrap_or(u8::MAX));
+        }
+        if classes.is_empty() {
+            return Err("the third column names no class; leave it out where all classes were labelled".to_owned());
+        }
+        Ok(classes.into_iter().collect())
+    }
+
+    fn scan(&self, split: &str, folder: &str, roots: &[PathBuf]) -> Result<Vec<Entry>, DataError> {
+        let below_root = Path::new(&self.image_root).join(folder);
+        let Some(root) = roots.iter().find(|root| root.join(&below_root).is_dir()) else {
+            return Err(DataError::ImagesNotFound {
+                card: self.name.clone(),
+                split: split.to_owned(),
+                example: below_root.display().to_string(),
+                searched: crate::error::folders(roots),
+                get: self.get.clone(),
+            });
+        };
+        let start = root.join(&self.image_root);
+        let mut images = Vec::new();
+        crate::read::images_below(&start, &start.join(folder), &mut images)?;
+        images.sort();
+        let fail = |message: String| DataError::Split { card: self.name.clone(), split: split.to_owned(), message };
+        images.iter().map(|image| self.entry(image, None, None).map_err(fail)).collect()
+    }
+}
+
+impl Pairing {
+    /// Image and mask of a first column.
+    fn apply(&self, first: &str) -> Result<(String, Option<String>), String> {
+        let (head, tail) = self.id.split_once("{id}").unwrap_or((&self.id, ""));
+        let id = first
+            .strip_prefix(head)
+            .and_then(|rest| rest.strip_suffix(tail))
+            .ok_or_else(|| format!("`{first}` is not of the form `{}`", self.id))?;
+        let image = self.image.as_ref().map_or_else(|| first.to_owned(), |pattern| fill(pattern, id));
+        Ok((image, Some(fill(&self.label, id))))
+    }
+}
+
+/// A pattern with its `{id}` filled in.
+pub(crate) fn fill(pattern: &str, id: &str) -> String {
+    pattern.replacen("{id}", id, 1)
+}
+
+/// All entries but those taken away; an error names an image that was to be taken and is not there.
+fn without(all: Vec<Entry>, taken: &[Entry]) -> Result<Vec<Entry>, String> {
+    let known: BTreeSet<&str> = all.iter().map(|entry| entry.image.as_str()).collect();
+    if let Some(missing) = taken.iter().find(|entry| !known.contains(entry.image.as_str())) {
+        return Err(missing.image.clone());
+    }
+    let taken: BTreeSet<&str> = taken.iter().map(|entry| entry.image.as_str()).collect();
+    Ok(all.into_iter().filter(|entry| !taken.contains(entry.image.as_str())).collect())
+}
+
+/// Refuses paths that lead out of the folder they are relative to.
+pub(crate) fn check_relative(path: &str) -> Result<(), String> {
+    let drive = path.as_bytes().get(1) == Some(&b':') && path.as_bytes()[0].is_ascii_alphabetic();
+    if path.is_empty() {
+        return Err("an empty path".to_owned());
+    }
+    if path.starts_with(['/', '\\']) || drive {
+        return Err(format!("`{path}` is an absolute path, must be relative"));
+    }
+    if path.split(['/', '\\']).any(|part| part == "..") {
+        return Err(format!("`{path}` leads out of its folder with `..`"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::label_map::tests::card;
+
+    fn read(list: &str) -> Result<Vec<Entry>, DataError> {
+        read_with(list, |_| {})
+    }
+
+    fn read_with(list: &str, change: impl FnOnce(&mut Card)) -> Result<Vec<Entry>, DataError> {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("train.txt"), list).unwrap();
+        let mut card = card("format = \"index\"", 3).unwrap();
+        card.folder = folder.path().to_owned();
+        change(&mut card);
+        card.entries("train", &[])
+    }
+
+    #[test]
+    fn columns_are_split_at_spaces_or_at_tabs_and_comments_are_left_out() {
+        let entries =
+            read("\u{feff}# a comment\na.jpg a.png\r\n\nb.jpg\nc d/ö.jpg\tm m/ö.png\tclass_2, 0\ne.jpg e.png 1\nf g.jpg\t\r\n").unwrap();
+        let entry = |image: &str, label: Option<&str>, classes: Option<&[u8]>| Entry {
+            image: image.to_owned(),
+            label: label.map(str::to_owned),
+            classes: classes.map(<[u8]>::to_vec),
+        };
+        let expected = [
+            entry("a.jpg", Some("a.png"), None),
+            entry("b.jpg", None, None),
+            entry("c d/ö.jpg", Some("m m/ö.png"), Some(&[0, 2])),
+            entry("e.jpg", Some("e.png"), Some(&[1])),
+            entry("f g.jpg", None, None),
+        ];
+        assert_eq!(entries, expected);
+    }
+
+    #[test]
+    fn bad_lines_are_named_with_file_and_line() {
+        for (list, expected) in [
+            ("a.jpg a.png\n../b.jpg b.png", "train.txt:2: `../b.jpg` leads out of its folder with `..`"),
+            ("a.jpg x/../../a.png", "train.txt:1: `x/../../a.png` leads out"),
+            ("/etc/a.jpg a.png", "train.txt:1: `/etc/a.jpg` is an absolute path"),
+            ("a.jpg C:\\a.png", "train.txt:1: `C:\\a.png` is an absolute path"),
+            ("a.jpg\n\n# c\na.jpg", "train.txt:4: `a.jpg` is already in line 1"),
+            ("my photo 1.jpg my mask 1.png", "train.txt:1: 6 columns"),
+            ("a.jpg a.png class_9", "train.txt:1: `class_9` is none of the 3 classes, did you mean"),
+            ("a.jpg a.png 3", "train.txt:1: `3` is none of the 3 classes"),
+            ("a.jpg\t\t1", "train.txt:1: names labelled classes but no label"),
+            ("a.jpg\ta.png\t,", "train.txt:1: the third column names no class"),
+            ("# nothing\n", "split `train`: has no image"),
+        ] {
+            let message = read(list).unwrap_err().to_string();
+            assert!(message.contains(expected), "`{message}` does not say `{expected}`");
+        }
+    }
+
+    #[test]
+    fn a_list_that_is_no_text_or_is_missing_is_an_error_with_its_path() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut card = card("format = \"index\"", 3).unwrap();
+        card.folder = folder.path().to_owned();
+        assert!(card.entries("train", &[]).unwrap_err().to_string().contains("train.txt: "));
+        std::fs::write(folder.path().join("train.txt"), b"a.jpg\nb\xff.jpg").unwrap();
+        assert!(card.entries("train", &[]).unwrap_err().to_string().contains("train.txt:2: is no UTF-8 text"));
+        let message = card.entries("trian", &[]).unwrap_err().to_string();
+        assert_eq!(message, "card `t` has no split `trian`, did you mean `train`?; it has `train`");
+    }
+
+    #[test]
+    fn a_pairing_makes_masks_for_lines_without_a_label_column() {
+        let pairing = Pairing {
+            id: "photo/{id}_photo.png".into(),
+            image: None,
+            label: "truth/{id}_truth.png".into(),
+            replace_labels: false,
+        };
+        let list = "photo/a_photo.png\nphoto/b_photo.png other.png";
+        let labels = |entries: Vec<Entry>| entries.into_iter().map(|e| e.label.unwrap()).collect::<Vec<_>>();
+        let kept = read_with(list, |card| card.pairing = Some(pairing.clone())).unwrap();
+        assert_eq!(labels(kept), ["truth/a_truth.png", "other.png"]);
+        let replaced = read_with(list, |card| {
+            card.pairing = Some(Pairing { replace_labels: true, ..pairing.clone() });
+            card.label_root = "deep/".into();
+        });
+        assert_eq!(labels(replaced.unwrap()), ["deep/truth/a_truth.png", "deep/truth/b_truth.png"]);
+        let message = read_with("a.png", |card| card.pairing = Some(pairing)).unwrap_err().to_string();
+        assert!(message.contains(":1: `a.png` is not of the form `photo/{id}_photo.png`"), "{message}");
+    }
+
+    #[test]
+    fn a_split_may_be_the_rest_of_another() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("train.txt"), "a\nb\nc\n").unwrap();
+        std::fs::write(folder.path().join("few.txt"), "b\n").unwrap();
+        std::fs::write(folder.path().join("alien.txt"), "z\n").unwrap();
+        let mut card = card("format = \"index\"", 3).unwrap();
+        card.folder = folder.path().to_owned();
+        let list = |name: &str| SplitSpec { list: Some(name.into()), ..SplitSpec::default() };
+        let rest = |minus: &str, count| SplitSpec {
+            all_of: Some("train".into()),
+            minus: Some(minus.into()),
+            count: Some(count),
+            ..SplitSpec::default()
+        };
+        for (name, spec) in [
+            ("few", list("few.txt")),
+            ("alien", list("alien.txt")),
+            ("rest", rest("few", 2)),
+            ("short", rest("few", 3)),
+            ("wrong", rest("alien", 2)),
+        ] {
+            card.splits.insert(name.into(), spec);
+        }
+        let images: Vec<String> = card.entries("rest", &[]).unwrap().into_iter().map(|e| e.image).collect();
+        assert_eq!(images, ["a", "c"]);
+        assert!(card.entries("short", &[]).unwrap_err().to_string().ends_with("has 2 images, the card says 3"));
+        assert!(card.entries("wrong", &[]).unwrap_err().to_string().ends_with("`z` of `alien` is not in `train`"));
+    }
+}

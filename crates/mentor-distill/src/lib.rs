@@ -1,0 +1,15 @@
+//! The formulas of distillation over plain tensors: rows x classes, maps `[n, c, h, w]`, with a
+//! weight for each entry that counts. Knows no task, no recipe and no network.
+//!
+//! A teacher's tensor is always taken off the graph; a gradient reaches the student alone.
+
+mod affinity;
+mod mean;
+mod soft_labels;
+
+pub use affinity::{affinities, affinity_distance, pool_by_fraction};
+pub use mean::weighted_mean;
+pub use soft_labels::{kl_divergence, soft_cross_entropy};
+
+#[cfg(test)]
+mod golden;

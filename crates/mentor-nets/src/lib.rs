@@ -1,0 +1,31 @@
+//! Backbones and the blocks they are built of, adapters between widths, frozen teachers, and
+//! weights in and out of files.
+//!
+//! Every net mirrors torchvision's, field by field, so that weights go by name:
+//!
+//! - a field that is an entry of a `Sequential` ends in its index (`conv_0` is `0` there);
+//! - variants of enums do not appear in names;
+//! - a convolution called `score` makes class scores: its weights depend on the number of classes.
+//!
+//! Fresh nets have zero convolutions: [`SeededInit`](mentor_ops::SeededInit) or a file fills them,
+//! so that no weight ever comes from a process-wide generator.
+
+mod adapter;
+mod backbone;
+mod blocks;
+mod frozen;
+mod mobilenet;
+mod names;
+mod resnet;
+pub mod weights;
+
+pub use adapter::{Adapter, AdapterSpec};
+pub use backbone::{Backbone, BackboneKind, BackboneSpec};
+pub use blocks::{ConvNorm, ConvSpec, Cost, conv, freeze_norms, score_conv};
+pub use frozen::Frozen;
+pub use mobilenet::{InvertedResidual, MobileNetLayer, MobileNetV2, Step};
+pub use names::{fill_weights, num_params, pytorch_name, pytorch_shapes};
+pub use resnet::{BasicBlock, Block, Bottleneck, ResNet};
+pub use weights::{
+    LoadOptions, LoadReport, Scope, WeightsError, export_burnpack, export_safetensors, load_weights, tensor_shapes,
+};

@@ -1,0 +1,136 @@
+//! Putting a file's tensors into a net.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use burn::module::Module;
+
+use super::read::WeightsFile;
+use super::{LoadOptions, LoadReport, Scope, WeightsError};
+use crate::fill_weights;
+use crate::names::{Slot, slots};
+
+const BACKBONE: &str = "backbone.";
+const AUXILIARY: &str = "aux_classifier.";
+
+/// Puts the weights of a file into `net`, by PyTorch name, in f32.
+///
+/// Names may stand below a prefix in the file (`module.`, `state_dict.`, `net.`), and a file that
+/// holds a bare backbone fills the `backbone` of a segmentation net. Everything is checked before
+/// anything changes.
+///
+/// # Errors
+/// If the file is unreadable or damaged; if a required weight is missing; if a shape differs; if a
+/// value is not finite. The net is lost then: nothing half-loaded is ever handed back.
+pub fn load_weights<M: Module>(net: M, path: &Path, options: &LoadOptions) -> Result<(M, LoadReport), WeightsError> {
+    let file = WeightsFile::open(path)?;
+    let (plan, report) = plan(&slots(&net), &file, path, options)?;
+    let mut values = BTreeMap::new();
+    for (name, source) in &plan {
+        values.insert(name.clone(), file.values(source)?);
+    }
+    Ok((fill_weights(net, |name, _| values.remove(name)), report))
+}
+
+/// Which tensor fills which weight (both by name), and what is left over on either side.
+type Plan = BTreeMap<String, String>;
+
+fn plan(
+    slots: &[Slot],
+    file: &WeightsFile,
+    path: &Path,
+    options: &LoadOptions,
+) -> Result<(Plan, LoadReport), WeightsError> {
+    let naming = Naming::of(slots, file);
+    let has_backbone = slots.iter().any(|slot| slot.name.starts_with(BACKBONE));
+    let (mut plan, mut report, mut required) = (Plan::new(), LoadReport::default(), Vec::new());
+    for slot in slots {
+        let in_backbone = !has_backbone || slot.name.starts_with(BACKBONE);
+        if !in_backbone && options.scope == Scope::BackboneOnly {
+            report.missing.push(slot.name.clone());
+            continue;
+        }
+        let source = naming.in_file(&slot.name).filter(|name| file.entries.contains_key(name));
+        let Some(source) = source else {
+            if in_backbone || options.scope == Scope::Whole && !slot.name.starts_with(AUXILIARY) {
+                required.push(slot.name.clone());
+            }
+            report.missing.push(slot.name.clone());
+            continue;
+        };
+        let found = &file.entries[&source].shape;
+        if *found == slot.shape {
+            plan.insert(slot.name.clone(), source);
+        } else if makes_scores(slot) && same_but_classes(found, &slot.shape) {
+            if !options.new_classes {
+                let (found, expected) = (found[0], slot.shape[0]);
+                return Err(WeightsError::Classes { path: path.into(), name: source, found, expected });
+            }
+            report.new_classes.push(slot.name.clone());
+        } else {
+            let (found, expected) = (found.clone(), slot.shape.clone());
+            return Err(WeightsError::Shape { path: path.into(), name: source, found, expected });
+        }
+    }
+    if !required.is_empty() {
+        return Err(WeightsError::Missing { path: path.into(), names: required });
+    }
+    report.loaded = plan.len();
+    report.unused = unused(&plan, &naming, &report, file);
+    Ok((plan, report))
+}
+
+fn unused(plan: &Plan, naming: &Naming, report: &LoadReport, file: &WeightsFile) -> Vec<String> {
+    let mut used: BTreeSet<String> = plan.values().cloned().collect();
+    used.extend(report.new_classes.iter().filter_map(|name| naming.in_file(name)));
+    let rest = file.entries.keys().filter(|name| !used.contains(*name) && !name.ends_with("num_batches_tracked"));
+    rest.cloned().collect()
+}
+
+/// Whether a weight belongs to a convolution called `score` or `score_N`.
+fn makes_scores(slot: &Slot) -> bool {
+    slot.path.split('.').any(|segment| segment == "score" || segment.starts_with("score_"))
+}
+
+fn same_but_classes(found: &[usize], expected: &[usize]) -> bool {
+    !found.is_empty() && found.len() == expected.len() && found[1..] == expected[1..]
+}
+
+/// How a net's names are written in a file: below `prefix`, and perhaps without `backbone.`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Naming {
+    prefix: String,
+    bare_backbone: bool,
+}
+
+impl Naming {
+    /// The naming under which the file has most of the net's weights; of equals the plainest.
+    fn of(slots: &[Slot], file: &WeightsFile) -> Self {
+        let mut best = (0, Self { prefix: String::new(), bare_backbone: false });
+        for bare_backbone in [false, true] {
+            let plain = Self { prefix: String::new(), bare_backbone };
+            let wanted: BTreeSet<String> = slots.iter().filter_map(|slot| plain.in_file(&slot.name)).collect();
+            let mut prefixes = BTreeMap::<&str, usize>::new();
+            for name in file.entries.keys() {
+                for (start, _) in name.match_indices('.').map(|(dot, _)| (dot + 1, ())).chain([(0, ())]) {
+                    if wanted.contains(&name[start..]) {
+                        *prefixes.entry(&name[..start]).or_default() += 1;
+                    }
+                }
+            }
+            // A map is walked in order, so of equally good prefixes the shortest comes first.
+            for (prefix, count) in prefixes {
+                if count > best.0 {
+                    best = (count, Self { prefix: prefix.into(), bare_backbone });
+                }
+            }
+        }
+        best.1
+    }
+
+    /// The name in the file of the weight `name`, if the file can have it at all.
+    fn in_file(&self, name: &str) -> Option<String> {
+        let name = if self.bare_backbone { name.strip_prefix(BACKBONE)? } else { name };
+        Some(format!("{}{name}", self.prefix))
+    }
+}

@@ -1,0 +1,348 @@
+//! A checked recipe to what a run consists of.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use burn::tensor::Device;
+use mentor_data::{BatchMaker, BatchPlan, Card, DataError, EvalLoader, SegDataset, Split};
+use mentor_nets::{Adapter, AdapterSpec, Frozen, LoadOptions, LoadReport, Scope, WeightsError, load_weights};
+use mentor_ops::{Ema, NamedError, from_safetensors, load_named};
+use mentor_seg::distill::Rival;
+use mentor_seg::metrics::ConfusionMatrix;
+use mentor_seg::nets::{NetConfig, SegNet};
+use mentor_seg::{EvalConfig, Judged, SegMethod, SegModel, adapter_name, evaluate};
+use mentor_train::{Checkpoint, Checkpoints, TrainError};
+use mentor_types::Key;
+use rand::Rng;
+use thiserror::Error;
+
+use crate::{Loaded, Problem, Recipe};
+
+/// Why a recipe could not be built.
+#[derive(Debug, Error)]
+pub enum BuildError {
+    /// The recipe asks for something that is not there.
+    #[error("{0}")]
+    Recipe(Problem),
+    /// The data are bad.
+    #[error("{0}")]
+    Data(#[from] DataError),
+    /// Weights are bad.
+    #[error("{0}")]
+    Weights(#[from] WeightsError),
+    /// A run folder given as weights is bad.
+    #[error("{0}")]
+    Run(#[from] TrainError),
+    /// The checkpoint of a run does not fit the net of the recipe.
+    #[error("{path}: {source}", path = path.display())]
+    Checkpoint {
+        /// The run.
+        path: PathBuf,
+        /// What does not fit.
+        source: NamedError,
+    },
+    /// The folder of a run lacks something.
+    #[error("{path}: {reason}", path = path.display())]
+    NoRun {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+/// Where a recipe's files may lie.
+#[derive(Clone, Debug, Default)]
+pub struct Places {
+    /// Folders that hold data set cards.
+    pub cards: Vec<PathBuf>,
+    /// Folders that hold images, before those beside the card.
+    pub data: Vec<PathBuf>,
+}
+
+/// The data of a recipe.
+#[derive(Clone, Debug)]
+pub struct BuiltData {
+    /// The data set.
+    pub dataset: Arc<SegDataset>,
+    /// What makes its batches.
+    pub maker: Arc<BatchMaker>,
+    /// The split that is evaluated.
+    pub val: Split,
+}
+
+impl BuiltData {
+    /// Opens card, lists and images.
+    ///
+    /// # Errors
+    /// A missing card, split or image folder.
+    pub fn open(recipe: &Recipe, places: &Places) -> Result<Self, BuildError> {
+        let dataset = Arc::new(SegDataset::new(Card::find(&recipe.data.card, &places.cards)?, &places.data)?);
+        let plan = BatchPlan {
+            seed: recipe.seed,
+            batch_labelled: recipe.train.batch_labelled,
+            batch_unlabelled: recipe.train.batch_unlabelled,
+            accumulate: recipe.train.accumulate,
+        };
+        let maker = Arc::new(BatchMaker::new(dataset.clone(), &recipe.data, &recipe.views, plan)?);
+        let val = dataset.split(&recipe.data.val)?;
+        Ok(Self { dataset, maker, val })
+    }
+
+    /// A hash of all images, labels and lists of the recipe.
+    ///
+    /// # Errors
+    /// If a split cannot be opened.
+    pub fn fingerprint(&self, recipe: &Recipe) -> Result<String, BuildError> {
+        let mut hasher = blake3::Hasher::new();
+        let splits = [Some(&recipe.data.labelled), recipe.data.unlabelled.as_ref(), Some(&recipe.data.val)];
+        for name in splits.into_iter().flatten() {
+            hasher.update(self.dataset.fingerprint(&self.dataset.split(name)?).as_bytes());
+        }
+        Ok(hasher.finalize().to_hex().to_string())
+    }
+
+    /// Evaluates `net` on a split.
+    ///
+    /// # Errors
+    /// A bad sample.
+    pub fn evaluate(
+        &self,
+        net: &SegNet,
+        split: &Split,
+        recipe: &Recipe,
+        config: &EvalConfig,
+        device: &Device,
+    ) -> Result<ConfusionMatrix, DataError> {
+        let loader = EvalLoader::start(self.dataset.clone(), split.clone(), &recipe.data)?;
+        let judged = loader.map(|sample| {
+            sample.map(|sample| Judged {
+                image: sample.image,
+                truth: sample.mask,
+                classes_labelled: sample.classes_labelled,
+            })
+        });
+        evaluate(net, judged, config, device)
+    }
+}
+
+/// The nets of a recipe, ready to train.
+#[derive(Debug)]
+pub struct BuiltNets {
+    /// The method with teachers, average and rival.
+    pub method: SegMethod,
+    /// The student with its adapters.
+    pub model: SegModel,
+    /// What was loaded, by whom.
+    pub reports: Vec<(String, LoadReport)>,
+}
+
+impl BuiltNets {
+    /// Initialises and loads every net.
+    ///
+    /// # Errors
+    /// Weights that are missing or do not fit.
+    pub fn new(loaded: &Loaded<Recipe>, classes: usize, device: &Device) -> Result<Self, BuildError> {
+        let recipe = &loaded.value;
+        let training = device.clone().autodiff();
+        let mut reports = Vec::new();
+        let mut student = recipe.student.init(classes, named_seed(recipe.seed, "student"), &training);
+        if let Some(weights) = &recipe.student.table().weights {
+            let path = resolve(loaded, "student", weights)?;
+            let (net, report) = load_student(student, &recipe.student, &path, &training)?;
+            student = net;
+            reports.push(("student".to_owned(), report));
+        }
+        let mut teachers = Vec::new();
+        for (name, config) in &recipe.teachers {
+            let key = format!("teachers.{name}");
+            let path = resolve(loaded, &key, config.table().weights.as_deref().unwrap_or_default())?;
+            let (net, report) = load_net(config, classes, &path, device)?;
+            reports.push((name.clone(), report));
+            teachers.push((name.clone(), Frozen::of(&net)));
+        }
+        let adapters = adapters(loaded, &student, &teachers, &training)?;
+        let rival = recipe.distill.holistic.as_ref().map(|holistic| {
+            let rival = Rival::new(&holistic.rival, classes, recipe.seed, device);
+            (holistic.rival.clone(), rival)
+        });
+        let ema = recipe.ema.clone().map(|config| {
+            let ema = Ema::of(&student, config.buffers.into());
+            (config, ema)
+        });
+        let method = SegMethod {
+            supervised: (recipe.supervised.weight > 0.0).then(|| recipe.supervised.clone()),
+            classes,
+            distill: recipe.distill.clone(),
+            unlabelled: recipe.unlabelled.clone(),
+            teachers,
+            ema,
+            rival,
+            device: device.clone(),
+        };
+        Ok(Self { method, model: SegModel { net: student, adapters }, reports })
+    }
+}
+
+fn named_seed(seed: u64, name: &str) -> u64 {
+    Key::new(seed).at(name, 0).rng().next_u64()
+}
+
+fn adapters(
+    loaded: &Loaded<Recipe>,
+    student: &SegNet,
+    teachers: &[(String, Frozen<SegNet>)],
+    device: &Device,
+) -> Result<Vec<Adapter>, BuildError> {
+    let mut adapters = Vec::new();
+    for (term_name, term) in loaded.value.distill.terms() {
+        for (name, teacher) in teachers {
+            for place in term.places() {
+                let missing = match (student.tap_channels(place.student), teacher.net().tap_channels(place.teacher)) {
+                    (None, _) => format!("the student has no tap `{}`", place.student),
+                    (_, None) => format!("the teacher `{name}` has no tap `{}`", place.teacher),
+                    _ => continue,
+                };
+                return Err(BuildError::Recipe(loaded.problem(&format!("distill.{term_name}.at"), missing)));
+            }
+            let ours = |tap| student.tap_channels(tap).unwrap_or_default();
+            let theirs = |tap| teacher.net().tap_channels(tap).unwrap_or_default();
+            for spec in term.adapters(&ours, &theirs) {
+                let spec = AdapterSpec { name: adapter_name(name, &spec.name), ..spec };
+                adapters.push(spec.init(loaded.value.seed, device));
+            }
+        }
+    }
+    Ok(adapters)
+}
+
+/// A path of a recipe: as it is, else beside the recipe.
+fn resolve(loaded: &Loaded<Recipe>, key: &str, path: &str) -> Result<PathBuf, BuildError> {
+    let beside = loaded.path.parent().unwrap_or_else(|| Path::new("")).join(path);
+    let found = [PathBuf::from(path), beside.clone()].into_iter().find(|candidate| candidate.exists());
+    found.ok_or_else(|| {
+        let message = format!("no such file or run folder: `{path}` (also not at `{}`)", beside.display());
+        BuildError::Recipe(loaded.problem(key, message))
+    })
+}
+
+/// A net of `config` with the weights at `path`: a file, or the folder of a run, whose best
+/// checkpoint is taken (the average, where the run kept one).
+///
+/// # Errors
+/// Weights that are missing or do not fit.
+pub fn load_net(
+    config: &NetConfig,
+    classes: usize,
+    path: &Path,
+    device: &Device,
+) -> Result<(SegNet, LoadReport), BuildError> {
+    let net = config.init(classes, 0, device);
+    if path.is_dir() {
+        return load_run(net, path);
+    }
+    let mut net = net;
+    let report = load_weights(&mut net, path, LoadOptions { scope: Scope::Whole, new_classes: false })?;
+    Ok((net, report))
+}
+
+fn load_student(
+    student: SegNet,
+    config: &NetConfig,
+    path: &Path,
+    device: &Device,
+) -> Result<(SegNet, LoadReport), BuildError> {
+    if !path.is_dir() {
+        let mut student = student;
+        let options = LoadOptions { scope: Scope::AtLeastBackbone, new_classes: config.table().new_classes };
+        let report = load_weights(&mut student, path, options)?;
+        return Ok((student, report));
+    }
+    // A run is read through a file of the same form, so that new classes are handled in one place.
+    let recipe = run_recipe(path)?;
+    let (net, _) = load_net(&recipe.student, run_classes(path)?, path, device)?;
+    let scratch = path.join(".student.safetensors");
+    mentor_nets::export_safetensors(&net, &scratch, &BTreeMap::new(), false)?;
+    let mut student = student;
+    let options = LoadOptions { scope: Scope::AtLeastBackbone, new_classes: config.table().new_classes };
+    let report = load_weights(&mut student, &scratch, options);
+    let _ = fs::remove_file(&scratch);
+    Ok((student, report?))
+}
+
+/// Which model of a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Which {
+    /// The average where the run kept one, else the student.
+    #[default]
+    Best,
+    /// The student.
+    Student,
+    /// The average.
+    Ema,
+}
+
+/// The net of a run's best checkpoint.
+///
+/// # Errors
+/// A folder without checkpoints, or whose net has another form.
+pub fn load_run(net: SegNet, folder: &Path) -> Result<(SegNet, LoadReport), BuildError> {
+    let checkpoint = Checkpoints::open_existing(folder.join("checkpoints"))?.best_or_last()?;
+    net_of(net, &checkpoint, Which::Best, folder)
+}
+
+/// The net in a checkpoint.
+///
+/// # Errors
+/// Where it has another form, or the checkpoint has no average and one is asked for.
+pub fn net_of(
+    net: SegNet,
+    checkpoint: &Checkpoint,
+    which: Which,
+    folder: &Path,
+) -> Result<(SegNet, LoadReport), BuildError> {
+    let ema = checkpoint.files.get("ema.safetensors").filter(|_| which != Which::Student);
+    if which == Which::Ema && ema.is_none() {
+        return Err(BuildError::NoRun { path: folder.to_owned(), reason: "the run kept no average".to_owned() });
+    }
+    let model = checkpoint.files.get("model.safetensors");
+    let bytes = ema.or(model).ok_or_else(|| BuildError::NoRun {
+        path: folder.to_owned(),
+        reason: "the checkpoint holds no model".to_owned(),
+    })?;
+    let fail = |source| BuildError::Checkpoint { path: folder.to_owned(), source };
+    let mut tensors = from_safetensors(bytes).map_err(fail)?;
+    if ema.is_none() {
+        let net = tensors.into_iter().filter_map(|(name, tensor)| Some((name.strip_prefix("net.")?.to_owned(), tensor)));
+        tensors = net.collect();
+    }
+    let loaded = tensors.len();
+    let net = load_named(net, tensors).map_err(fail)?;
+    Ok((net, LoadReport { loaded, ..LoadReport::default() }))
+}
+
+/// The recipe that a run folder was made by.
+///
+/// # Errors
+/// If the folder holds none.
+pub fn run_recipe(folder: &Path) -> Result<Recipe, BuildError> {
+    let path = folder.join("recipe.toml");
+    let loaded = Recipe::read(&path, &crate::Changes::none())
+        .map_err(|problems| BuildError::NoRun { path: folder.to_owned(), reason: problems.to_string() })?;
+    Ok(loaded.value)
+}
+
+/// The number of classes that a run was made for.
+///
+/// # Errors
+/// If the folder does not say.
+pub fn run_classes(folder: &Path) -> Result<usize, BuildError> {
+    let path = folder.join("run.json");
+    let fail = |reason: String| BuildError::NoRun { path: path.clone(), reason };
+    let text = fs::read_to_string(&path).map_err(|error| fail(error.to_string()))?;
+    let run: serde_json::Value = serde_json::from_str(&text).map_err(|error| fail(error.to_string()))?;
+    let classes = run["classes"].as_array().map(Vec::len);
+    classes.ok_or_else(|| fail("does not name its classes".to_owned()))
+}

@@ -1,0 +1,28 @@
+//! TOML to a checked recipe to a built run.
+
+mod build;
+mod de;
+mod difference;
+mod problem;
+mod read;
+mod recipe;
+mod result;
+#[cfg(test)]
+mod sample;
+mod schema;
+mod set;
+mod study;
+mod table;
+mod tree;
+mod walk;
+
+pub use build::{BuildError, BuiltData, BuiltNets, Places, Which, load_net, load_run, net_of, run_classes, run_recipe};
+pub use difference::{Difference, differences};
+pub use problem::{Origin, Problem, Problems};
+pub use read::{Loaded, parse, read};
+pub use recipe::{Recipe, Task, WITHOUT_EFFECT};
+pub use result::{ResultError, RowResult, row_key};
+pub use schema::schema_json;
+pub use set::Changes;
+pub use study::{Job, Need, Study, StudyFile, StudyRow};
+pub use table::table;

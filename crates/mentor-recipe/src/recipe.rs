@@ -1,0 +1,155 @@
+//! The whole recipe as one type.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use mentor_data::{DataConfig, ViewsConfig};
+use mentor_seg::EvalConfig;
+use mentor_seg::distill::DistillConfig;
+use mentor_seg::nets::NetConfig;
+use mentor_seg::supervised::SupervisedConfig;
+use mentor_seg::unlabelled::UnlabelledConfig;
+use mentor_train::{EmaConfig, OptimizerConfig, ScheduleConfig, TrainConfig};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{Changes, Loaded, Problems, read};
+
+/// What a recipe trains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Task {
+    /// Semantic segmentation: one class per pixel.
+    Seg,
+}
+
+/// A run, complete: nothing outside of it but files of images and weights changes its result.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// What is trained.
+    pub task: Task,
+    /// The root of all randomness. Default 0.
+    #[serde(default)]
+    pub seed: u64,
+    /// Which images.
+    pub data: DataConfig,
+    /// How they are cut and changed.
+    pub views: ViewsConfig,
+    /// The net that is trained, and from which weights it starts.
+    pub student: NetConfig,
+    /// Frozen nets that it learns from, by a name of your choice; each needs `weights`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub teachers: BTreeMap<String, NetConfig>,
+    /// Learning from labels. Without the table: plain cross-entropy.
+    #[serde(default)]
+    pub supervised: SupervisedConfig,
+    /// Learning from teachers.
+    #[serde(default)]
+    pub distill: DistillConfig,
+    /// Learning from images without labels.
+    #[serde(default)]
+    pub unlabelled: UnlabelledConfig,
+    /// An average of the student's weights, for evaluation and as teacher of weak views.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ema: Option<EmaConfig>,
+    /// How weights are updated.
+    pub optimizer: OptimizerConfig,
+    /// The learning rate over the steps. Default: poly with power 0.9.
+    #[serde(default)]
+    pub schedule: ScheduleConfig,
+    /// How long, how much at once, and how often to look.
+    pub train: TrainConfig,
+    /// How val is predicted.
+    #[serde(default)]
+    pub eval: EvalConfig,
+    /// Results of a study, by a name of your choice, that the table at the end of the run shows beside
+    /// it: paths of its small JSON files, beside the recipe or below the current folder. They change
+    /// nothing.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub compare: BTreeMap<String, String>,
+}
+
+/// Keys that change no result: a run may be resumed with others.
+pub const WITHOUT_EFFECT: [&str; 4] = ["data.workers", "data.queue", "data.cache_mb", "train.steps"];
+
+impl Recipe {
+    /// Reads and checks a recipe.
+    ///
+    /// # Errors
+    /// All problems at once, each with its place.
+    pub fn read(path: &Path, changes: &Changes) -> Result<Loaded<Self>, Problems> {
+        read(path, changes, Self::check)
+    }
+
+    /// Reports values out of range, and settings that contradict each other or have no effect, as
+    /// (key, message).
+    pub fn check(&self, problems: &mut Vec<(String, String)>) {
+        let mut part = |name: &str, check: &dyn Fn(&mut Vec<(String, String)>)| {
+            let mut found = Vec::new();
+            check(&mut found);
+            problems.extend(found.into_iter().map(|(key, message)| (format!("{name}.{key}"), message)));
+        };
+        part("data", &|found| self.data.check(found));
+        part("views", &|found| self.views.check(found));
+        part("student", &|found| self.student.check(found));
+        for (name, teacher) in &self.teachers {
+            part(&format!("teachers.{name}"), &|found| teacher.check(found));
+        }
+        part("supervised", &|found| self.supervised.check(found));
+        part("distill", &|found| self.distill.check(found));
+        part("unlabelled", &|found| self.unlabelled.check(found));
+        part("ema", &|found| self.ema.iter().for_each(|ema| ema.check(found)));
+        part("optimizer", &|found| self.optimizer.check(found));
+        part("schedule", &|found| self.schedule.check(found));
+        part("train", &|found| self.train.check(found));
+        part("eval", &|found| self.eval.check(found));
+        self.check_together(problems);
+    }
+
+    fn check_together(&self, problems: &mut Vec<(String, String)>) {
+        let mut report = |key: &str, message: &str| problems.push((key.to_owned(), message.to_owned()));
+        let terms: Vec<&str> = self.distill.terms().map(|(name, _)| name).collect();
+        if terms.is_empty() && !self.teachers.is_empty() {
+            report("teachers", "have no effect: there is no [distill] term");
+        }
+        if let Some(term) = terms.first()
+            && self.teachers.is_empty()
+        {
+            report(&format!("distill.{term}"), "needs a teacher: add [teachers.NAME.NET] with `weights`");
+        }
+        for (name, teacher) in &self.teachers {
+            if teacher.table().new_classes {
+                report(&format!("teachers.{name}"), "must know the classes: `new_classes` is for students");
+            }
+            if teacher.table().weights.is_none() {
+                report(&format!("teachers.{name}"), "needs `weights`: a file or the folder of a run");
+            }
+        }
+        let uses_unlabelled = self.uses_unlabelled();
+        match (self.train.batch_unlabelled, uses_unlabelled) {
+            (0, true) => report("train.batch_unlabelled", "must be at least 1: a term learns from unlabelled images"),
+            (1.., false) => report("train.batch_unlabelled", "has no effect: no term learns from unlabelled images"),
+            _ => {}
+        }
+        if self.data.unlabelled.is_some() && !uses_unlabelled {
+            report("data.unlabelled", "has no effect: no term learns from unlabelled images");
+        }
+        if self.views.strong.is_some() && !uses_unlabelled {
+            report("views.strong", "has no effect: no term learns from unlabelled images");
+        }
+        if self.unlabelled.needs_ema() && self.ema.is_none() {
+            report("unlabelled", "needs an average of the student as its teacher: add [ema]");
+        }
+        if self.supervised.weight == 0.0 && terms.is_empty() && self.unlabelled.is_empty() {
+            report("supervised", "is off and nothing else trains the student");
+        }
+    }
+
+    /// Whether any term learns from the unlabelled stream.
+    #[must_use]
+    pub fn uses_unlabelled(&self) -> bool {
+        let stream = mentor_seg::distill::Stream::Unlabelled;
+        !self.unlabelled.is_empty() || self.distill.terms().any(|(_, term)| term.on().contains(&stream))
+    }
+}

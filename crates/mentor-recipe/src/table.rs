@@ -1,0 +1,240 @@
+//! The table of a study as Markdown: what was measured, beside what the papers say.
+
+use crate::result::RowResult;
+use crate::study::{StudyFile, StudyRow};
+
+/// Renders the table of a study from the results that there are.
+///
+/// A value is the mean over seeds with the sample standard deviation (divisor n - 1). The difference to the baseline is
+/// taken over the seeds that both rows have, or over all where they share none, and only where both took the same number
+/// of steps. Results of rows or seeds that the study does not have are left out. Below the table stand the devices and
+/// commits that the results came from.
+pub fn table(study: &StudyFile, results: &[RowResult]) -> String {
+    let compared = study.baseline.as_ref().and_then(|name| study.rows.iter().find(|row| row.name == *name));
+    let with_paper = study.rows.iter().any(|row| row.paper.is_some());
+    let with_words = study.rows.iter().any(|row| row.expected.is_some());
+    let mut heads = vec!["row".to_string(), "steps".to_string()];
+    heads.extend(study.metrics.iter().cloned());
+    heads.extend(compared.map(|row| format!("difference to {}", row.name)));
+    heads.extend(with_paper.then(|| "paper".to_string()));
+    heads.extend(with_words.then(|| "expected".to_string()));
+
+    let mut text = format!("### {}\n\n", plain(&study.title));
+    push_line(&mut text, &heads);
+    let rule: Vec<String> =
+        (0..heads.len()).map(|column| if column == 0 { "---" } else { "---:" }.to_string()).collect();
+    push_line(&mut text, &rule);
+    for row in &study.rows {
+        let own = results_of(study, row, results);
+        let mut cells = vec![row.name.clone(), steps(&own)];
+        cells.extend(study.metrics.iter().map(|metric| measured(study, row, &own, metric)));
+        cells.extend(compared.map(|other| difference(study, row, &own, other, &results_of(study, other, results))));
+        cells.extend(with_paper.then(|| row.paper.map(|paper| number(study, paper)).unwrap_or_default()));
+        cells.extend(with_words.then(|| row.expected.clone().unwrap_or_default()));
+        push_line(&mut text, &cells);
+    }
+    text.push_str(&origins(study, results));
+    text
+}
+
+/// The results of a row, one for each of its seeds that has one.
+fn results_of<'a>(study: &StudyFile, row: &StudyRow, results: &'a [RowResult]) -> Vec<&'a RowResult> {
+    let of_seed = |seed: &u64| results.iter().find(|result| result.row == row.name && result.seed == *seed);
+    study.seeds_of(row).iter().filter_map(of_seed).collect()
+}
+
+fn steps(results: &[&RowResult]) -> String {
+    let mut all: Vec<u64> = results.iter().map(|result| result.steps).collect();
+    all.sort_unstable();
+    all.dedup();
+    all.iter().map(u64::to_string).collect::<Vec<_>>().join(", ")
+}
+
+fn measured(study: &StudyFile, row: &StudyRow, results: &[&RowResult], metric: &str) -> String {
+    let values: Vec<f64> = results.iter().filter_map(|result| value(study, result, metric)).collect();
+    let wanted = study.seeds_of(row).len();
+    if values.is_empty() {
+        return "no result yet".to_string();
+    }
+    let mut cell = number(study, mean(&values));
+    if let Some(spread) = spread(&values) {
+        cell.push_str(&format!(" ± {}", number(study, spread)));
+    }
+    match (values.len(), wanted) {
+        (1, 1) => cell.push_str(" (1 seed)"),
+        (have, wanted) if have < wanted => cell.push_str(&format!(" ({have} of {wanted} seeds)")),
+        _ => {}
+    }
+    cell
+}
+
+fn difference(
+    study: &StudyFile,
+    row: &StudyRow,
+    own: &[&RowResult],
+    baseline: &StudyRow,
+    others: &[&RowResult],
+) -> String {
+    if row.name == baseline.name {
+        return "baseline".to_string();
+    }
+    let Some(metric) = study.metrics.first().filter(|_| !own.is_empty() && !others.is_empty()) else {
+        return String::new();
+    };
+    let first = own[0].steps;
+    if own.iter().chain(others).any(|result| result.steps != first) {
+        return "other steps".to_string();
+    }
+    let shares = |seed: u64, results: &[&RowResult]| results.iter().any(|result| result.seed == seed);
+    let any_shared = own.iter().any(|result| shares(result.seed, others));
+    let values = |from: &[&RowResult], with: &[&RowResult]| -> Vec<f64> {
+        let counted = from.iter().filter(|result| !any_shared || shares(result.seed, with));
+        counted.filter_map(|result| value(study, result, metric)).collect()
+    };
+    let (ours, theirs) = (values(own, others), values(others, own));
+    if ours.is_empty() || theirs.is_empty() {
+        return String::new();
+    }
+    let gap = number(study, mean(&ours) - mean(&theirs));
+    if gap.starts_with('-') { gap } else { format!("+{gap}") }
+}
+
+/// Where the results came from; nothing where there are none.
+fn origins(study: &StudyFile, results: &[RowResult]) -> String {
+    let used: Vec<&RowResult> = study.rows.iter().flat_map(|row| results_of(study, row, results)).collect();
+    let distinct = |names: Vec<&str>| {
+        let mut names: Vec<&str> = names.into_iter().filter(|name| !name.is_empty()).collect();
+        names.sort_unstable();
+        names.dedup();
+        names.join(", ")
+    };
+    if used.is_empty() {
+        return String::new();
+    }
+    let devices = distinct(used.iter().map(|result| result.device.as_str()).collect());
+    let commits = distinct(used.iter().map(|result| result.commit.as_str()).collect());
+    let unit = if study.percent { " in per cent" } else { "" };
+    format!("\nMean ± sample standard deviation over seeds{unit}. Device: {devices}. Commit: {commits}.\n")
+}
+
+/// A metric on the scale of the table.
+fn value(study: &StudyFile, result: &RowResult, metric: &str) -> Option<f64> {
+    result.metrics.get(metric).map(|value| if study.percent { value * 100.0 } else { *value })
+}
+
+fn number(study: &StudyFile, value: f64) -> String {
+    let text = if study.percent { format!("{value:.2}") } else { format!("{value:.4}") };
+    // A small negative number that rounds to zero would be shown as minus zero.
+    if text.trim_start_matches(['-', '0', '.']).is_empty() { text.trim_start_matches('-').to_string() } else { text }
+}
+
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
+}
+
+/// Sample standard deviation; a single value has none.
+fn spread(values: &[f64]) -> Option<f64> {
+    let mean = mean(values);
+    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+    (values.len() > 1).then(|| (squares / (values.len() - 1) as f64).sqrt())
+}
+
+fn push_line(text: &mut String, cells: &[String]) {
+    for cell in cells {
+        text.push_str("| ");
+        text.push_str(&plain(cell));
+        text.push(' ');
+    }
+    text.push_str("|\n");
+}
+
+/// Text that cannot break out of its cell.
+fn plain(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::study::Study;
+    use std::path::Path;
+
+    const STUDY: &str = r#"
+title = "Aerial | quick"
+baseline = "alone"
+seeds = [0, 1, 2]
+metrics = ["miou", "accuracy"]
+[[rows]]
+name = "teacher"
+recipe = "teacher.toml"
+seeds = [0]
+[[rows]]
+name = "alone"
+recipe = "alone.toml"
+paper = 69.1
+expected = "a paper's table 2"
+[[rows]]
+name = "pixel_wise"
+recipe = "pixel_wise.toml"
+[[rows]]
+name = "holistic"
+recipe = "holistic.toml"
+"#;
+
+    fn result(row: &str, seed: u64, miou: f64, steps: u64) -> RowResult {
+        RowResult {
+            row: row.into(),
+            seed,
+            key: String::new(),
+            metrics: [("miou".to_string(), miou), ("accuracy".to_string(), 0.9)].into(),
+            steps,
+            device: "cpu".into(),
+            commit: "abc".into(),
+            seconds: 1.0,
+        }
+    }
+
+    #[test]
+    fn a_table_shows_mean_spread_difference_paper_and_what_is_missing() {
+        let study = Study::parse(STUDY, Path::new("s.toml")).unwrap();
+        let results = [
+            result("teacher", 0, 0.8, 900),
+            result("alone", 0, 0.5, 400),
+            result("alone", 1, 0.51, 400),
+            result("alone", 2, 0.55, 400),
+            result("pixel_wise", 0, 0.53, 400),
+            result("pixel_wise", 1, 0.53, 400),
+            result("gone", 0, 0.1, 1),
+        ];
+        assert_eq!(
+            table(&study.file, &results),
+            "### Aerial \\| quick\n\n\
+             | row | steps | miou | accuracy | difference to alone | paper | expected |\n\
+             | --- | ---: | ---: | ---: | ---: | ---: | ---: |\n\
+             | teacher | 900 | 80.00 (1 seed) | 90.00 (1 seed) | other steps |  |  |\n\
+             | alone | 400 | 52.00 ± 2.65 | 90.00 ± 0.00 | baseline | 69.10 | a paper's table 2 |\n\
+             | pixel_wise | 400 | 53.00 ± 0.00 (2 of 3 seeds) | 90.00 ± 0.00 (2 of 3 seeds) | +2.50 |  |  |\n\
+             | holistic |  | no result yet | no result yet |  |  |  |\n\
+             \nMean ± sample standard deviation over seeds in per cent. Device: cpu. Commit: abc.\n"
+        );
+    }
+
+    #[test]
+    fn a_table_without_results_has_no_footer() {
+        let study = Study::parse(
+            "title = \"t\"\npercent = false\n[[rows]]\nname = \"a\"\nrecipe = \"a.toml\"\n",
+            Path::new("s"),
+        )
+        .unwrap();
+        let text = "### t\n\n| row | steps | miou |\n| --- | ---: | ---: |\n| a |  | no result yet |\n";
+        assert_eq!(table(&study.file, &[]), text);
+    }
+
+    #[test]
+    fn a_difference_that_rounds_to_zero_has_no_minus() {
+        let study = Study::parse(STUDY, Path::new("s.toml")).unwrap();
+        let results = [result("alone", 0, 0.5, 4), result("holistic", 0, 0.499999, 4)];
+        assert!(table(&study.file, &results).contains("| +0.00 |"));
+    }
+}

@@ -1,0 +1,176 @@
+//! The confusion matrix as a heat map, and the confusions that cost most.
+
+use std::fmt::Write;
+
+use image::{Rgb, RgbImage};
+
+use super::opening;
+use crate::html::{count, css, drawing_uri, escape};
+use crate::report::ReportInput;
+
+/// With more classes the cells carry no numbers and no names: the matrix becomes a picture.
+const MOST_CELLS: usize = 32;
+/// With more classes a cell is too small for a number.
+const MOST_NUMBERS: usize = 14;
+const LISTED: usize = 8;
+const LONGEST_NAME: usize = 18;
+
+/// The heat map and the list.
+pub(crate) fn confusion(input: &ReportInput) -> String {
+    let all: u64 = input.confusion.iter().flatten().sum();
+    if all == 0 || input.classes.is_empty() {
+        return String::new();
+    }
+    let names = column_names(input);
+    let mut html = opening(
+        "What is taken for what",
+        "Each row is the truth and adds up to 100 percent of that class's pixels; each column is what was predicted. The \
+         blue diagonal is right, everything red is a mistake. Point at a cell for the number of pixels.",
+    );
+    html.push_str("<div class=\"split\">\n<div class=\"card scroll\">");
+    html.push_str(&if input.classes.len() <= MOST_CELLS { cells(input, &names) } else { picture(input) });
+    html.push_str("</div>\n");
+    html.push_str(&worst(input, &names, all));
+    html.push_str("</div>\n");
+    html
+}
+
+/// The classes, and "another class" where pixels were counted there.
+fn column_names(input: &ReportInput) -> Vec<String> {
+    let mut names: Vec<String> = input.classes.iter().map(|(name, _)| name.clone()).collect();
+    if input.confusion.iter().any(|row| row.get(names.len()).is_some_and(|pixels| *pixels > 0)) {
+        names.push("another class".to_owned());
+    }
+    names
+}
+
+fn rows(input: &ReportInput) -> impl Iterator<Item = (usize, &Vec<u64>, u64)> {
+    input.confusion.iter().take(input.classes.len()).enumerate().map(|(truth, row)| (truth, row, row.iter().sum()))
+}
+
+fn short(name: &str) -> String {
+    if name.chars().count() <= LONGEST_NAME {
+        return name.to_owned();
+    }
+    name.chars().take(LONGEST_NAME - 1).chain(['…']).collect()
+}
+
+fn cells(input: &ReportInput, names: &[String]) -> String {
+    let numbers = names.len() <= MOST_NUMBERS;
+    let side = if numbers { 46.0 } else { 24.0 };
+    let letters = names.iter().map(|name| short(name).chars().count()).max().unwrap_or(0) as f64;
+    let (left, top) = (26.0 + 6.9 * letters, 20.0 + 4.9 * letters);
+    let (width, height) =
+        (left + side * names.len() as f64 + 4.9 * letters, top + side * input.classes.len() as f64 + 2.0);
+    let mut html = format!(
+        "<svg class=\"heat\" style=\"max-width:{width:.0}px;min-width:{:.0}px\" viewBox=\"0 0 {width:.0} {height:.0}\" \
+         role=\"img\" aria-label=\"confusion matrix\">",
+        0.68 * width
+    );
+    for (column, name) in names.iter().enumerate() {
+        let (x, y) = (left + side * (column as f64 + 0.5), top - 8.0);
+        let _ = write!(
+            html,
+            "<text class=\"name\" transform=\"translate({x:.1} {y:.1}) rotate(-45)\">{}</text>",
+            escape(&short(name))
+        );
+    }
+    for (truth, row, sum) in rows(input) {
+        let y = top + side * truth as f64;
+        let (name, colour) = &input.classes[truth];
+        let _ = write!(
+            html,
+            "<rect x=\"2\" y=\"{:.1}\" width=\"12\" height=\"12\" rx=\"2\" fill=\"{}\"/><text class=\"name row\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
+            y + side / 2.0 - 6.0,
+            css(*colour),
+            left - 8.0,
+            y + side / 2.0 + 4.0,
+            escape(&short(name))
+        );
+        for (column, predicted) in names.iter().enumerate() {
+            let pixels = row.get(column).copied().unwrap_or(0);
+            let share = if sum == 0 { 0.0 } else { pixels as f64 / sum as f64 };
+            let x = left + side * column as f64;
+            let kind = if column == truth { "right" } else { "wrong" };
+            let _ = write!(
+                html,
+                "<g class=\"cell {kind}\"><rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{:.1}\" height=\"{:.1}\" rx=\"3\" fill-opacity=\"{:.3}\"/>",
+                side - 2.0,
+                side - 2.0,
+                0.05 + 0.95 * share
+            );
+            if numbers && sum > 0 {
+                let strong = if share > 0.5 { " strong" } else { "" };
+                let faint = if share < 0.005 { " faint" } else { "" };
+                let _ = write!(
+                    html,
+                    "<text class=\"share{strong}{faint}\" x=\"{:.1}\" y=\"{:.1}\">{:.1}</text>",
+                    x + side / 2.0 - 1.0,
+                    y + side / 2.0 + 3.0,
+                    100.0 * share
+                );
+            }
+            let _ = write!(
+                html,
+                "<title>truth {}, predicted {}: {} pixels, {:.2} % of {}</title></g>",
+                escape(name),
+                escape(predicted),
+                count(pixels),
+                100.0 * share,
+                escape(name)
+            );
+        }
+    }
+    html.push_str("</svg>");
+    html
+}
+
+/// One pixel for each cell.
+fn picture(input: &ReportInput) -> String {
+    let side = input.classes.len() as u32;
+    let mut picture = RgbImage::from_pixel(side, side, Rgb([255; 3]));
+    for (truth, row, sum) in rows(input) {
+        for (column, pixels) in row.iter().enumerate().take(side as usize) {
+            let share = if sum == 0 { 0.0 } else { (*pixels as f32 / sum as f32).sqrt() };
+            let ink = if truth == column { Rgb([29, 95, 191]) } else { Rgb([200, 50, 40]) };
+            picture.put_pixel(column as u32, truth as u32, crate::text::blend(Rgb([255; 3]), ink, share));
+        }
+    }
+    format!(
+        "<img class=\"pixels\" alt=\"confusion matrix of {side} classes\" src=\"{}\"/>\
+         <p class=\"note\">Classes in the order of the table above, from the upper left corner; small shares are drawn stronger than they are.</p>",
+        drawing_uri(&picture)
+    )
+}
+
+fn worst(input: &ReportInput, names: &[String], all: u64) -> String {
+    let mut mistakes = Vec::new();
+    for (truth, row, sum) in rows(input) {
+        for (column, pixels) in row.iter().enumerate().take(names.len()) {
+            if column != truth && *pixels > 0 {
+                mistakes.push((*pixels, truth, column, *pixels as f64 / sum as f64));
+            }
+        }
+    }
+    let wrong: u64 = mistakes.iter().map(|mistake| mistake.0).sum();
+    mistakes.sort_by_key(|(pixels, truth, column, _)| (std::cmp::Reverse(*pixels), *truth, *column));
+    let mut html = String::from("<div class=\"card scroll\"><h3>The costliest confusions</h3>");
+    let _ = write!(
+        html,
+        "<p class=\"note\">{:.2} % of all pixels are wrong. Of these:</p>",
+        100.0 * wrong as f64 / all as f64
+    );
+    html.push_str("<table>\n<thead><tr><th>truth</th><th>predicted</th><th class=\"number\">of the class</th><th class=\"number\">of all mistakes</th></tr></thead>\n<tbody>\n");
+    for (pixels, truth, column, share) in mistakes.into_iter().take(LISTED) {
+        let _ = writeln!(
+            html,
+            "<tr><td>{}</td><td>{}</td><td class=\"number\">{:.1} %</td><td class=\"number\">{:.1} %</td></tr>",
+            escape(&names[truth]),
+            escape(&names[column]),
+            100.0 * share,
+            100.0 * pixels as f64 / wrong as f64
+        );
+    }
+    html.push_str("</tbody></table></div>\n");
+    html
+}

@@ -1,0 +1,191 @@
+//! The curves of the log: validation, loss, terms, statistics, optimisation.
+
+use std::collections::BTreeMap;
+
+use super::{model_slot, opening};
+use crate::LogLine;
+use crate::chart::{Chart, Kind, Line, Reference, Scale};
+use crate::html::number;
+use crate::report::ReportInput;
+
+/// What the steps of a log hold, by name.
+#[derive(Default)]
+struct Steps {
+    total: Vec<(f64, f64)>,
+    rate: Vec<(f64, f64)>,
+    gradient: Vec<(f64, f64)>,
+    /// Step, weight, value.
+    terms: BTreeMap<String, Vec<(f64, f64, f64)>>,
+    stats: BTreeMap<String, Vec<(f64, f64)>>,
+}
+
+impl Steps {
+    fn of(log: &[LogLine]) -> Self {
+        let mut steps = Self::default();
+        for line in log {
+            let LogLine::Step { step, lr, total, grad_norm, terms, stats, .. } = line else { continue };
+            let step = *step as f64;
+            steps.total.push((step, *total));
+            steps.rate.push((step, *lr));
+            steps.gradient.push((step, *grad_norm));
+            for (name, term) in terms {
+                steps.terms.entry(name.clone()).or_default().push((step, term.weight, term.value));
+            }
+            for (name, value) in stats {
+                steps.stats.entry(name.clone()).or_default().push((step, *value));
+            }
+        }
+        steps
+    }
+}
+
+/// All charts.
+pub(crate) fn curves(input: &ReportInput) -> String {
+    let steps = Steps::of(&input.log);
+    let mut charts = vec![validation(input)];
+    charts.push(one("Total loss", "the weighted sum of all terms", Scale::Loss, 0, steps.total.clone()));
+    charts.extend(contributions(&steps));
+    let groups = [
+        ("", charts),
+        ("The terms of the loss", terms(&steps)),
+        ("Other measurements", stats(&steps)),
+        ("The optimizer", optimizer(&steps)),
+    ];
+    let mut html = String::new();
+    for (heading, charts) in groups {
+        let figures: String = charts.iter().map(Chart::figure).collect();
+        if figures.is_empty() {
+            continue;
+        }
+        if !heading.is_empty() {
+            html.push_str(&format!("<h3 class=\"group\">{heading}</h3>\n"));
+        }
+        html.push_str(&format!("<div class=\"charts\">\n{figures}</div>\n"));
+    }
+    if html.is_empty() {
+        return html;
+    }
+    let lead = "From left to right the steps of the run. The faint line is what was logged, the strong one its running mean; \
+                the figure beside a name is the last value. Point at a chart to read it off.";
+    opening("How the training went", lead) + &html
+}
+
+fn one(title: &str, note: &str, scale: Scale, slot: usize, points: Vec<(f64, f64)>) -> Chart {
+    let line = Line { name: "at the end".into(), slot, kind: Kind::Smoothed, points };
+    Chart { title: title.into(), note: note.into(), unit: "", scale, lines: vec![line], references: vec![] }
+}
+
+/// mIoU on val of every model that was evaluated along the way, and the models it is held against.
+fn validation(input: &ReportInput) -> Chart {
+    let mut lines: Vec<Line> = Vec::new();
+    for line in &input.log {
+        let LogLine::Eval { step, model, metrics, score, .. } = line else { continue };
+        let point = (*step as f64, 100.0 * metrics["miou"].as_f64().unwrap_or(*score));
+        match lines.iter_mut().find(|line| line.name == *model) {
+            Some(line) => line.points.push(point),
+            None => {
+                let slot = model_slot(input, model);
+                lines.push(Line { name: model.clone(), slot, kind: Kind::Measured, points: vec![point] });
+            }
+        }
+    }
+    let references: Vec<Reference> = if input.comparisons.is_empty() {
+        let fixed = input.models.iter().filter(|model| lines.iter().all(|line| line.name != model.name));
+        let level = |model: &crate::Model| model.metrics["miou"].as_f64().unwrap_or(f64::NAN);
+        fixed
+            .map(|model| Reference {
+                name: model.name.clone(),
+                slot: model_slot(input, &model.name),
+                value: 100.0 * level(model),
+            })
+            .collect()
+    } else {
+        let others = input.comparisons.iter().filter(|row| !row.this_run);
+        others
+            .enumerate()
+            .map(|(place, row)| {
+                let known = input.models.iter().any(|model| model.name == row.name);
+                let slot = if known { model_slot(input, &row.name) } else { 4 + place };
+                Reference { name: row.name.clone(), slot, value: 100.0 * row.miou }
+            })
+            .collect()
+    };
+    let (title, note) = ("mIoU on val".into(), "higher is better; dashed: for comparison".into());
+    let note = if references.is_empty() { "higher is better".into() } else { note };
+    Chart { title, note, unit: " %", scale: Scale::Fit, lines, references }
+}
+
+/// What each term adds to the total, where there is more than one.
+fn contributions(steps: &Steps) -> Option<Chart> {
+    if steps.terms.len() < 2 {
+        return None;
+    }
+    let lines = steps.terms.iter().enumerate().map(|(slot, (name, points))| Line {
+        name: name.clone(),
+        slot,
+        kind: Kind::Smoothed,
+        points: points.iter().map(|(step, weight, value)| (*step, weight * value)).collect(),
+    });
+    Some(Chart {
+        title: "What the loss is made of".into(),
+        note: "each term times its weight".into(),
+        unit: "",
+        scale: Scale::Zero,
+        lines: lines.collect(),
+        references: vec![],
+    })
+}
+
+fn terms(steps: &Steps) -> Vec<Chart> {
+    let chart = |(slot, (name, points)): (usize, (&String, &Vec<(f64, f64, f64)>))| {
+        let weights = points.iter().map(|point| point.1);
+        let (low, high) = weights.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), w| (low.min(w), high.max(w)));
+        let weight = if low == high {
+            format!("weight {}", number(low))
+        } else {
+            format!("weight from {} to {}", number(points[0].1), number(points[points.len() - 1].1))
+        };
+        let note = format!("before weighting; {weight}");
+        one(name, &note, Scale::Loss, slot, points.iter().map(|(step, _, value)| (*step, *value)).collect())
+    };
+    steps.terms.iter().enumerate().map(chart).collect()
+}
+
+/// Statistics; the two shares of a kind of pseudo-labels go into one chart.
+fn stats(steps: &Steps) -> Vec<Chart> {
+    let mut charts = Vec::new();
+    for (name, points) in &steps.stats {
+        let in_percent = |points: &[(f64, f64)]| points.iter().map(|(step, share)| (*step, 100.0 * share)).collect();
+        if let Some(term) = name.strip_suffix("_accepted") {
+            let line = |name: &str, slot, points: &[(f64, f64)]| Line {
+                name: name.into(),
+                slot,
+                kind: Kind::Smoothed,
+                points: in_percent(points),
+            };
+            let mut lines = vec![line("accepted", 0, points)];
+            if let Some(precision) = steps.stats.get(&format!("{term}_precision")) {
+                lines.push(line("precision", 2, precision));
+            }
+            charts.push(Chart {
+                title: format!("Pseudo-labels of {term}"),
+                note: "share of the pixels that took one; share of these that is right, where the truth is known"
+                    .into(),
+                unit: " %",
+                scale: Scale::Zero,
+                lines,
+                references: vec![],
+            });
+        } else if !name.strip_suffix("_precision").is_some_and(|t| steps.stats.contains_key(&format!("{t}_accepted"))) {
+            charts.push(one(name, "", Scale::Zero, 0, points.clone()));
+        }
+    }
+    charts
+}
+
+fn optimizer(steps: &Steps) -> Vec<Chart> {
+    let mut rate = one("Learning rate", "of the backbone", Scale::Zero, 0, steps.rate.clone());
+    rate.lines[0].kind = Kind::Measured;
+    let gradient = one("Norm of the gradient", "before clipping", Scale::Loss, 0, steps.gradient.clone());
+    vec![rate, gradient]
+}

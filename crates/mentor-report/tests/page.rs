@@ -1,0 +1,380 @@
+//! The whole page, made from a plausible run over real images. The sample page and some pictures
+//! are left in `target/tmp` to be looked at.
+
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+
+use image::RgbImage;
+use mentor_report::pictures::{grid, overlay, panel, shown_labels, with_legend};
+use mentor_report::{BadSample, Comparison, Example, LogLine, Model, PseudoExample, ReportInput, html};
+use mentor_types::{IGNORE, LabelMask, UNKNOWN};
+use serde_json::{Value, json};
+
+const SAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../datasets/aerial_sample");
+const NAMES: [&str; 5] = ["building", "land_unpaved", "road", "vegetation", "water"];
+const COLOURS: [[u8; 3]; 5] = [[228, 87, 46], [222, 196, 132], [90, 90, 102], [58, 157, 75], [45, 125, 210]];
+
+/// Numbers that look random and never change.
+struct Noise(u64);
+
+impl Noise {
+    fn next(&mut self) -> f64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as f64 / (1u64 << 31) as f64
+    }
+}
+
+fn read(name: &str) -> (RgbImage, LabelMask) {
+    let image = image::open(format!("{SAMPLE}/images/{name}.jpg")).unwrap().to_rgb8();
+    let mask = image::open(format!("{SAMPLE}/labels/{name}.png")).unwrap().to_luma8();
+    let (width, height) = (mask.width() as usize, mask.height() as usize);
+    (image, LabelMask::new(width, height, mask.into_raw()))
+}
+
+/// The truth with blots of wrong classes.
+fn guess(truth: &LabelMask, blots: usize, noise: &mut Noise) -> LabelMask {
+    let (width, height) = (truth.width(), truth.height());
+    let mut guess = truth.clone();
+    for label in guess.labels_mut().iter_mut().filter(|label| **label == IGNORE) {
+        *label = 1;
+    }
+    for _ in 0..blots {
+        let (x, y) = (noise.next() * width as f64, noise.next() * height as f64);
+        let (reach, class) = (6.0 + 30.0 * noise.next() * noise.next(), (noise.next() * 5.0) as u8);
+        for place in 0..width * height {
+            let (dx, dy) = ((place % width) as f64 - x, (place / width) as f64 - y);
+            if dx * dx + 2.0 * dy * dy + 0.5 * dx * dy < reach * reach {
+                guess.labels_mut()[place] = class;
+            }
+        }
+    }
+    guess
+}
+
+fn metrics(miou: f64, lift: f64) -> Value {
+    json!({
+        "miou": miou, "pixel_accuracy": miou + 0.12, "mean_accuracy": miou + 0.07, "fw_iou": miou + 0.05,
+        "boundary_iou": miou - 0.14,
+        "per_class": {
+            "building": 0.412 + lift, "land_unpaved": 0.741 + lift, "road": 0.387 + lift,
+            "vegetation": 0.556 + lift, "water": 0.873 + 0.3 * lift
+        }
+    })
+}
+
+fn log() -> Vec<LogLine> {
+    let mut noise = Noise(7);
+    let mut lines = Vec::new();
+    for step in (5..=1200).step_by(5) {
+        let done = f64::from(step) / 1200.0;
+        let falling = |from: f64, to: f64, noise: &mut Noise| {
+            (to + (from - to) * (-4.0 * done).exp()) * (0.85 + 0.3 * noise.next())
+        };
+        let ramp = (-5.0 * (1.0 - (done * 3.0).min(1.0)).powi(2)).exp();
+        let line = json!({
+            "step": step, "lr": 0.02 * (1.0 - done).powf(0.9), "total": falling(4.2, 0.9, &mut noise),
+            "grad_norm": falling(9.0, 1.6, &mut noise),
+            "terms": {
+                "supervised": {"weight": 1.0, "value": falling(1.7, 0.35, &mut noise)},
+                "pixel_wise": {"weight": 10.0, "value": falling(0.09, 0.021, &mut noise)},
+                "pair_wise@c5": {"weight": 0.5, "value": falling(0.9, 0.01, &mut noise)},
+                "fixmatch": {"weight": ramp, "value": falling(0.3, 0.12, &mut noise)}
+            },
+            "stats": {
+                "fixmatch_accepted": (0.08 + 0.7 * done.sqrt()) * (0.95 + 0.1 * noise.next()),
+                "fixmatch_precision": (0.83 + 0.1 * done) * (0.98 + 0.02 * noise.next()),
+                "holistic_distance": 0.4 - 0.2 * done + 0.05 * noise.next()
+            },
+            "time": {"seconds": 1.0}
+        });
+        lines.push(serde_json::from_value(line).unwrap());
+        if step % 100 == 0 {
+            for (model, gain) in [("ema", 0.012), ("student", 0.0)] {
+                let miou = 0.615 - 0.42 * (-4.5 * done).exp() + gain + 0.02 * (noise.next() - 0.5) * (1.0 - done);
+                let line = json!({
+                    "step": step, "model": model, "score": miou, "metrics": metrics(miou, 0.0), "time": {}
+                });
+                lines.push(serde_json::from_value(line).unwrap());
+            }
+        }
+    }
+    lines
+}
+
+fn examples() -> Vec<Example> {
+    let mut noise = Noise(3);
+    let make = |(name, miou, blots): (&str, f64, usize)| {
+        let (image, truth) = read(name);
+        let teacher = Some(guess(&truth, blots / 2, &mut noise));
+        let student = guess(&truth, blots, &mut noise);
+        Example { name: format!("{name}.jpg"), miou, image, truth, teacher, student }
+    };
+    [
+        ("tile2_part007", 0.803, 6),
+        ("tile3_part007", 0.412, 60),
+        ("tile5_part007", 0.741, 12),
+        ("tile8_part007", 0.298, 90),
+    ]
+    .map(make)
+    .to_vec()
+}
+
+fn pseudo() -> Vec<PseudoExample> {
+    let mut noise = Noise(5);
+    let make = |name: &str| {
+        let (weak, truth) = read(name);
+        let mut labels = guess(&truth, 10, &mut noise);
+        let width = labels.width();
+        for (place, label) in labels.labels_mut().iter_mut().enumerate() {
+            let (x, y) = ((place % width) as f64, (place / width) as f64);
+            if (x / 19.0).sin() + (y / 23.0).cos() + (x / 7.0 + y / 11.0).sin() > 0.9 {
+                *label = UNKNOWN;
+            }
+        }
+        let strong = image::imageops::blur(&image::imageops::huerotate(&weak, 40), 1.5);
+        PseudoExample {
+            name: format!("{name}.jpg"),
+            weak,
+            strong,
+            labels,
+            truth: Some(truth),
+            accepted: 0.734,
+            precision: Some(0.912),
+        }
+    };
+    ["tile1_part001", "tile6_part004"].map(make).to_vec()
+}
+
+fn confusion(classes: usize) -> Vec<Vec<u64>> {
+    let mut noise = Noise(11);
+    let row = |truth: usize| {
+        let pixels = 20_000.0 + 200_000.0 * ((truth * 7 % 5) as f64);
+        (0..=classes)
+            .map(|column| {
+                let share = if column == truth { 0.78 } else { 0.3 * noise.next().powi(4) / classes as f64 * 5.0 };
+                if column == classes { 0 } else { (pixels * share) as u64 }
+            })
+            .collect()
+    };
+    (0..classes).map(row).collect()
+}
+
+fn sample() -> ReportInput {
+    let text = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let row =
+        |name: &str, miou, note: &str, this_run| Comparison { name: name.into(), miou, note: note.into(), this_run };
+    ReportInput {
+        title: "aerial_sample: FCN-ResNet-18/16 distilled from PSPNet".into(),
+        recipe: "# Distils a small net.\ntask = \"seg\"\nseed = 0\n\n[data]\ncard = \"aerial_sample\"\n\n[student.fcn]\nbackbone = \"resnet18\"\nwidth = 16\n\n[distill.pixel_wise]\nweight = 10.0\ntemperature = 1.0\n".into(),
+        info: vec![
+            text("command", "mentor train recipes/quickstart.toml --out runs/quickstart"),
+            text("commit", "b5bcd76c6f2f1d0a9e8d7c6b5a493827161504f3"),
+            text("device", "CPU, flex, 2 threads"),
+            text("data", "blake3:5f0c8a77c1d2e3f405162738495a6b7c8d9eafb0c1d2e3f405162738495a6b7c"),
+            text("weights of big", "blake3:a1b2c3d4e5f60718293a4b5c6d7e8f9001122334455667788990aabbccddeeff"),
+        ],
+        log: log(),
+        result: json!({
+            "val": metrics(0.6271, 0.03), "val_model": "ema", "steps": 1200, "images_per_second": 21.37, "seconds": 164.2
+        }),
+        classes: NAMES.iter().zip(COLOURS).map(|(name, colour)| ((*name).to_owned(), colour)).collect(),
+        confusion: confusion(5),
+        models: [("teacher", 0.6648, 0.07), ("student", 0.6154, 0.02), ("ema", 0.6271, 0.03)]
+            .map(|(name, miou, lift)| Model { name: name.into(), metrics: metrics(miou, lift) })
+            .to_vec(),
+        examples: examples(),
+        pseudo: pseudo(),
+        bad_samples: vec![BadSample { path: "images/tile9_part001.jpg".into(), reason: "0 bytes, not an image".into() }],
+        comparisons: vec![
+            row("teacher", 0.6648, "verified on val before the first step", false),
+            row("student alone", 0.5873, "quickstart study, 3 seeds, commit 0a1b2c3, 2-core CPU", false),
+            row("this run", 0.6271, "ema, after 1200 steps", true),
+        ],
+    }
+}
+
+/// Whether every element that is opened is closed, in order; gives the first that is not.
+fn unclosed(page: &str) -> Result<(), String> {
+    let mut open: Vec<&str> = Vec::new();
+    let mut rest = page.strip_prefix("<!DOCTYPE html>").ok_or("no doctype")?;
+    while let Some(start) = rest.find('<') {
+        let end = start + rest[start..].find('>').ok_or("a tag without an end")?;
+        let tag = &rest[start + 1..end];
+        rest = &rest[end + 1..];
+        if let Some(name) = tag.strip_prefix('/') {
+            let last = open.pop();
+            if last != Some(name) {
+                return Err(format!("</{name}> closes {last:?}"));
+            }
+        } else if !tag.ends_with('/') {
+            if !tag.chars().next().is_some_and(|letter| letter.is_ascii_lowercase()) || tag.matches('"').count() % 2 > 0
+            {
+                return Err(format!("<{tag}> is no tag"));
+            }
+            open.push(tag.split([' ', '\n']).next().unwrap_or_default());
+        }
+    }
+    if open.is_empty() { Ok(()) } else { Err(format!("never closed: {open:?}")) }
+}
+
+/// Every address in the page is data or a place in the page.
+fn assert_self_contained(page: &str) {
+    for outside in ["http", "url(", "@import", "<script", "<link", "javascript:", "srcset"] {
+        assert!(!page.contains(outside), "the page holds {outside:?}");
+    }
+    for source in page.split("src=\"").skip(1) {
+        assert!(source.starts_with("data:image/"), "{}", &source[..40]);
+    }
+    for target in page.split("href=\"").skip(1) {
+        let target = target.split('"').next().unwrap();
+        assert!(target.starts_with('#') && page.contains(&format!("id=\"{}\"", &target[1..])), "{target}");
+    }
+}
+
+/// The page without its pictures, whose base64 may spell anything.
+fn without_data(page: &str) -> String {
+    let (first, rest) = page.split_once("base64,").unwrap_or((page, ""));
+    let rest = rest.split("base64,").map(|part| part.split_once('"').map_or("", |(_, after)| after));
+    std::iter::once(first).chain(rest).collect()
+}
+
+fn leave(name: &str) -> std::path::PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join(name)
+}
+
+#[test]
+fn the_sample_page_is_whole_and_needs_nothing_else() {
+    let input = sample();
+    let page = html(&input);
+    std::fs::write(leave("report.html"), &page).unwrap();
+    assert_eq!(unclosed(&page), Ok(()));
+    assert_self_contained(&page);
+    for id in ["compared", "classes", "curves", "confusion", "examples", "pseudo", "skipped", "origin"] {
+        assert!(page.contains(&format!("<section id=\"{id}\">")), "no section {id}");
+    }
+    assert!(page.contains("62.71 %") && page.contains("+3.98") && page.contains("−3.77"));
+    assert!(!without_data(&page).contains("NaN"));
+    assert_eq!(page, html(&input), "the same input gives the same page");
+}
+
+#[test]
+fn markup_in_names_stays_text() {
+    let bad = "<b>&\"'</b><script>";
+    let mut input = sample();
+    input.title = bad.into();
+    input.recipe = bad.into();
+    input.info = vec![(bad.into(), bad.into())];
+    input.result["val_model"] = bad.into();
+    input.result["note"] = bad.into();
+    input.classes[0].0 = bad.into();
+    input.bad_samples = vec![BadSample { path: bad.into(), reason: bad.into() }];
+    input.comparisons[0].name = bad.into();
+    input.comparisons[0].note = bad.into();
+    input.models[1].name = bad.into();
+    input.examples.truncate(1);
+    input.examples[0].name = bad.into();
+    input.pseudo.truncate(1);
+    input.pseudo[0].name = bad.into();
+    let line = json!({"step": 3, "lr": 0.1, "total": 1.0, "grad_norm": 1.0, "terms": {bad: {"weight": 1.0, "value": 1.0}},
+        "stats": {bad: 1.0}, "time": {}});
+    input.log = vec![serde_json::from_value(line).unwrap()];
+    let page = html(&input);
+    assert_eq!(unclosed(&page), Ok(()));
+    assert!(!page.contains("<b>&") && !page.contains("<script"));
+    assert!(page.contains("&lt;b&gt;&amp;&quot;&#39;&lt;/b&gt;"));
+    assert_self_contained(&page);
+}
+
+#[test]
+fn empty_parts_are_left_out() {
+    let page = html(&ReportInput { title: "nothing yet".into(), ..ReportInput::default() });
+    assert_eq!(unclosed(&page), Ok(()));
+    assert!(page.contains("nothing yet") && !page.contains("<section") && !page.contains("<svg"));
+}
+
+#[test]
+fn a_log_of_one_line_makes_charts() {
+    let log = log();
+    let first = |eval: bool| log.iter().find(|line| matches!(line, LogLine::Eval { .. }) == eval).unwrap().clone();
+    for line in [first(false), first(true)] {
+        let page = html(&ReportInput { log: vec![line], ..ReportInput::default() });
+        assert_eq!(unclosed(&page), Ok(()));
+        assert!(page.contains("<section id=\"curves\">") && page.contains("class=\"dot\"") && !page.contains("NaN"));
+    }
+}
+
+#[test]
+fn values_that_are_missing_or_not_finite_are_a_dash() {
+    let mut input = sample();
+    input.examples.clear();
+    input.pseudo.clear();
+    input.models[0].metrics = json!({"miou": null, "per_class": {"building": null}});
+    input.models[1].metrics = Value::Null;
+    input.comparisons[1].miou = f64::NAN;
+    input.confusion[2] = vec![0; 6];
+    for line in &mut input.log {
+        if let LogLine::Step { total, grad_norm, .. } = line {
+            (*total, *grad_norm) = (f64::NAN, f64::INFINITY);
+        }
+    }
+    let page = html(&input);
+    assert_eq!(unclosed(&page), Ok(()));
+    assert!(!page.contains("NaN") && !page.contains("inf%") && !page.contains("inf\""));
+    assert!(page.contains("<td class=\"number\">–"));
+    assert!(!page.contains("<h3>Total loss</h3>") && page.contains("<h3>Learning rate</h3>"));
+}
+
+#[test]
+fn many_classes_and_another_class_fit_too() {
+    for (classes, wanted) in [(21, "class=\"heat\""), (150, "class=\"pixels\"")] {
+        let names =
+            (0..classes).map(|class| (format!("a class with a long name, number {class}"), [9, 90, class as u8]));
+        let mut confusion = confusion(classes);
+        confusion[0][classes] = 500;
+        let input =
+            ReportInput { classes: names.collect(), confusion, models: sample().models, ..ReportInput::default() };
+        let page = html(&input);
+        std::fs::write(leave(&format!("report_{classes}.html")), &page).unwrap();
+        assert_eq!(unclosed(&page), Ok(()));
+        assert!(page.contains(wanted));
+        // Only cells have room for the name of a column.
+        assert_eq!(page.contains("another class"), classes == 21);
+    }
+}
+
+#[test]
+fn the_check_for_closed_tags_can_fail() {
+    assert!(unclosed("<!DOCTYPE html><p><b>x</p></b>").is_err());
+    assert!(unclosed("<!DOCTYPE html><p>x").is_err());
+    assert!(unclosed("<!DOCTYPE html><p>1 < 2</p>").is_err());
+    assert_eq!(unclosed("<!DOCTYPE html><p>x<br/></p>"), Ok(()));
+}
+
+#[test]
+fn pictures_of_a_real_image_are_drawn() {
+    let mut noise = Noise(1);
+    let (image, truth) = read("tile2_part007");
+    let names = NAMES.map(str::to_owned);
+    let student = guess(&truth, 20, &mut noise);
+    let mut partial = truth.clone();
+    for label in &mut partial.labels_mut()[..30_000] {
+        *label = UNKNOWN;
+    }
+    for label in &mut partial.labels_mut()[30_000..50_000] {
+        *label = IGNORE;
+    }
+    let draw = |mask: &LabelMask| overlay(&image, mask, &COLOURS, 0.55);
+    let row = panel(&[
+        ("image", &image),
+        ("truth", &draw(&truth)),
+        ("teacher, in part", &draw(&partial)),
+        ("student", &draw(&student)),
+    ]);
+    let whole =
+        with_legend(&grid(&[row.clone(), row], 1), &names, &COLOURS, &shown_labels(&[&truth, &partial, &student]));
+    whole.save(leave("panel.png")).unwrap();
+    let one = with_legend(&draw(&partial), &names, &COLOURS, &shown_labels(&[&partial]));
+    one.save(leave("overlay.png")).unwrap();
+    assert!(whole.width() > 4 * image.width() && one.height() > image.height());
+}

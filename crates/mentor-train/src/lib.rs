@@ -1,0 +1,26 @@
+//! The training loop and what surrounds it: optimizers, schedules, checkpoints, logs.
+//!
+//! Knows no task: what a batch holds, which losses it gives and how a model is judged is the
+//! business of a [`Method`] and of the closures that the caller hands in.
+
+mod checkpoint;
+mod config;
+mod error;
+mod events;
+mod log;
+mod method;
+mod optimizer;
+mod progress;
+mod schedule;
+mod train;
+
+pub use checkpoint::{Best, Checkpoint, CheckpointState, Checkpoints, write_atomically};
+pub use config::{BuffersConfig, EmaConfig, TrainConfig};
+pub use error::TrainError;
+pub use events::EventFile;
+pub use log::{Log, LogLine};
+pub use method::{Evaluation, Losses, Method, Moment};
+pub use optimizer::{AdamwConfig, Optimizer, OptimizerConfig, SgdConfig};
+pub use progress::Progress;
+pub use schedule::{CosineSchedule, PolySchedule, ScheduleConfig, StepSchedule};
+pub use train::{Outcome, Run, train};

@@ -1,0 +1,67 @@
+//! The contract between the loop and a task.
+
+use burn::module::Module;
+use mentor_types::{Key, LossTerms, Stats};
+
+/// When a micro-batch is computed.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    /// Optimizer steps done before this one.
+    pub step: u64,
+    /// Which micro-batch of the step.
+    pub micro: u64,
+    /// The key of everything random in this micro-batch.
+    pub key: Key,
+    /// The factor of the schedule on all learning rates.
+    pub lr_factor: f64,
+}
+
+/// What a micro-batch gives.
+#[derive(Debug)]
+pub struct Losses<C> {
+    /// What is trained on.
+    pub terms: LossTerms,
+    /// What is only logged.
+    pub stats: Stats,
+    /// What [`Method::after_step`] needs of this micro-batch, off the graph.
+    pub carry: C,
+}
+
+/// How one model did on one set of images.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Evaluation {
+    /// Which model: `student`, `ema`.
+    pub model: String,
+    /// The number by which the best checkpoint is chosen; larger is better.
+    pub score: f64,
+    /// All numbers, as they go into the log.
+    pub metrics: serde_json::Value,
+}
+
+/// A way to train a model: which losses a batch gives, and what happens after a step.
+pub trait Method {
+    /// What is trained: the student with its adapters.
+    type Model: Module;
+    /// One micro-batch.
+    type Batch;
+    /// What a micro-batch hands to [`after_step`](Self::after_step), detached.
+    type Carry;
+
+    /// The terms of the loss on one micro-batch.
+    fn losses(&self, model: &Self::Model, batch: Self::Batch, moment: Moment) -> Losses<Self::Carry>;
+
+    /// What happens after the optimizer's step: averages, memories and rivals move on.
+    fn after_step(&mut self, model: &Self::Model, carries: Vec<Self::Carry>, moment: Moment);
+
+    /// Whether a weight belongs to the head, whose learning rate the recipe can scale.
+    fn is_head(&self, path: &str) -> bool;
+
+    /// The state of the method itself (averages, memories, rivals) as named files.
+    fn save(&self) -> Vec<(String, Vec<u8>)>;
+
+    /// Takes up the state that [`save`](Self::save) gave.
+    ///
+    /// # Errors
+    /// What is missing or does not fit.
+    fn load(&mut self, files: Vec<(String, Vec<u8>)>) -> Result<(), String>;
+}

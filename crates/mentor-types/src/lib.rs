@@ -1,0 +1,18 @@
+//! The nouns every other crate speaks: images and label masks on the host, what a network
+//! returns, where its features are tapped, the terms of a loss, and the keys of randomness.
+//!
+//! Nothing here reads a file, computes a gradient or chooses a device.
+
+mod batch;
+mod key;
+mod mask;
+mod output;
+mod tap;
+mod terms;
+
+pub use batch::{Images, Pairs, Samples, SegBatch};
+pub use key::{Key, KeyRng};
+pub use mask::{IGNORE, LabelMask, MAX_CLASSES, UNKNOWN};
+pub use output::{SegOutput, Taps};
+pub use tap::Tap;
+pub use terms::{LossTerms, Stat, Stats, Term};

@@ -1,0 +1,161 @@
+//! `mentor check`.
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::Result;
+use clap::Args;
+use mentor_data::{Card, SegDataset};
+use mentor_recipe::{BuiltData, BuiltNets, Loaded, Recipe};
+use mentor_seg::nets::{NetConfig, SegNet};
+use mentor_train::{Method, Moment};
+use mentor_types::Key;
+
+use super::{DeviceArgs, PlaceArgs, RecipeArgs};
+use crate::device;
+
+/// Check a recipe: every mistake with its place, then what the recipe means.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  mentor check recipes/quickstart.toml\n  mentor check \
+    recipes/cityscapes_structured.toml --no-data")]
+pub struct Check {
+    #[command(flatten)]
+    recipe: RecipeArgs,
+    #[command(flatten)]
+    places: PlaceArgs,
+    #[command(flatten)]
+    device: DeviceArgs,
+    /// Do not look for images and weights: they are elsewhere.
+    #[arg(long)]
+    no_data: bool,
+    /// Run three steps, and estimate the time of the whole run.
+    #[arg(long, conflicts_with = "no_data")]
+    probe: bool,
+    /// Print nothing but mistakes.
+    #[arg(long)]
+    quiet: bool,
+}
+
+impl Check {
+    /// Runs the command.
+    pub fn run(&self) -> Result<ExitCode> {
+        let loaded = self.recipe.read()?;
+        let recipe = &loaded.value;
+        let places = self.places.places();
+        let card = Card::find(&recipe.data.card, &places.cards).map_err(|error| loaded.problem("data.card", error.to_string()))?;
+        let classes = card.class_names().len();
+        let splits = [("labelled", Some(&recipe.data.labelled)), ("unlabelled", recipe.data.unlabelled.as_ref()), ("val", Some(&recipe.data.val))];
+        let mut lists = Vec::new();
+        for (key, name) in splits.into_iter().filter_map(|(key, name)| Some((key, name?))) {
+            if self.no_data && card.splits.get(name).is_some_and(|split| split.folder.is_some()) {
+                continue;
+            }
+            let entries = card
+                .entries(name, &places.data)
+                .map_err(|error| loaded.problem(&format!("data.{key}"), error.to_string()))?;
+            lists.push(format!("{key:<12} {name}: {} images", entries.len()));
+        }
+        let mut problems = Vec::new();
+        recipe.supervised.check_classes(classes, &mut problems);
+        if let Some((key, message)) = problems.into_iter().next() {
+            return Err(loaded.problem(&format!("supervised.{key}"), message).into());
+        }
+        let say = |text: &str| {
+            if !self.quiet {
+                println!("{text}");
+            }
+        };
+        say(&loaded.resolved);
+        say(&format!("# {}, {classes} classes", card.title));
+        lists.iter().for_each(|line| say(&format!("# {line}")));
+        let (device, device_name) = device::choose(self.device.device)?;
+        let student = describe("student", &recipe.student, classes, &loaded, &device);
+        say(&student);
+        for (name, teacher) in &recipe.teachers {
+            say(&describe(&format!("teacher {name}"), teacher, classes, &loaded, &device));
+        }
+        if !self.no_data {
+            self.check_data(&loaded, card, &say, &device, &device_name)?;
+        }
+        say(&format!("# {} is a valid recipe", loaded.path.display()));
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn check_data(
+        &self,
+        loaded: &Loaded<Recipe>,
+        card: Card,
+        say: &dyn Fn(&str),
+        device: &burn::tensor::Device,
+        device_name: &str,
+    ) -> Result<()> {
+        let recipe = &loaded.value;
+        let places = self.places.places();
+        let dataset = SegDataset::new(card, &places.data)?;
+        let names = dataset.card().class_names();
+        let stats = dataset.verify_split(&dataset.split(&recipe.data.labelled)?, recipe.data.on_bad_sample, None)?;
+        let all = stats.class_pixels.iter().sum::<u64>() + stats.ignored_pixels + stats.unknown_pixels;
+        let share = |pixels: u64| 100.0 * pixels as f64 / all.max(1) as f64;
+        let rows = names.iter().zip(&stats.class_pixels).map(|(name, pixels)| (name.as_str(), *pixels));
+        for (name, pixels) in rows.chain([("ignored", stats.ignored_pixels), ("unknown", stats.unknown_pixels)]) {
+            say(&format!("# {name:<20} {:6.2} % of the labelled pixels", share(pixels)));
+        }
+        let data = BuiltData::open(recipe, &places)?;
+        let nets = BuiltNets::new(loaded, names.len(), device)?;
+        for (name, report) in &nets.reports {
+            say(&format!("# weights of {name}: {report}"));
+        }
+        if self.probe {
+            let mut seconds = Vec::new();
+            for step in 0..3 {
+                let start = Instant::now();
+                for micro in 0..recipe.train.accumulate {
+                    let batch = data.maker.make(step, micro)?;
+                    let key = Key::new(recipe.seed).at("step", step).at("micro", micro as u64);
+                    let moment = Moment { step, micro: micro as u64, key, lr_factor: 1.0 };
+                    let losses = nets.method.losses(&nets.model, batch, moment);
+                    if let Some(total) = losses.terms.total() {
+                        let _ = total.backward();
+                        let _ = total.into_scalar::<f32>();
+                    }
+                }
+                seconds.push(start.elapsed().as_secs_f64());
+            }
+            // The first step warms up.
+            let step = seconds[1].min(seconds[2]);
+            say(&format!(
+                "# {:.0} ms a step on {device_name}: about {:.1} minutes for {} steps, evaluations left out",
+                1e3 * step,
+                step * recipe.train.steps as f64 / 60.0,
+                recipe.train.steps
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn describe(
+    who: &str,
+    config: &NetConfig,
+    classes: usize,
+    loaded: &Loaded<Recipe>,
+    device: &burn::tensor::Device,
+) -> String {
+    let recipe = &loaded.value;
+    let net: SegNet = config.init(classes, 0, device);
+    let crop = recipe.views.crop_px;
+    let parameters = mentor_nets::num_params(&net) as f64;
+    let images = (recipe.train.batch_labelled + recipe.train.batch_unlabelled) as f64;
+    // A weight, its gradient and the optimizer's state for a student; maps at about one byte for
+    // every sixteen multiply-adds, forward and backward, which is what measured nets come to.
+    let (copies, passes) = if who == "student" { (4.0, 2.0) } else { (1.0, 0.2) };
+    let memory = 4.0 * parameters * copies + images * passes * net.macs(crop) as f64 / 16.0;
+    format!(
+        "# {who}: {:.2} M parameters, {:.2} G multiply-adds at {}x{}, about {:.0} MiB in a step",
+        parameters / 1e6,
+        net.macs(crop) as f64 / 1e9,
+        crop[0],
+        crop[1],
+        memory / f64::from(1 << 20)
+    )
+}

@@ -1,0 +1,154 @@
+//! `mentor data`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use burn::tensor::activation::softmax;
+use clap::Args;
+use image::RgbImage;
+use mentor_ops::resize_bilinear;
+use mentor_recipe::{BuiltData, Which};
+use mentor_report::pictures;
+use mentor_types::{IGNORE, Images, LabelMask, Pairs, Samples, UNKNOWN};
+
+use super::{DeviceArgs, PlaceArgs, RecipeArgs};
+use crate::device;
+use crate::weights::net_of_run;
+
+/// Draw augmented samples as the networks see them, with labels and pseudo-labels.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  mentor data recipes/quickstart.toml --draw 8\n  mentor data \
+    recipes/aerial/fixmatch.toml --draw 8 --run runs/fixmatch")]
+pub struct Data {
+    #[command(flatten)]
+    recipe: RecipeArgs,
+    #[command(flatten)]
+    places: PlaceArgs,
+    #[command(flatten)]
+    device: DeviceArgs,
+    /// How many samples of each stream.
+    #[arg(long, default_value_t = 8)]
+    draw: usize,
+    /// The first step whose batch is drawn.
+    #[arg(long, default_value_t = 0)]
+    step: u64,
+    /// A run of this recipe: its pseudo-labels are drawn on the strong views.
+    #[arg(long)]
+    run: Option<PathBuf>,
+    /// Pseudo-labels below this probability are left out.
+    #[arg(long, default_value_t = 0.95)]
+    threshold: f32,
+    /// Where the pictures go.
+    #[arg(long, default_value = "samples")]
+    out: PathBuf,
+}
+
+impl Data {
+    /// Runs the command.
+    pub fn run(&self) -> Result<ExitCode> {
+        let loaded = self.recipe.read()?;
+        let data = BuiltData::open(&loaded.value, &self.places.places())?;
+        let card = data.dataset.card();
+        let (names, colours) = (card.class_names(), card.class_colours());
+        let (device, _) = device::choose(self.device.device)?;
+        let net = match &self.run {
+            Some(run) => Some(net_of_run(run, &loaded.value, names.len(), Which::Best, &device)?),
+            None => None,
+        };
+        std::fs::create_dir_all(&self.out).with_context(|| self.out.display().to_string())?;
+        let (mut labelled, mut unlabelled, mut step) = (0, 0, self.step);
+        while labelled < self.draw {
+            let batch = data.maker.make(step, 0)?;
+            for (image, mask) in samples(&batch.labelled) {
+                if labelled == self.draw {
+                    break;
+                }
+                let overlay = pictures::overlay(&image, &mask, &colours, OPACITY);
+                let panel = pictures::panel(&[("view", &image), ("labels", &overlay)]);
+                let shown = pictures::shown_labels(&[&mask]);
+                self.save(
+                    &format!("labelled_{labelled:03}"),
+                    &pictures::with_legend(&panel, &names, &colours, &shown),
+                )?;
+                labelled += 1;
+            }
+            if let Some(pairs) = batch.unlabelled {
+                let pseudo = net.as_ref().map(|net| {
+                    let images = mentor_seg::upload::images(pairs.weak.clone(), &device);
+                    let output = net.forward(images, None);
+                    softmax(resize_bilinear(output.logits, output.image_size, false), 1)
+                });
+                let labels = pseudo.map(|probabilities| pseudo_labels(&pairs, probabilities, self.threshold));
+                for (panel, shown) in pair_panels(&pairs, labels.as_deref(), &colours) {
+                    if unlabelled == self.draw {
+                        break;
+                    }
+                    self.save(
+                        &format!("unlabelled_{unlabelled:03}"),
+                        &pictures::with_legend(&panel, &names, &colours, &shown),
+                    )?;
+                    unlabelled += 1;
+                }
+            }
+            step += 1;
+        }
+        println!("{}: {labelled} labelled, {unlabelled} unlabelled samples", self.out.display());
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn save(&self, name: &str, picture: &RgbImage) -> Result<()> {
+        let path = self.out.join(format!("{name}.png"));
+        picture.save(&path).with_context(|| path.display().to_string())
+    }
+}
+
+/// How strongly labels cover a photo.
+const OPACITY: f32 = 0.55;
+
+/// The images of a batch, one by one.
+pub fn pictures_of(images: &Images) -> Vec<RgbImage> {
+    let (width, height) = (images.width as u32, images.height as u32);
+    let bytes = images.height * images.width * 3;
+    let picture = |bytes: &[u8]| RgbImage::from_raw(width, height, bytes.to_vec()).expect("bytes of one image");
+    images.rgb.chunks_exact(bytes).map(picture).collect()
+}
+
+fn masks_of(labels: &[u8], images: &Images) -> Vec<LabelMask> {
+    let mask = |labels: &[u8]| LabelMask::new(images.width, images.height, labels.to_vec());
+    labels.chunks_exact(images.height * images.width).map(mask).collect()
+}
+
+fn samples(samples: &Samples) -> impl Iterator<Item = (RgbImage, LabelMask)> {
+    pictures_of(&samples.images).into_iter().zip(masks_of(&samples.targets, &samples.images))
+}
+
+/// The pseudo-label of every strong pixel: unknown below the threshold, ignored where it takes none.
+pub fn pseudo_labels(pairs: &Pairs, probabilities: burn::tensor::Tensor<4>, threshold: f32) -> Vec<u8> {
+    let (confidence, classes) = probabilities.max_dim_with_indices(1);
+    let confidence = confidence.into_data().try_into_vec::<f32>().expect("f32 probabilities");
+    let classes = classes.into_data().convert::<u8>().try_into_vec::<u8>().expect("converted to u8 above");
+    let label = |origin: &i32| match usize::try_from(*origin) {
+        Err(_) => IGNORE,
+        Ok(weak) if pairs.targets[weak] != UNKNOWN => pairs.targets[weak],
+        Ok(weak) if confidence[weak] < threshold => UNKNOWN,
+        Ok(weak) => classes[weak],
+    };
+    pairs.origin.iter().map(label).collect()
+}
+
+/// Weak view, strong view and pseudo-labels side by side, with the labels that occur.
+fn pair_panels(pairs: &Pairs, labels: Option<&[u8]>, colours: &[[u8; 3]]) -> Vec<(RgbImage, Vec<u8>)> {
+    let strong = pictures_of(&pairs.strong);
+    let labels = labels.map(|labels| masks_of(labels, &pairs.strong));
+    let rows = pictures_of(&pairs.weak).into_iter().zip(strong).enumerate();
+    rows.map(|(index, (weak, strong))| match &labels {
+        None => (pictures::panel(&[("weak view", &weak), ("strong view", &strong)]), Vec::new()),
+        Some(labels) => {
+            let overlay = pictures::overlay(&strong, &labels[index], colours, OPACITY);
+            let panel = pictures::panel(&[("weak view", &weak), ("strong view", &strong), ("pseudo-labels", &overlay)]);
+            (panel, pictures::shown_labels(&[&labels[index]]))
+        }
+    })
+    .collect()
+}

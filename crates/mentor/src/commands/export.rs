@@ -1,0 +1,55 @@
+//! `mentor export`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use clap::Args;
+use mentor_nets::{export_burnpack, export_safetensors};
+use mentor_recipe::{Which, run_classes, run_recipe};
+
+use crate::weights::net_of_run;
+
+/// Write the student of a run to a file of weights.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  mentor export runs/quickstart --to student.safetensors --half")]
+pub struct Export {
+    /// The run folder.
+    run: PathBuf,
+    /// The file: `.safetensors` in PyTorch naming, or `.bpk`, burn's own format.
+    #[arg(long, value_name = "FILE")]
+    to: PathBuf,
+    /// Export the student, not the run's average.
+    #[arg(long)]
+    student: bool,
+    /// Half precision (safetensors only).
+    #[arg(long)]
+    half: bool,
+}
+
+impl Export {
+    /// Runs the command.
+    pub fn run(&self) -> Result<ExitCode> {
+        let recipe = run_recipe(&self.run)?;
+        let which = if self.student { Which::Student } else { Which::Best };
+        let classes = run_classes(&self.run)?;
+        let net = net_of_run(&self.run, &recipe, classes, which, &burn::tensor::Device::flex())?;
+        match self.to.extension().and_then(|extension| extension.to_str()) {
+            Some("safetensors") => {
+                let student = serde_json::to_string(&recipe.student)?;
+                let metadata = BTreeMap::from([
+                    ("format".to_owned(), "pt".to_owned()),
+                    ("net".to_owned(), student),
+                    ("classes".to_owned(), classes.to_string()),
+                ]);
+                export_safetensors(&net, &self.to, &metadata, self.half)?;
+            }
+            Some("bpk") if self.half => bail!("--half: .bpk files hold full precision"),
+            Some("bpk") => export_burnpack(&net, &self.to)?,
+            _ => bail!("--to {}: expected a name that ends in .safetensors or .bpk", self.to.display()),
+        }
+        println!("{}", self.to.display());
+        Ok(ExitCode::SUCCESS)
+    }
+}

@@ -1,0 +1,74 @@
+//! `mentor list`.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Args;
+use mentor_data::Card;
+use mentor_seg::distill::DistillConfig;
+
+use super::PlaceArgs;
+
+/// List what recipes can name: nets, terms, data sets, each with its source.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  mentor list")]
+pub struct List {
+    #[command(flatten)]
+    places: PlaceArgs,
+}
+
+const NETS: [(&str, &str); 4] = [
+    ("fcn", "Long et al. 2015, arXiv 1411.4038; torchvision's form"),
+    ("pspnet", "Zhao et al. 2017, arXiv 1612.01105"),
+    ("deeplabv3", "Chen et al. 2017, arXiv 1706.05587; torchvision's form"),
+    ("deeplabv3plus", "Chen et al. 2018, arXiv 1802.02611"),
+];
+const BACKBONES: [(&str, &str); 5] = [
+    ("resnet18", "He et al. 2016, arXiv 1512.03385"),
+    ("resnet34", "He et al. 2016, arXiv 1512.03385"),
+    ("resnet50", "He et al. 2016, arXiv 1512.03385"),
+    ("resnet101", "He et al. 2016, arXiv 1512.03385"),
+    ("mobilenet_v2", "Sandler et al. 2018, arXiv 1801.04381"),
+];
+const SUPERVISED: [(&str, &str); 4] = [
+    ("cross_entropy", "with class weights; with ohem: Shrivastava et al. 2016, arXiv 1604.03540"),
+    ("dice", "Milletari et al. 2016, arXiv 1606.04797"),
+    ("lovasz_softmax", "Berman et al. 2018, arXiv 1705.08790"),
+    ("auxiliary", "Zhao et al. 2017, arXiv 1612.01105"),
+];
+const UNLABELLED: [(&str, &str); 2] = [
+    ("mean_teacher", "Tarvainen & Valpola 2017, arXiv 1703.01780"),
+    ("fixmatch", "Sohn et al. 2020, arXiv 2001.07685; with CutMix: French et al. 2020, arXiv 1906.01916"),
+];
+
+impl List {
+    /// Runs the command.
+    pub fn run(&self) -> Result<ExitCode> {
+        section("nets: [student.NAME], [teachers.T.NAME]", &NETS);
+        section("backbones: backbone = \"NAME\"", &BACKBONES);
+        section("losses on labels: [supervised]", &SUPERVISED);
+        let all = DistillConfig::all();
+        let terms: Vec<(&str, &str)> = all.terms().map(|(name, term)| (name, term.source())).collect();
+        section("distillation: [distill.NAME]", &terms);
+        section("unlabelled images: [unlabelled.NAME]", &UNLABELLED);
+        section("optimizers: [optimizer.NAME]", &[("sgd", "as torch.optim.SGD"), ("adamw", "Loshchilov & Hutter 2019, arXiv 1711.05101")]);
+        section("schedules: [schedule.NAME]", &[("poly", "(1 - step / steps) ^ power"), ("cosine", "Loshchilov & Hutter 2017, arXiv 1608.03983"), ("step", "a factor at each milestone")]);
+        println!("data sets: [data] card = \"NAME\"");
+        let places = self.places.places();
+        for name in Card::names(&places.cards) {
+            match Card::find(&name, &places.cards) {
+                Ok(card) => println!("  {name:<22} {} ({} classes; {})", card.title, card.classes.len(), card.licence),
+                Err(error) => println!("  {name:<22} {error}"),
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn section(title: &str, rows: &[(&str, &str)]) {
+    println!("{title}");
+    for (name, source) in rows {
+        println!("  {name:<22} {source}");
+    }
+    println!();
+}

@@ -1,0 +1,129 @@
+//! `mentor predict`.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use image::{GrayImage, RgbImage};
+use mentor_data::{Card, LabelFormat, SegDataset, read_image};
+use mentor_recipe::{Which, run_recipe};
+use mentor_report::pictures;
+use mentor_seg::predict_mask;
+use mentor_types::LabelMask;
+
+use super::data::pictures_of;
+use super::{DeviceArgs, PlaceArgs};
+use crate::device;
+use crate::run_folder::RunFolder;
+use crate::weights::net_of_run;
+
+/// Draw or write predictions for images.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  mentor predict runs/quickstart photo.jpg\n  mentor predict runs/quickstart photos \
+    --as-labels --out masks")]
+pub struct Predict {
+    /// The run folder.
+    run: PathBuf,
+    /// Images, or folders of images.
+    #[arg(required = true)]
+    images: Vec<PathBuf>,
+    #[command(flatten)]
+    places: PlaceArgs,
+    #[command(flatten)]
+    device: DeviceArgs,
+    /// Predict with the run's student, not its average.
+    #[arg(long)]
+    student: bool,
+    /// Write masks in the format of the run's card, which can be trained on, in place of pictures.
+    #[arg(long)]
+    as_labels: bool,
+    /// Where the files go.
+    #[arg(long, default_value = "predictions")]
+    out: PathBuf,
+}
+
+impl Predict {
+    /// Runs the command.
+    pub fn run(&self) -> Result<ExitCode> {
+        let recipe = run_recipe(&self.run)?;
+        let info = RunFolder::info(&self.run)?;
+        let (device, _) = device::choose(self.device.device)?;
+        let which = if self.student { Which::Student } else { Which::Best };
+        let net = net_of_run(&self.run, &recipe, info.classes.len(), which, &device)?;
+        let dataset = match self.as_labels {
+            true => {
+                let places = self.places.places();
+                Some(SegDataset::new(Card::find(&info.card, &places.cards)?, &places.data)?)
+            }
+            false => None,
+        };
+        std::fs::create_dir_all(&self.out).with_context(|| self.out.display().to_string())?;
+        let files = image_files(&self.images)?;
+        for file in &files {
+            let image = read_image(file)?;
+            let picture = pictures_of(&image).swap_remove(0);
+            let mask = predict_mask(&net, image, &recipe.eval, &device);
+            let path = self.out.join(file.file_stem().unwrap_or_default()).with_extension("png");
+            match &dataset {
+                Some(dataset) => save_labels(&mask, dataset, &path)?,
+                None => {
+                    let overlay = pictures::overlay(&picture, &mask, &info.colours, 0.5);
+                    let shown = pictures::shown_labels(&[&mask]);
+                    save(&pictures::with_legend(&overlay, &info.classes, &info.colours, &shown), &path)?;
+                }
+            }
+        }
+        println!("{}: {} files", self.out.display(), files.len());
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn save(picture: &RgbImage, path: &Path) -> Result<()> {
+    picture.save(path).with_context(|| path.display().to_string())
+}
+
+/// Writes a mask in the card's own format.
+fn save_labels(mask: &LabelMask, dataset: &SegDataset, path: &Path) -> Result<()> {
+    let (width, height) = (mask.width() as u32, mask.height() as u32);
+    let map = dataset.label_map();
+    let failed = || format!("cannot write {}", path.display());
+    match map.format() {
+        LabelFormat::Index => {
+            let raw: Option<Vec<u8>> = mask.labels().iter().map(|label| map.raw_value(*label)).collect();
+            let raw = raw.with_context(|| format!("{}: a class has no value in masks of this card", path.display()))?;
+            GrayImage::from_raw(width, height, raw).with_context(failed)?.save(path).with_context(failed)
+        }
+        LabelFormat::Color => {
+            let colours = dataset.card().class_colours();
+            let rgb = mask.labels().iter().flat_map(|label| colours[usize::from(*label)]).collect();
+            RgbImage::from_raw(width, height, rgb).with_context(failed)?.save(path).with_context(failed)
+        }
+    }
+}
+
+/// Every image named, and every image in the folders named, sorted.
+fn image_files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    const ENDINGS: [&str; 7] = ["jpg", "jpeg", "png", "bmp", "tif", "tiff", "webp"];
+    let mut files = Vec::new();
+    for path in paths {
+        if !path.is_dir() {
+            files.push(path.clone());
+            continue;
+        }
+        let entries = std::fs::read_dir(path).with_context(|| path.display().to_string())?;
+        let mut found: Vec<PathBuf> = entries
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .filter(|file| {
+                let ending = file.extension().and_then(|ending| ending.to_str()).map(str::to_ascii_lowercase);
+                ending.is_some_and(|ending| ENDINGS.contains(&ending.as_str()))
+            })
+            .collect();
+        if found.is_empty() {
+            bail!("{}: holds no images", path.display());
+        }
+        found.sort();
+        files.append(&mut found);
+    }
+    Ok(files)
+}

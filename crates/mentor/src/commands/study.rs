@@ -1,0 +1,142 @@
+//! `mentor study`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use clap::Args;
+use mentor_recipe::{BuiltData, Job as StudyJob, Need, Recipe, RowResult, Study as Plan, row_key, table};
+use mentor_train::write_atomically;
+use serde_json::Value;
+
+use super::train::{self, stop_on_ctrl_c};
+use super::{DeviceArgs, PlaceArgs};
+use crate::device;
+use crate::run_folder::{COMMIT, Mode};
+
+/// Run the rows of a study that have no result yet, and print its table.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  mentor study recipes/studies/aerial_quickstart.toml\n  mentor study \
+    recipes/studies/aerial_quickstart.toml --max-minutes 30\n  mentor study recipes/studies/aerial_quickstart.toml --table")]
+pub struct Study {
+    /// The study.
+    study: PathBuf,
+    #[command(flatten)]
+    places: PlaceArgs,
+    #[command(flatten)]
+    device: DeviceArgs,
+    /// Where runs go. Default: runs/NAME of the study.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Where the small results go, one file a row and seed. Default: benchmarks/NAME of the study.
+    #[arg(long, value_name = "DIR")]
+    results: Option<PathBuf>,
+    /// Start no further row, and stop the running one at its next step, after so long.
+    #[arg(long)]
+    max_minutes: Option<f64>,
+    /// Print the table of what is there, and run nothing.
+    #[arg(long)]
+    table: bool,
+}
+
+/// What a row's result is keyed by besides recipe and data: it changes when old results stop being
+/// comparable with new ones.
+const CODE: &str = "1";
+
+impl Study {
+    /// Runs the command.
+    pub fn run(&self) -> Result<ExitCode> {
+        let plan = Plan::load(&self.study)?;
+        let name = PathBuf::from(self.study.file_stem().unwrap_or_default());
+        let results = self.results.clone().unwrap_or_else(|| Path::new("benchmarks").join(&name));
+        let runs = self.out.clone().unwrap_or_else(|| Path::new("runs").join(&name));
+        let stop = stop_on_ctrl_c()?;
+        if let Some(minutes) = self.max_minutes {
+            let (stop, end) = (stop.clone(), Duration::from_secs_f64(60.0 * minutes.max(0.0)));
+            std::thread::spawn(move || {
+                std::thread::sleep(end);
+                stop.store(true, Ordering::Relaxed);
+            });
+        }
+        let mut keys: BTreeMap<(String, u64), String> = BTreeMap::new();
+        let mut found = Vec::new();
+        for job in plan.jobs() {
+            let key = self.key(&job, &keys)?;
+            keys.insert((job.row.clone(), job.seed), key.clone());
+            let file = results.join(RowResult::file_name(&job.row, job.seed));
+            if let Some(result) = RowResult::load_if_current(&file, &key)? {
+                found.push(result);
+                continue;
+            }
+            if self.table || stop.load(Ordering::Relaxed) {
+                continue;
+            }
+            if let Some(result) = self.run_row(&job, &key, &runs, &stop)? {
+                std::fs::create_dir_all(&results).with_context(|| results.display().to_string())?;
+                result.save(&file)?;
+                found.push(result);
+            }
+        }
+        let text = table(&plan.file, &found);
+        println!("{text}");
+        if !found.is_empty() && !self.table {
+            write_atomically(&results.join("table.md"), text.as_bytes())?;
+        }
+        if stop.load(Ordering::Relaxed) {
+            eprintln!("stopped; the same command goes on");
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// The key of a row does not depend on where runs lie.
+    fn key(&self, job: &StudyJob, keys: &BTreeMap<(String, u64), String>) -> Result<String> {
+        let loaded = Recipe::read(&job.recipe, &job.changes_for_key())?;
+        let data = BuiltData::open(&loaded.value, &self.places.places())?.fingerprint(&loaded.value)?;
+        let needed: Vec<String> =
+            job.needs.iter().filter_map(|need| keys.get(&(need.row.clone(), need.seed)).cloned()).collect();
+        Ok(row_key(&loaded.resolved, &data, CODE, &needed))
+    }
+
+    fn run_row(
+        &self,
+        job: &StudyJob,
+        key: &str,
+        runs: &Path,
+        stop: &std::sync::atomic::AtomicBool,
+    ) -> Result<Option<RowResult>> {
+        let folder = |row: &str, seed: u64| runs.join(format!("{row}-seed{seed}"));
+        let changes = job.changes(|need: &Need| folder(&need.row, need.seed));
+        let loaded = Recipe::read(&job.recipe, &changes)?;
+        let out = folder(&job.row, job.seed);
+        eprintln!("\n== {} ==", job.name());
+        let mode = if out.join("recipe.toml").exists() { Mode::Resume } else { Mode::New };
+        let start = Instant::now();
+        let device = device::choose(self.device.device)?;
+        let device_name = device.1.clone();
+        let places = self.places.places();
+        let finished =
+            train::run_job(&train::Job { loaded: &loaded, device, places: &places, out: &out, mode, stop, report: false })?;
+        let Some(result) = finished.result else { return Ok(None) };
+        Ok(Some(RowResult {
+            row: job.row.clone(),
+            seed: job.seed,
+            key: key.to_owned(),
+            metrics: numbers(&result["val"]),
+            steps: result["steps"].as_u64().unwrap_or_default(),
+            device: device_name,
+            commit: COMMIT.to_owned(),
+            seconds: start.elapsed().as_secs_f64(),
+        }))
+    }
+}
+
+/// The numbers of a result, classes as `iou.NAME`.
+fn numbers(val: &Value) -> BTreeMap<String, f64> {
+    let flat = val.as_object().into_iter().flatten().filter_map(|(key, value)| Some((key.clone(), value.as_f64()?)));
+    let classes = val["per_class"].as_object().into_iter().flatten();
+    let classes = classes.filter_map(|(class, value)| Some((format!("iou.{class}"), value.as_f64()?)));
+    flat.chain(classes).collect()
+}

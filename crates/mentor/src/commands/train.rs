@@ -1,0 +1,333 @@
+//! `mentor train`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use anyhow::{Context, Result, anyhow};
+use burn::module::Module;
+use burn::tensor::Device;
+use clap::Args;
+use mentor_data::{BadSample, SegLoader};
+use mentor_recipe::{BuiltData, BuiltNets, Loaded, Recipe};
+use mentor_seg::metrics::SegMetrics;
+use mentor_seg::nets::SegNet;
+use mentor_seg::{SegMethod, SegModel};
+use mentor_train::{Evaluation, Outcome, Progress, Run, write_atomically};
+use serde_json::{Value, json};
+
+use super::eval::scored;
+use super::report::{Job as ReportJob, comparisons, write_report};
+use super::{DeviceArgs, PlaceArgs, RecipeArgs};
+use crate::device;
+use crate::run_folder::{COMMIT, Mode, RunFolder, RunInfo};
+
+/// Train what a recipe describes.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  mentor train recipes/quickstart.toml\n  mentor train recipes/quickstart.toml \
+    --set train.steps=50 --out runs/short\n  mentor train recipes/quickstart.toml --resume")]
+pub struct Train {
+    #[command(flatten)]
+    recipe: RecipeArgs,
+    #[command(flatten)]
+    places: PlaceArgs,
+    #[command(flatten)]
+    device: DeviceArgs,
+    /// The run folder. Default: runs/NAME of the recipe.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Go on from the last checkpoint in the run folder.
+    #[arg(long, conflicts_with = "again")]
+    resume: bool,
+    /// Throw away what this recipe left in the run folder, and start anew.
+    #[arg(long)]
+    again: bool,
+    /// Make no report and no pictures at the end.
+    #[arg(long)]
+    no_report: bool,
+}
+
+/// What a run is to do, for `mentor train` and for each row of a study.
+#[derive(Debug)]
+pub struct Job<'a> {
+    /// The checked recipe.
+    pub loaded: &'a Loaded<Recipe>,
+    /// Where it computes, and the name of that for people.
+    pub device: (Device, String),
+    /// Where its files lie.
+    pub places: &'a mentor_recipe::Places,
+    /// The run folder.
+    pub out: &'a Path,
+    /// How the folder is opened.
+    pub mode: Mode,
+    /// Set to stop after the current step.
+    pub stop: &'a AtomicBool,
+    /// Whether a report and pictures are made at the end, and a table printed.
+    pub report: bool,
+}
+
+/// How a job ended.
+#[derive(Debug)]
+pub struct Finished {
+    /// The contents of `result.json`; `None` where it was stopped.
+    pub result: Option<Value>,
+}
+
+impl Train {
+    /// Runs the command.
+    pub fn run(&self) -> Result<ExitCode> {
+        let loaded = self.recipe.read()?;
+        let stop = stop_on_ctrl_c()?;
+        let out = self.out.clone().unwrap_or_else(|| default_out(&loaded.path));
+        let mode = match (self.resume, self.again) {
+            (true, _) => Mode::Resume,
+            (_, true) => Mode::Again,
+            _ => Mode::New,
+        };
+        let device = device::choose(self.device.device)?;
+        let places = self.places.places();
+        let finished = run_job(&Job { loaded: &loaded, device, places: &places, out: &out, mode, stop: &stop, report: !self.no_report })?;
+        Ok(match finished.result {
+            Some(_) => ExitCode::SUCCESS,
+            // What a shell reports for a program that Ctrl-C ended.
+            None => ExitCode::from(130),
+        })
+    }
+}
+
+fn default_out(recipe: &Path) -> PathBuf {
+    Path::new("runs").join(recipe.file_stem().unwrap_or_default())
+}
+
+/// A flag that the first Ctrl-C sets; the second ends the program at once.
+pub fn stop_on_ctrl_c() -> Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = stop.clone();
+    ctrlc::set_handler(move || {
+        if flag.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+        eprintln!("\nstopping after this step; again to stop at once");
+    })?;
+    Ok(stop)
+}
+
+/// Trains one recipe into one run folder.
+pub fn run_job(job: &Job<'_>) -> Result<Finished> {
+    let start = Instant::now();
+    let recipe = &job.loaded.value;
+    let data = BuiltData::open(recipe, job.places)?;
+    let counts = data.dataset.verify_split(
+        &data.dataset.split(&recipe.data.labelled)?,
+        recipe.data.on_bad_sample,
+        None,
+    )?;
+    data.dataset.verify_split(&data.val, recipe.data.on_bad_sample, None)?;
+    let card = data.dataset.card();
+    let classes = card.class_names();
+    let nets = BuiltNets::new(job.loaded, classes.len(), &job.device.0)?;
+    let info = RunInfo {
+        commit: COMMIT.to_owned(),
+        device: job.device.1.clone(),
+        command: std::env::args().collect(),
+        data: data.fingerprint(recipe)?,
+        weights: loaded_weights(&nets),
+        card: recipe.data.card.clone(),
+        classes: classes.clone(),
+        colours: card.class_colours(),
+    };
+    let (folder, resume) = RunFolder::open(job.out, job.mode, job.loaded, &info)?;
+    let first = resume.as_ref().map_or(0, |checkpoint| checkpoint.state.step);
+    let progress = Progress::new(first, recipe.train.steps);
+    introduce(&progress, job, &data, &nets, counts.labelled_images, first);
+
+    let teachers = verify_teachers(&progress, job, &data, &nets.method)?;
+    let mut loader = SegLoader::start(data.maker.clone(), first..recipe.train.steps, &recipe.data)?;
+    let bad = data.maker.bad_samples().clone();
+    let accumulate = recipe.train.accumulate;
+    let mut batches = || (0..accumulate).map(|_| loader.next().map_err(|error| error.to_string())).collect();
+    let mut evaluate = |method: &SegMethod, model: &SegModel, _step: u64| {
+        let mut evaluations = Vec::new();
+        for (name, net) in models(method, model) {
+            let counts = data
+                .evaluate(&net, &data.val, recipe, &recipe.eval, &job.device.0)
+                .map_err(|error| error.to_string())?;
+            let metrics = scored(&counts).map_err(|error| error.to_string())?;
+            let value = metrics_json(&metrics, &classes);
+            evaluations.push(Evaluation { model: name, score: metrics.miou, metrics: value });
+        }
+        Ok(evaluations)
+    };
+    let outcome = mentor_train::train(Run {
+        method: nets.method,
+        model: nets.model,
+        optimizer: recipe.optimizer.clone(),
+        schedule: recipe.schedule.clone(),
+        train: recipe.train.clone(),
+        seed: recipe.seed,
+        device: job.device.0.clone(),
+        folder: folder.path(),
+        resume,
+        stop: job.stop,
+        batches: &mut batches,
+        evaluate: &mut evaluate,
+        progress: &progress,
+    })?;
+    if outcome.stopped {
+        eprintln!(
+            "stopped after step {}; go on with:\n  mentor train {} --out {} --resume",
+            outcome.step,
+            job.loaded.path.display(),
+            job.out.display()
+        );
+        return Ok(Finished { result: None });
+    }
+    let bad: Vec<Value> = bad.list().iter().map(bad_json).collect();
+    let result = result_json(&outcome, &teachers, &info, start.elapsed().as_secs_f64(), bad)?;
+    write_atomically(&folder.path().join("result.json"), &serde_json::to_vec_pretty(&result)?)?;
+    if job.report {
+        let report = ReportJob {
+            run: folder.path(),
+            loaded: job.loaded,
+            data: &data,
+            method: &outcome.method,
+            models: &models(&outcome.method, &outcome.model),
+            device: &job.device.0,
+        };
+        let written = write_report(&report)?;
+        print_comparison(&comparisons(job.loaded, &result)?);
+        println!("\nreport    {}\npictures  {}", written.display(), folder.path().join("pictures").display());
+    }
+    Ok(Finished { result: Some(result) })
+}
+
+/// The table at the end of a run.
+fn print_comparison(rows: &[mentor_report::Comparison]) {
+    println!("\n{:<28} {:>9}", "mIoU on val", "");
+    for row in rows {
+        println!("{:<28} {:>7.2} %  {}", row.name, 100.0 * row.miou, row.note);
+    }
+}
+
+fn bad_json(bad: &BadSample) -> Value {
+    json!({ "path": bad.path.display().to_string(), "reason": bad.reason })
+}
+
+/// The models that are judged; the first decides which checkpoint is best.
+fn models(method: &SegMethod, model: &SegModel) -> Vec<(String, SegNet)> {
+    let ema = method.ema.as_ref().map(|(_, ema)| ("ema".to_owned(), ema.net().valid()));
+    let student = ("student".to_owned(), model.net.valid());
+    ema.into_iter().chain([student]).collect()
+}
+
+fn loaded_weights(nets: &BuiltNets) -> BTreeMap<String, String> {
+    let mut hashes = BTreeMap::new();
+    for (name, teacher) in &nets.method.teachers {
+        hashes.insert(name.clone(), mentor_ops::weights_fingerprint(teacher.net()));
+    }
+    hashes.insert("student".to_owned(), mentor_ops::weights_fingerprint(&nets.model.net));
+    hashes
+}
+
+fn introduce(
+    progress: &Progress,
+    job: &Job<'_>,
+    data: &BuiltData,
+    nets: &BuiltNets,
+    labelled: usize,
+    first: u64,
+) {
+    let recipe = &job.loaded.value;
+    let [_, unlabelled] = data.maker.stream_lengths();
+    progress.line(&format!("{} on {}", job.loaded.path.display(), job.device.1));
+    progress.line(&format!(
+        "{}: {labelled} labelled, {unlabelled} unlabelled, {} val images",
+        data.dataset.card().title,
+        data.val.len()
+    ));
+    let crop = recipe.views.crop_px;
+    let net = |name: &str, net: &SegNet| {
+        progress.line(&format!(
+            "{name}: {:.2} M parameters, {:.2} G multiply-adds at {}x{}",
+            mentor_nets::num_params(net) as f64 / 1e6,
+            net.macs(crop) as f64 / 1e9,
+            crop[0],
+            crop[1],
+        ));
+    };
+    net("student", &nets.model.net);
+    for (name, teacher) in &nets.method.teachers {
+        net(&format!("teacher {name}"), teacher.net());
+    }
+    for (name, report) in &nets.reports {
+        progress.line(&format!("{name}: {report}"));
+    }
+    if first > 0 {
+        progress.line(&format!("going on after step {first}"));
+    }
+}
+
+/// Judges every teacher on val before the first step: a teacher that does not know the task is a
+/// mistake that should show now.
+fn verify_teachers(
+    progress: &Progress,
+    job: &Job<'_>,
+    data: &BuiltData,
+    method: &SegMethod,
+) -> Result<BTreeMap<String, Value>> {
+    let recipe = &job.loaded.value;
+    let names = data.dataset.card().class_names();
+    let mut verified = BTreeMap::new();
+    for (name, teacher) in &method.teachers {
+        let metrics = scored(&data.evaluate(teacher.net(), &data.val, recipe, &recipe.eval, &job.device.0)?)?;
+        progress.line(&format!("teacher {name} on val: {:.2} % mIoU", 100.0 * metrics.miou));
+        verified.insert(name.clone(), metrics_json(&metrics, &names));
+    }
+    Ok(verified)
+}
+
+/// Metrics with class names.
+pub fn metrics_json(metrics: &SegMetrics, classes: &[String]) -> Value {
+    let named = |values: &[Option<f64>]| -> serde_json::Map<String, Value> {
+        classes.iter().cloned().zip(values.iter().map(|value| json!(value))).collect()
+    };
+    json!({
+        "miou": metrics.miou,
+        "pixel_accuracy": metrics.pixel_accuracy,
+        "mean_accuracy": metrics.mean_accuracy,
+        "fw_iou": metrics.fw_iou,
+        "boundary_iou": metrics.boundary_iou,
+        "per_class": named(&metrics.per_class),
+        "boundary_per_class": named(&metrics.boundary_iou_per_class),
+        "pixels": metrics.pixels,
+    })
+}
+
+fn result_json(
+    outcome: &Outcome<SegMethod>,
+    teachers: &BTreeMap<String, Value>,
+    info: &RunInfo,
+    seconds: f64,
+    bad_samples: Vec<Value>,
+) -> Result<Value> {
+    let models: BTreeMap<&str, &Value> =
+        outcome.evaluations.iter().map(|evaluation| (evaluation.model.as_str(), &evaluation.metrics)).collect();
+    let first = outcome.evaluations.first().context("the last step is always evaluated")?;
+    let best = outcome.best.as_ref().ok_or_else(|| anyhow!("the last step is always evaluated"))?;
+    Ok(json!({
+        "val": first.metrics,
+        "val_model": first.model,
+        "models": models,
+        "teachers": teachers,
+        "best": best,
+        "steps": outcome.step,
+        "images_per_second": outcome.images_per_second,
+        "seconds": seconds,
+        "device": info.device,
+        "commit": info.commit,
+        "bad_samples": bad_samples,
+    }))
+}

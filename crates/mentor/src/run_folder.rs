@@ -1,0 +1,148 @@
+//! What a run leaves: `recipe.toml`, `run.json`, `log.jsonl`, `checkpoints/`, `result.json`, pictures.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use mentor_recipe::{Loaded, Recipe, WITHOUT_EFFECT, differences};
+use mentor_train::{Checkpoint, Checkpoints, write_atomically};
+use serde::{Deserialize, Serialize};
+
+/// What made a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunInfo {
+    /// The commit of the code.
+    pub commit: String,
+    /// The device.
+    pub device: String,
+    /// The command line.
+    pub command: Vec<String>,
+    /// A hash of images, labels and lists.
+    pub data: String,
+    /// Hashes of the weights that were loaded, by who loaded them.
+    pub weights: std::collections::BTreeMap<String, String>,
+    /// The card of the data.
+    pub card: String,
+    /// The names of the classes.
+    pub classes: Vec<String>,
+    /// Their colours.
+    pub colours: Vec<[u8; 3]>,
+}
+
+/// The commit that this binary was built from.
+pub const COMMIT: &str = env!("MENTOR_COMMIT");
+
+/// How a run folder is to be opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// It must be new.
+    New,
+    /// Go on from its last checkpoint.
+    Resume,
+    /// Start again, if the same recipe made it.
+    Again,
+}
+
+/// The folder of a run.
+#[derive(Clone, Debug)]
+pub struct RunFolder {
+    path: PathBuf,
+}
+
+impl RunFolder {
+    /// Makes or opens the folder; returns where to go on.
+    pub fn open(
+        path: &Path,
+        mode: Mode,
+        loaded: &Loaded<Recipe>,
+        info: &RunInfo,
+    ) -> Result<(Self, Option<Checkpoint>)> {
+        let folder = Self { path: path.to_owned() };
+        let recipe = path.join("recipe.toml");
+        let mut resume = None;
+        if recipe.exists() {
+            folder.same_recipe(loaded, mode)?;
+            match mode {
+                Mode::New => bail!(
+                    "{} already holds this run: go on with --resume, start anew with --again, or choose another --out",
+                    path.display()
+                ),
+                Mode::Resume => {
+                    folder.same_data(info)?;
+                    resume = folder.last_checkpoint()?;
+                }
+                Mode::Again => folder.clear()?,
+            }
+        } else if path.exists() && fs::read_dir(path).with_context(|| path.display().to_string())?.next().is_some() {
+            bail!("{} is not empty and not the folder of a run: choose another --out", path.display());
+        } else if mode == Mode::Resume {
+            bail!("{}: there is no run to resume", path.display());
+        }
+        fs::create_dir_all(path).with_context(|| format!("cannot make {}", path.display()))?;
+        write_atomically(&path.join("run.json"), &serde_json::to_vec_pretty(info)?)?;
+        write_atomically(&recipe, loaded.resolved.as_bytes())?;
+        Ok((folder, resume))
+    }
+
+    /// The path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn same_recipe(&self, loaded: &Loaded<Recipe>, mode: Mode) -> Result<()> {
+        let path = self.path.join("recipe.toml");
+        let before = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        let all = differences(&before, &loaded.resolved)?;
+        let changed: Vec<String> = all
+            .iter()
+            .filter(|difference| !WITHOUT_EFFECT.contains(&difference.key.as_str()) || mode == Mode::New)
+            .map(|difference| format!("  {difference}"))
+            .collect();
+        if !changed.is_empty() {
+            bail!("{} was made by another recipe:\n{}", self.path.display(), changed.join("\n"));
+        }
+        if let Some(steps) = all.iter().find(|difference| difference.key == "train.steps") {
+            let number = |value: &Option<String>| value.as_deref().and_then(|value| value.parse::<u64>().ok());
+            if number(&steps.now) < number(&steps.before) {
+                bail!("{}: a run can be made longer, not shorter: {steps}", self.path.display());
+            }
+        }
+        Ok(())
+    }
+
+    fn same_data(&self, info: &RunInfo) -> Result<()> {
+        let before = Self::info(&self.path)?;
+        if before.data != info.data {
+            bail!("{}: the images, labels or lists have changed since the run began", self.path.display());
+        }
+        for (name, hash) in &before.weights {
+            if info.weights.get(name) != Some(hash) {
+                bail!("{}: the weights of `{name}` have changed since the run began", self.path.display());
+            }
+        }
+        Ok(())
+    }
+
+    fn last_checkpoint(&self) -> Result<Option<Checkpoint>> {
+        let folder = self.path.join("checkpoints");
+        if !folder.is_dir() {
+            return Ok(None);
+        }
+        let Some((checkpoint, damaged)) = Checkpoints::open_existing(folder)?.last()? else { return Ok(None) };
+        for reason in damaged {
+            eprintln!("warning: {reason}; the checkpoint before it is taken");
+        }
+        Ok(Some(checkpoint))
+    }
+
+    fn clear(&self) -> Result<()> {
+        fs::remove_dir_all(&self.path).with_context(|| format!("cannot clear {}", self.path.display()))
+    }
+
+    /// What made the run in a folder.
+    pub fn info(path: &Path) -> Result<RunInfo> {
+        let file = path.join("run.json");
+        let text = fs::read_to_string(&file).with_context(|| format!("{}: not the folder of a run", file.display()))?;
+        serde_json::from_str(&text).with_context(|| file.display().to_string())
+    }
+}

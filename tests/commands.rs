@@ -1,0 +1,113 @@
+//! The commands as a user types them.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::support::{fail, mentor, recipe, root, succeed, tiny};
+
+#[test]
+fn help_of_every_command_shows_an_example() {
+    let help = succeed(mentor().arg("--help"));
+    for command in ["train", "eval", "predict", "study", "check", "data", "new", "term", "report", "export", "list", "schema"] {
+        assert!(help.contains(command), "{command} is not listed");
+        let help = succeed(mentor().args([command, "--help"]));
+        assert!(help.contains("Example") && help.contains(&format!("mentor {command}")), "{command}\n{help}");
+    }
+}
+
+#[test]
+fn a_run_can_be_scored_exported_and_predicted_with() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("run");
+    let recipe = recipe(folder.path(), "plain.toml", &tiny("fcn", "", 3));
+    succeed(mentor().arg("train").arg(&recipe).arg("--out").arg(&out));
+    let result: Value = serde_json::from_slice(&fs::read(out.join("result.json")).unwrap()).unwrap();
+    assert_eq!(result["steps"], 3);
+
+    let scored: Value = serde_json::from_str(&succeed(mentor().arg("eval").arg(&out).arg("--json"))).unwrap();
+    assert_eq!(scored["miou"], result["val"]["miou"]);
+
+    let export = |name: &str| {
+        let path = folder.path().join(name);
+        succeed(mentor().arg("export").arg(&out).arg("--to").arg(&path));
+        path
+    };
+    let [first, second] = ["a.safetensors", "b.safetensors"].map(export);
+    assert_eq!(fs::read(&first).unwrap(), fs::read(second).unwrap());
+    let scored: Value =
+        serde_json::from_str(&succeed(mentor().arg("eval").arg(&out).arg("--json").arg("--weights").arg(first))).unwrap();
+    assert_eq!(scored["miou"], result["val"]["miou"]);
+
+    // Masks that were written can be scored, and they score as the run does.
+    let masks = folder.path().join("masks");
+    let (truth, photos) = (folder.path().join("truth"), folder.path().join("photos"));
+    fs::create_dir_all(&truth).unwrap();
+    fs::create_dir_all(&photos).unwrap();
+    let sample = root().join("datasets/aerial_sample");
+    for line in fs::read_to_string(sample.join("val.txt")).unwrap().lines().filter(|line| line.contains(".jpg")) {
+        let files: Vec<&str> = line.split_whitespace().collect();
+        let name = |path: &str| path.rsplit('/').next().unwrap().to_owned();
+        fs::copy(sample.join(files[0]), photos.join(name(files[0]))).unwrap();
+        fs::copy(sample.join(files[1]), truth.join(name(files[1]))).unwrap();
+    }
+    succeed(mentor().arg("predict").arg(&out).arg(&photos).arg("--as-labels").arg("--out").arg(&masks));
+    let command = ["eval", "--card", "aerial_sample", "--json"];
+    let masks: Value =
+        serde_json::from_str(&succeed(mentor().args(command).arg("--truth").arg(&truth).arg("--predictions").arg(&masks)))
+            .unwrap();
+    for key in ["miou", "pixel_accuracy", "boundary_iou"] {
+        let (one, other) = (masks[key].as_f64().unwrap(), result["val"][key].as_f64().unwrap());
+        assert!((one - other).abs() < 1e-6, "{key}: {one} and {other}");
+    }
+}
+
+#[test]
+fn samples_are_drawn() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("samples");
+    let rest = "[unlabelled.fixmatch]\n";
+    let recipe = recipe(folder.path(), "plain.toml", &tiny("fcn", rest, 3));
+    succeed(mentor().arg("data").arg(&recipe).args(["--draw", "3"]).arg("--out").arg(&out));
+    for name in ["labelled_002.png", "unlabelled_002.png"] {
+        assert!(out.join(name).exists(), "{name}");
+    }
+}
+
+#[test]
+fn a_term_is_evaluated_on_tensors_from_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let grad = folder.path().join("grad.safetensors");
+    let input = root().join("tests/golden/term.safetensors");
+    let printed = succeed(
+        mentor().args(["term", "pixel_wise", "--set", "temperature=2.0"]).arg("--in").arg(&input).arg("--grad").arg(&grad),
+    );
+    let printed: Value = serde_json::from_str(&printed).unwrap();
+    let expected: Value =
+        serde_json::from_str(&fs::read_to_string(root().join("tests/golden/term.json")).unwrap()).unwrap();
+    assert_eq!(printed["term"], "pixel_wise");
+    let (found, expected) = (printed["value"].as_f64().unwrap(), expected["pixel_wise_t2"].as_f64().unwrap());
+    assert!((found - expected).abs() < 1e-5 * expected.abs(), "{found} instead of {expected}");
+    assert!(grad.exists());
+    let unknown = fail(mentor().args(["term", "pixelwise"]).arg("--in").arg(&input));
+    assert!(unknown.contains("pixel_wise"), "{unknown}");
+}
+
+#[test]
+fn a_folder_of_ones_own_gets_a_card_and_a_recipe() {
+    let folder = tempfile::tempdir().unwrap();
+    let own = folder.path().join("own");
+    for (kind, ending) in [("images", "jpg"), ("labels", "png")] {
+        fs::create_dir_all(own.join(kind)).unwrap();
+        let sample = root().join("datasets/aerial_sample").join(kind);
+        let mut files: Vec<_> = fs::read_dir(sample).unwrap().map(|entry| entry.unwrap().path()).collect();
+        files.sort();
+        for file in files.into_iter().filter(|file| file.extension().is_some_and(|e| e == ending)).take(10) {
+            fs::copy(&file, own.join(kind).join(file.file_name().unwrap())).unwrap();
+        }
+    }
+    succeed(mentor().arg("new").arg(&own));
+    succeed(mentor().arg("check").arg(own.join("recipe.toml")));
+    let again = fail(mentor().arg("new").arg(&own));
+    assert!(again.contains("already there"), "{again}");
+}

@@ -1,0 +1,11 @@
+//! End-to-end tests: the binary on real images, and what must hold of the workspace as a whole.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod architecture;
+mod bad_input;
+mod commands;
+mod recipes;
+mod resume;
+mod support;
+mod teaching;

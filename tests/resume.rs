@@ -1,0 +1,161 @@
+//! A run that is killed goes on bit for bit.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::support::{fail, mentor, recipe, succeed, tiny};
+
+/// Everything that has a memory: dropout, `CutMix`, an average, a rival, momentum.
+const EVERYTHING: &str = r#"
+[teachers.small.fcn]
+backbone = "resnet18"
+width = 4
+output_stride = 16
+weights = "teacher"
+
+[distill.pixel_wise]
+
+[distill.pair_wise]
+adapter = true
+
+[distill.holistic.rival]
+channels = 4
+
+[unlabelled.mean_teacher]
+ramp_steps = 20
+
+[unlabelled.fixmatch]
+threshold = 0.3
+teacher = "ema"
+
+[views.strong]
+cutmix = 1.0
+flip = 0.5
+
+[ema]
+decay = 0.9
+"#;
+
+const STEPS: u64 = 40;
+
+/// A folder with a short-lived teacher and the recipe that learns from it.
+fn prepare() -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let teacher = recipe(folder.path(), "teacher.toml", &tiny("fcn", "", 2));
+    succeed(mentor().arg("train").arg(teacher).arg("--out").arg(folder.path().join("teacher")));
+    let text = tiny("fcn", EVERYTHING, STEPS).replacen("output_stride = 16", "output_stride = 16\ndropout = 0.2", 1);
+    let recipe = recipe(folder.path(), "student.toml", &text);
+    (folder, recipe)
+}
+
+/// The files of the last checkpoint, and the log without its times.
+fn outcome(run: &Path) -> (BTreeMap<String, Vec<u8>>, Vec<Value>) {
+    let checkpoint = run.join(format!("checkpoints/step-{STEPS:08}"));
+    let files = fs::read_dir(&checkpoint).unwrap().map(|entry| {
+        let entry = entry.unwrap();
+        (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap())
+    });
+    let log = fs::read_to_string(run.join("log.jsonl")).unwrap();
+    let lines = log.lines().map(|line| {
+        let mut line: Value = serde_json::from_str(line).unwrap();
+        line.as_object_mut().unwrap().remove("time");
+        line
+    });
+    (files.collect(), lines.collect())
+}
+
+fn train(recipe: &Path, out: &Path, threads: &str, workers: &str) -> std::process::Command {
+    let mut command = mentor();
+    command.arg("train").arg(recipe).arg("--out").arg(out).env("RAYON_NUM_THREADS", threads);
+    command.arg("--set").arg(format!("data.workers={workers}"));
+    command
+}
+
+/// Starts a run and kills it as soon as `now` says so.
+fn kill_when(mut command: std::process::Command, now: impl Fn() -> bool) {
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let start = Instant::now();
+    while !now() {
+        assert!(start.elapsed() < Duration::from_secs(300), "the moment never came");
+        assert!(child.try_wait().unwrap().is_none(), "the run ended before the moment");
+        std::hint::spin_loop();
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn a_killed_run_goes_on_bit_for_bit() {
+    let (folder, recipe) = prepare();
+    let whole = folder.path().join("whole");
+    succeed(&mut train(&recipe, &whole, "2", "2"));
+    let expected = outcome(&whole);
+    assert!(expected.0.contains_key("rival.safetensors") && expected.0.contains_key("ema.safetensors"));
+    assert_eq!(expected.1.len() as u64, STEPS + 2);
+
+    let out = folder.path().join("killed");
+    let checkpoints = out.join("checkpoints");
+    let lines = |least: usize| {
+        let log = out.join("log.jsonl");
+        move || fs::read_to_string(&log).is_ok_and(|text| text.lines().count() >= least)
+    };
+    // In the middle of a step after the first checkpoint, with one worker and one thread.
+    kill_when(train(&recipe, &out, "1", "1"), lines(14));
+    // While the next checkpoint is being written.
+    let mut resumed = train(&recipe, &out, "2", "3");
+    resumed.arg("--resume");
+    let writing = checkpoints.join(".writing");
+    kill_when(resumed, || writing.exists());
+    // Right after a checkpoint got its name.
+    let mut resumed = train(&recipe, &out, "2", "1");
+    resumed.arg("--resume");
+    let renamed = checkpoints.join("step-00000030");
+    kill_when(resumed, || renamed.exists());
+    succeed(train(&recipe, &out, "1", "8").arg("--resume"));
+
+    let found = outcome(&out);
+    for (name, bytes) in &expected.0 {
+        assert!(found.0.get(name) == Some(bytes), "{name} differs");
+    }
+    assert_eq!(found.1, expected.1);
+}
+
+#[test]
+fn only_more_steps_may_change_on_the_way() {
+    let (folder, recipe) = prepare();
+    let out = folder.path().join("run");
+    let mut first = train(&recipe, &out, "2", "2");
+    succeed(first.args(["--set", "train.steps=3"]));
+    let changed = fail(train(&recipe, &out, "2", "2").args(["--set", "optimizer.sgd.lr=0.5", "--resume"]));
+    assert!(changed.contains("optimizer.sgd.lr") && changed.contains("0.02") && changed.contains("0.5"), "{changed}");
+    let shorter = fail(train(&recipe, &out, "2", "2").args(["--set", "train.steps=2", "--resume"]));
+    assert!(shorter.contains("train.steps"), "{shorter}");
+    let again = fail(train(&recipe, &out, "2", "2").args(["--set", "train.steps=3"]));
+    assert!(again.contains("--resume"), "{again}");
+    succeed(train(&recipe, &out, "2", "2").args(["--set", "train.steps=5", "--resume"]));
+    let lines = fs::read_to_string(out.join("log.jsonl")).unwrap().lines().count();
+    // Five steps, and val of the average and the student after the third and the fifth.
+    assert_eq!(lines, 9);
+}
+
+#[test]
+fn a_damaged_checkpoint_is_refused_and_the_one_before_it_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let recipe = recipe(folder.path(), "plain.toml", &tiny("fcn", "", 20));
+    let out = folder.path().join("run");
+    succeed(mentor().arg("train").arg(&recipe).arg("--out").arg(&out));
+    let model = out.join("checkpoints/step-00000020/model.safetensors");
+    let mut bytes = fs::read(&model).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&model, &bytes).unwrap();
+    let (success, _, stderr) =
+        crate::support::run(mentor().arg("train").arg(&recipe).arg("--out").arg(&out).args(["--resume"]));
+    assert!(success && stderr.contains("differs from its checksum"), "{stderr}");
+    assert!(stderr.contains("going on after step 10"), "{stderr}");
+}

@@ -1,0 +1,84 @@
+//! What the tests share: the binary, small recipes, a scratch folder.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// The top of the repository.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
+}
+
+/// The binary, run from the top of the repository.
+pub fn mentor() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mentor"));
+    command.current_dir(root()).env_remove("MENTOR_DATA");
+    command
+}
+
+/// Runs and returns (success, standard output, standard error).
+pub fn run(command: &mut Command) -> (bool, String, String) {
+    let Output { status, stdout, stderr } = command.output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (status.success(), text(stdout), text(stderr))
+}
+
+/// Runs, and demands success.
+pub fn succeed(command: &mut Command) -> String {
+    let (success, stdout, stderr) = run(command);
+    assert!(success, "{command:?}\n{stdout}\n{stderr}");
+    stdout
+}
+
+/// Runs, and demands an error, which is returned.
+pub fn fail(command: &mut Command) -> String {
+    let (success, stdout, stderr) = run(command);
+    assert!(!success, "{command:?} should have failed\n{stdout}\n{stderr}");
+    assert!(!stderr.contains("panicked"), "{command:?} panicked\n{stderr}");
+    stderr
+}
+
+/// A recipe that takes seconds: narrow nets, small crops.
+pub fn tiny(student: &str, rest: &str, steps: u64) -> String {
+    format!(
+        r#"
+task = "seg"
+seed = 3
+
+[data]
+card = "aerial_sample"
+labelled = "train_1_8"
+{unlabelled}
+val = "val"
+
+[views]
+crop_px = [64, 64]
+
+[student.{student}]
+backbone = "resnet18"
+width = 4
+output_stride = 16
+
+[optimizer.sgd]
+lr = 0.02
+
+{rest}
+
+[train]
+steps = {steps}
+batch_labelled = 2
+{batch_unlabelled}
+log_every_steps = 1
+checkpoint_every_steps = 10
+eval_every_steps = 1000
+"#,
+        unlabelled = if rest.contains("[unlabelled") { "unlabelled = \"unlabelled_7_8\"" } else { "" },
+        batch_unlabelled = if rest.contains("[unlabelled") { "batch_unlabelled = 2" } else { "" },
+    )
+}
+
+/// Writes a recipe and returns its path.
+pub fn recipe(folder: &Path, name: &str, text: &str) -> PathBuf {
+    let path = folder.join(name);
+    std::fs::write(&path, text).unwrap();
+    path
+}
