@@ -49,7 +49,7 @@ pub fn overlay(image: &RgbImage, mask: &LabelMask, colours: &[[u8; 3]], opacity:
 pub fn colour_mask(mask: &LabelMask, colours: &[[u8; 3]]) -> RgbImage {
     RgbImage::from_fn(mask.width() as u32, mask.height() as u32, |x, y| match mask.at(x as usize, y as usize) {
         IGNORE => IGNORED,
-        UNKNOWN => striped(Rgb([214; 3]), x, y),
+        UNKNOWN => striped(Rgb([235; 3]), x, y),
         label => colour(label, colours),
     })
 }
@@ -210,10 +210,10 @@ fn grey(photo: Rgb<u8>) -> Rgb<u8> {
     Rgb([(0.75 * luma + 45.0).round() as u8; 3])
 }
 
-/// The pixel under light diagonal stripes.
+/// The pixel under light diagonal stripes; between them it is drawn towards a middle grey, so that
+/// the stripes show on a bright photo as well as on a dark one.
 fn striped(photo: Rgb<u8>, x: u32, y: u32) -> Rgb<u8> {
-    let share = if (x + y) % 8 < 2 { 0.75 } else { 0.2 };
-    blend(photo, PAPER, share)
+    if (x + y) % 8 < 2 { blend(photo, PAPER, 0.8) } else { blend(photo, Rgb([165; 3]), 0.45) }
 }
 
 #[cfg(test)]
@@ -245,11 +245,10 @@ mod tests {
         assert!(picture.pixels().all(|pixel| pixel.0[0] == pixel.0[1] && pixel.0[1] == pixel.0[2]));
         let picture = overlay(&photo(9, 1), &mask(9, &[UNKNOWN; 9]), &COLOURS, 0.5);
         let (stripe, between) = (*picture.get_pixel(0, 0), *picture.get_pixel(4, 0));
-        assert_ne!(stripe, between);
         assert_eq!(*picture.get_pixel(8, 0), stripe);
-        for pixel in [stripe, between] {
-            assert!((0..3).all(|channel| pixel.0[channel] > PHOTO.0[channel]), "lighter than the photo");
-        }
+        assert!((0..3).all(|channel| stripe.0[channel] > between.0[channel] + 40), "{stripe:?} on {between:?}");
+        let white = overlay(&RgbImage::from_pixel(9, 1, PAPER), &mask(9, &[UNKNOWN; 9]), &COLOURS, 0.5);
+        assert!(white.get_pixel(0, 0).0[0] > white.get_pixel(4, 0).0[0] + 30, "stripes show on white, too");
     }
 
     #[test]

@@ -21,75 +21,103 @@ pub(crate) fn classes(input: &ReportInput) -> String {
     if input.models.is_empty() {
         return String::new();
     }
-    let last = input.models.len() - 1;
-    let judged =
-        main_model(input).and_then(|name| input.models.iter().position(|model| model.name == name)).unwrap_or(last);
-    let compared = judged > 0;
-    let pixels: Vec<u64> = input.confusion.iter().map(|row| row.iter().sum()).collect();
-    let all: u64 = pixels.iter().sum();
-
+    let columns = Columns::of(input);
     let mut html = opening(
         "What each class scores",
         "Percent, higher is better. IoU is the overlap of prediction and truth: the pixels on which both say the class, \
          divided by those on which at least one does. A dash means that the class occurs neither in the truth nor in a \
          prediction.",
     );
-    html.push_str("<div class=\"card scroll\"><table class=\"scores\">\n<thead><tr><th>score</th>");
-    if all > 0 {
-        html.push_str("<th class=\"number late\">pixels</th>");
-    }
-    for model in &input.models {
-        let _ = write!(html, "<th class=\"number\">{}</th>", escape(&model.name));
-    }
-    if compared {
-        let (this, first) = (&input.models[judged].name, &input.models[0].name);
-        let _ = write!(html, "<th class=\"number late\">{} − {}</th>", escape(this), escape(first));
-    }
-    html.push_str("</tr></thead>\n<tbody>\n");
-    let row = |html: &mut String, shares: &[Option<f64>]| {
-        for (model, share) in input.models.iter().zip(shares) {
-            html.push_str(&bar(*share, model_slot(input, &model.name)));
-        }
-        if compared {
-            let difference = shares[judged].zip(shares[0]).map(|(this, first)| this - first);
-            let _ = write!(html, "<td class=\"number late\">{}</td>", points(difference));
-        }
-        html.push_str("</tr>\n");
-    };
+    html.push_str("<div class=\"card scroll\"><table class=\"scores\">\n");
+    html.push_str(&columns.head());
+    html.push_str("<tbody>\n");
     for (key, name, meaning) in SCORES {
         let shares: Vec<Option<f64>> = input.models.iter().map(|model| model.metrics[key].as_f64()).collect();
-        if shares.iter().all(Option::is_none) {
-            continue;
+        if shares.iter().any(Option::is_some) {
+            let _ = write!(html, "<tr><th scope=\"row\" title=\"{meaning}\">{name}</th>");
+            html.push_str(&columns.cells("", &shares));
         }
-        let _ = write!(html, "<tr><th scope=\"row\" title=\"{meaning}\">{name}</th>");
-        html.push_str(if all > 0 { "<td class=\"late\"></td>" } else { "" });
-        row(&mut html, &shares);
     }
-    let columns = 1 + usize::from(all > 0) + input.models.len() + usize::from(compared);
     if !input.classes.is_empty() {
-        let _ =
-            write!(html, "</tbody>\n<tbody>\n<tr class=\"group\"><th colspan=\"{columns}\">IoU by class</th></tr>\n");
+        let _ = write!(
+            html,
+            "</tbody>\n<tbody>\n<tr class=\"group\"><th colspan=\"{}\">IoU by class</th></tr>\n",
+            columns.number()
+        );
     }
     for (class, (name, colour)) in input.classes.iter().enumerate() {
         let shares: Vec<Option<f64>> = input.models.iter().map(|model| class_iou(&model.metrics, name)).collect();
         let _ = write!(
             html,
-            "<tr><th scope=\"row\"><i class=\"swatch\" style=\"background:{}\"></i>{}</th>",
+            "<tr><th scope=\"row\"><span class=\"named\"><i class=\"swatch\" style=\"background:{}\"></i><span>{}</span></span></th>",
             css(*colour),
             escape(name)
         );
-        if all > 0 {
-            let share = pixels.get(class).map(|pixels| *pixels as f64 / all as f64);
-            let _ = write!(
-                html,
-                "<td class=\"number late\">{} %</td>",
-                share.map_or("–".into(), |s| format!("{:.1}", 100.0 * s))
-            );
-        }
-        row(&mut html, &shares);
+        html.push_str(&columns.cells(&columns.share_of_pixels(class), &shares));
     }
     html.push_str("</tbody></table></div>\n");
     html
+}
+
+/// What stands right of a row's name.
+struct Columns<'a> {
+    input: &'a ReportInput,
+    /// Pixels of each class in the truth.
+    pixels: Vec<u64>,
+    all_pixels: u64,
+    /// The model that is compared with the first one, unless it is the first one.
+    compared: Option<usize>,
+}
+
+impl<'a> Columns<'a> {
+    fn of(input: &'a ReportInput) -> Self {
+        let judged = main_model(input).and_then(|name| input.models.iter().position(|model| model.name == name));
+        let pixels: Vec<u64> = input.confusion.iter().map(|row| row.iter().sum()).collect();
+        let all_pixels = pixels.iter().sum();
+        Self { input, pixels, all_pixels, compared: judged.filter(|judged| *judged > 0) }
+    }
+
+    fn number(&self) -> usize {
+        1 + usize::from(self.all_pixels > 0) + self.input.models.len() + usize::from(self.compared.is_some())
+    }
+
+    fn head(&self) -> String {
+        let mut html = String::from("<thead><tr><th>score</th>");
+        if self.all_pixels > 0 {
+            html.push_str("<th class=\"number late\">share of pixels</th>");
+        }
+        for model in &self.input.models {
+            let _ = write!(html, "<th class=\"number\">{}</th>", escape(&model.name));
+        }
+        if let Some(judged) = self.compared {
+            let (this, first) = (&self.input.models[judged].name, &self.input.models[0].name);
+            let _ = write!(html, "<th class=\"number late\">{} − {}</th>", escape(this), escape(first));
+        }
+        html.push_str("</tr></thead>\n");
+        html
+    }
+
+    fn share_of_pixels(&self, class: usize) -> String {
+        let share = self.pixels.get(class).map(|pixels| *pixels as f64 / self.all_pixels as f64);
+        share.map_or("–".to_owned(), |share| format!("{:.1} %", 100.0 * share))
+    }
+
+    /// The cells of a row, to its end: one share for each model.
+    fn cells(&self, share_of_pixels: &str, shares: &[Option<f64>]) -> String {
+        let mut html = String::new();
+        if self.all_pixels > 0 {
+            let _ = write!(html, "<td class=\"number late\">{share_of_pixels}</td>");
+        }
+        for (model, share) in self.input.models.iter().zip(shares) {
+            html.push_str(&bar(*share, model_slot(self.input, &model.name)));
+        }
+        if let Some(judged) = self.compared {
+            let difference = shares[judged].zip(shares[0]).map(|(this, first)| this - first);
+            let _ = write!(html, "<td class=\"number late\">{}</td>", points(difference));
+        }
+        html.push_str("</tr>\n");
+        html
+    }
 }
 
 fn class_iou(metrics: &Value, name: &str) -> Option<f64> {

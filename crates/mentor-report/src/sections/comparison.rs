@@ -12,7 +12,7 @@ pub(crate) fn header(input: &ReportInput) -> String {
     let mut tiles: Vec<(String, String)> = Vec::new();
     let miou = result["val"]["miou"].as_f64();
     if miou.is_some() {
-        let model = main_model(input).map_or(String::new(), |model| format!(" of the {model}"));
+        let model = main_model(input).map_or(String::new(), |model| format!(" ({model})"));
         tiles.push((format!("{} %", percent(miou)), format!("mIoU on val{model}")));
     }
     if let Some(steps) = result["steps"].as_u64() {
@@ -24,7 +24,10 @@ pub(crate) fn header(input: &ReportInput) -> String {
     if let Some(speed) = result["images_per_second"].as_f64() {
         tiles.push((number(speed), "images per second".to_owned()));
     }
-    let mut html = format!("<header>\n<p class=\"kind\">Training report</p>\n<h1>{}</h1>\n", escape(&input.title));
+    let mut html = String::from("<header>\n<p class=\"kind\">Training report</p>\n");
+    if !input.title.is_empty() {
+        let _ = writeln!(html, "<h1>{}</h1>", escape(&input.title));
+    }
     if !tiles.is_empty() {
         html.push_str("<dl class=\"tiles\">");
         for (value, name) in tiles {
@@ -45,13 +48,13 @@ pub(crate) fn comparison(input: &ReportInput) -> String {
     let this_run = rows.iter().find(|row| row.this_run).map(|row| row.miou);
     let mut html = opening(
         "How good it is, compared",
-        "Mean IoU on the validation images in percent: the longer the bar, the better. The difference is what this run \
-         gains (+) or loses (−) against the row, in points.",
+        "Mean IoU on the validation images in percent: the longer the bar, the better. The gain is what this run \
+         has more (+) or less (−) than the row, in points.",
     );
     html.push_str(
         "<div class=\"card scroll\"><table class=\"compared\">\n<thead><tr><th>run</th><th class=\"number\">mIoU</th>",
     );
-    html.push_str("<th class=\"wide\"></th><th class=\"number\">this run</th><th class=\"late\">from</th></tr></thead>\n<tbody>\n");
+    html.push_str("<th class=\"wide\"></th><th class=\"number\">gain of this run</th><th class=\"late\">from</th></tr></thead>\n<tbody>\n");
     for row in rows {
         html.push_str(&comparison_row(row, this_run));
     }

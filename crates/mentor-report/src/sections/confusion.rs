@@ -22,13 +22,18 @@ pub(crate) fn confusion(input: &ReportInput) -> String {
         return String::new();
     }
     let names = column_names(input);
+    let has_cells = input.classes.len() <= MOST_CELLS;
     let mut html = opening(
         "What is taken for what",
-        "Each row is the truth and adds up to 100 percent of that class's pixels; each column is what was predicted. The \
-         blue diagonal is right, everything red is a mistake. Point at a cell for the number of pixels.",
+        &format!(
+            "Each row is the truth and adds up to 100 percent of that class's pixels; each column is what was predicted. The \
+             blue diagonal is right, everything red is a mistake.{}",
+            if has_cells { " Point at a cell for the number of pixels." } else { "" }
+        ),
     );
-    html.push_str("<div class=\"split\">\n<div class=\"card scroll\">");
-    html.push_str(&if input.classes.len() <= MOST_CELLS { cells(input, &names) } else { picture(input) });
+    let wide = if input.classes.len() > MOST_NUMBERS { " whole" } else { "" };
+    let _ = write!(html, "<div class=\"split\">\n<div class=\"card scroll{wide}\">");
+    html.push_str(&if has_cells { cells(input, &names) } else { picture(input) });
     html.push_str("</div>\n");
     html.push_str(&worst(input, &names, all));
     html.push_str("</div>\n");
@@ -55,70 +60,93 @@ fn short(name: &str) -> String {
     name.chars().take(LONGEST_NAME - 1).chain(['…']).collect()
 }
 
+/// The measures of the heat map, in its own units.
+struct Heat {
+    side: f64,
+    left: f64,
+    top: f64,
+    width: f64,
+    height: f64,
+    numbers: bool,
+}
+
+impl Heat {
+    fn of(rows: usize, names: &[String]) -> Self {
+        let numbers = names.len() <= MOST_NUMBERS;
+        let side = if numbers { 46.0 } else { 24.0 };
+        // Names run at 45 degrees above the cells, straight beside them.
+        let letters = names.iter().map(|name| short(name).chars().count()).max().unwrap_or(0) as f64;
+        let (left, top) = (30.0 + 6.9 * letters, 20.0 + 4.9 * letters);
+        let width = left + side * names.len() as f64 + 4.9 * letters;
+        Self { side, left, top, width, height: top + side * rows as f64 + 2.0, numbers }
+    }
+
+    fn column_name(&self, column: usize, name: &str) -> String {
+        let (x, y) = (self.left + self.side * (column as f64 + 0.5), self.top - 8.0);
+        let name = escape(&short(name));
+        format!("<text class=\"name\" transform=\"translate({x:.1} {y:.1}) rotate(-45)\">{name}</text>")
+    }
+
+    fn row_name(&self, row: usize, name: &str, colour: [u8; 3]) -> String {
+        let middle = self.top + self.side * (row as f64 + 0.5);
+        format!(
+            "<rect x=\"{:.1}\" y=\"{:.1}\" width=\"12\" height=\"12\" rx=\"2\" fill=\"{}\"/>\
+             <text class=\"name row\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
+            self.left - 20.0,
+            middle - 6.0,
+            css(colour),
+            self.left - 27.0,
+            middle + 4.0,
+            escape(&short(name))
+        )
+    }
+
+    /// One cell; `share` is of its row, `title` plain text.
+    fn cell(&self, row: usize, column: usize, share: Option<f64>, title: &str) -> String {
+        let (x, y) = (self.left + self.side * column as f64, self.top + self.side * row as f64);
+        let mut html = format!(
+            "<g class=\"cell {}\"><rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{:.1}\" height=\"{:.1}\" rx=\"3\" fill-opacity=\"{:.3}\"/>",
+            if row == column { "right" } else { "wrong" },
+            self.side - 2.0,
+            self.side - 2.0,
+            0.05 + 0.95 * share.unwrap_or(0.0),
+        );
+        if let Some(share) = share.filter(|_| self.numbers) {
+            let weight = match share {
+                0.5.. => " strong",
+                ..0.005 => " faint",
+                _ => "",
+            };
+            let (x, y) = (x + self.side / 2.0 - 1.0, y + self.side / 2.0 + 3.0);
+            let _ = write!(html, "<text class=\"share{weight}\" x=\"{x:.1}\" y=\"{y:.1}\">{:.1}</text>", 100.0 * share);
+        }
+        let _ = write!(html, "<title>{}</title></g>", escape(title));
+        html
+    }
+}
+
 fn cells(input: &ReportInput, names: &[String]) -> String {
-    let numbers = names.len() <= MOST_NUMBERS;
-    let side = if numbers { 46.0 } else { 24.0 };
-    let letters = names.iter().map(|name| short(name).chars().count()).max().unwrap_or(0) as f64;
-    let (left, top) = (26.0 + 6.9 * letters, 20.0 + 4.9 * letters);
-    let (width, height) =
-        (left + side * names.len() as f64 + 4.9 * letters, top + side * input.classes.len() as f64 + 2.0);
+    let heat = Heat::of(input.classes.len(), names);
     let mut html = format!(
-        "<svg class=\"heat\" style=\"max-width:{width:.0}px;min-width:{:.0}px\" viewBox=\"0 0 {width:.0} {height:.0}\" \
-         role=\"img\" aria-label=\"confusion matrix\">",
-        0.68 * width
+        "<svg class=\"heat\" style=\"max-width:{:.0}px;min-width:{:.0}px\" viewBox=\"0 0 {:.0} {:.0}\" role=\"img\" \
+         aria-label=\"confusion matrix\">",
+        1.25 * heat.width,
+        0.68 * heat.width,
+        heat.width,
+        heat.height
     );
     for (column, name) in names.iter().enumerate() {
-        let (x, y) = (left + side * (column as f64 + 0.5), top - 8.0);
-        let _ = write!(
-            html,
-            "<text class=\"name\" transform=\"translate({x:.1} {y:.1}) rotate(-45)\">{}</text>",
-            escape(&short(name))
-        );
+        html.push_str(&heat.column_name(column, name));
     }
     for (truth, row, sum) in rows(input) {
-        let y = top + side * truth as f64;
         let (name, colour) = &input.classes[truth];
-        let _ = write!(
-            html,
-            "<rect x=\"2\" y=\"{:.1}\" width=\"12\" height=\"12\" rx=\"2\" fill=\"{}\"/><text class=\"name row\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
-            y + side / 2.0 - 6.0,
-            css(*colour),
-            left - 8.0,
-            y + side / 2.0 + 4.0,
-            escape(&short(name))
-        );
+        html.push_str(&heat.row_name(truth, name, *colour));
         for (column, predicted) in names.iter().enumerate() {
             let pixels = row.get(column).copied().unwrap_or(0);
-            let share = if sum == 0 { 0.0 } else { pixels as f64 / sum as f64 };
-            let x = left + side * column as f64;
-            let kind = if column == truth { "right" } else { "wrong" };
-            let _ = write!(
-                html,
-                "<g class=\"cell {kind}\"><rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{:.1}\" height=\"{:.1}\" rx=\"3\" fill-opacity=\"{:.3}\"/>",
-                side - 2.0,
-                side - 2.0,
-                0.05 + 0.95 * share
-            );
-            if numbers && sum > 0 {
-                let strong = if share > 0.5 { " strong" } else { "" };
-                let faint = if share < 0.005 { " faint" } else { "" };
-                let _ = write!(
-                    html,
-                    "<text class=\"share{strong}{faint}\" x=\"{:.1}\" y=\"{:.1}\">{:.1}</text>",
-                    x + side / 2.0 - 1.0,
-                    y + side / 2.0 + 3.0,
-                    100.0 * share
-                );
-            }
-            let _ = write!(
-                html,
-                "<title>truth {}, predicted {}: {} pixels, {:.2} % of {}</title></g>",
-                escape(name),
-                escape(predicted),
-                count(pixels),
-                100.0 * share,
-                escape(name)
-            );
+            let share = (sum > 0).then(|| pixels as f64 / sum as f64);
+            let of_truth = share.map_or(String::new(), |share| format!(", {:.2} % of {name}", 100.0 * share));
+            let title = format!("truth {name}, predicted {predicted}: {} pixels{of_truth}", count(pixels));
+            html.push_str(&heat.cell(truth, column, share, &title));
         }
     }
     html.push_str("</svg>");
@@ -143,6 +171,7 @@ fn picture(input: &ReportInput) -> String {
     )
 }
 
+/// The confusions with the most pixels; nothing where there is no mistake.
 fn worst(input: &ReportInput, names: &[String], all: u64) -> String {
     let mut mistakes = Vec::new();
     for (truth, row, sum) in rows(input) {
@@ -151,6 +180,9 @@ fn worst(input: &ReportInput, names: &[String], all: u64) -> String {
                 mistakes.push((*pixels, truth, column, *pixels as f64 / sum as f64));
             }
         }
+    }
+    if mistakes.is_empty() {
+        return String::new();
     }
     let wrong: u64 = mistakes.iter().map(|mistake| mistake.0).sum();
     mistakes.sort_by_key(|(pixels, truth, column, _)| (std::cmp::Reverse(*pixels), *truth, *column));

@@ -8,6 +8,9 @@ use crate::chart::{Chart, Kind, Line, Reference, Scale};
 use crate::html::number;
 use crate::report::ReportInput;
 
+/// The grey of the palette, for lines that are neither a model nor a term.
+const NEUTRAL: usize = 5;
+
 /// What the steps of a log hold, by name.
 #[derive(Default)]
 struct Steps {
@@ -43,7 +46,7 @@ impl Steps {
 pub(crate) fn curves(input: &ReportInput) -> String {
     let steps = Steps::of(&input.log);
     let mut charts = vec![validation(input)];
-    charts.push(one("Total loss", "the weighted sum of all terms", Scale::Loss, 0, steps.total.clone()));
+    charts.push(one("Total loss", "the weighted sum of all terms", Scale::Loss, NEUTRAL, steps.total.clone()));
     charts.extend(contributions(&steps));
     let groups = [
         ("", charts),
@@ -137,18 +140,18 @@ fn contributions(steps: &Steps) -> Option<Chart> {
 }
 
 fn terms(steps: &Steps) -> Vec<Chart> {
-    let chart = |(slot, (name, points)): (usize, (&String, &Vec<(f64, f64, f64)>))| {
-        let weights = points.iter().map(|point| point.1);
-        let (low, high) = weights.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), w| (low.min(w), high.max(w)));
-        let weight = if low == high {
-            format!("weight {}", number(low))
+    let mut charts = Vec::new();
+    for (slot, (name, points)) in steps.terms.iter().enumerate() {
+        let (first, last) = (points[0].1, points[points.len() - 1].1);
+        let weight = if points.iter().all(|(_, weight, _)| *weight == first) {
+            format!("weight {}", number(first))
         } else {
-            format!("weight from {} to {}", number(points[0].1), number(points[points.len() - 1].1))
+            format!("weight from {} to {}", number(first), number(last))
         };
-        let note = format!("before weighting; {weight}");
-        one(name, &note, Scale::Loss, slot, points.iter().map(|(step, _, value)| (*step, *value)).collect())
-    };
-    steps.terms.iter().enumerate().map(chart).collect()
+        let values = points.iter().map(|(step, _, value)| (*step, *value)).collect();
+        charts.push(one(name, &format!("before weighting; {weight}"), Scale::Loss, slot, values));
+    }
+    charts
 }
 
 /// Statistics; the two shares of a kind of pseudo-labels go into one chart.
@@ -163,7 +166,7 @@ fn stats(steps: &Steps) -> Vec<Chart> {
                 kind: Kind::Smoothed,
                 points: in_percent(points),
             };
-            let mut lines = vec![line("accepted", 0, points)];
+            let mut lines = vec![line("accepted", 1, points)];
             if let Some(precision) = steps.stats.get(&format!("{term}_precision")) {
                 lines.push(line("precision", 2, precision));
             }
@@ -177,15 +180,15 @@ fn stats(steps: &Steps) -> Vec<Chart> {
                 references: vec![],
             });
         } else if !name.strip_suffix("_precision").is_some_and(|t| steps.stats.contains_key(&format!("{t}_accepted"))) {
-            charts.push(one(name, "", Scale::Zero, 0, points.clone()));
+            charts.push(one(name, "", Scale::Zero, NEUTRAL, points.clone()));
         }
     }
     charts
 }
 
 fn optimizer(steps: &Steps) -> Vec<Chart> {
-    let mut rate = one("Learning rate", "of the backbone", Scale::Zero, 0, steps.rate.clone());
+    let mut rate = one("Learning rate", "of the backbone", Scale::Zero, NEUTRAL, steps.rate.clone());
     rate.lines[0].kind = Kind::Measured;
-    let gradient = one("Norm of the gradient", "before clipping", Scale::Loss, 0, steps.gradient.clone());
+    let gradient = one("Norm of the gradient", "before clipping", Scale::Loss, NEUTRAL, steps.gradient.clone());
     vec![rate, gradient]
 }

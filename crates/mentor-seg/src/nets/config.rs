@@ -200,9 +200,19 @@ impl NetConfig {
     /// this crate knows no files.
     ///
     /// # Panics
-    /// If the table was not checked, or there are no or too many classes.
+    /// As [`build`](Self::build).
     #[must_use]
     pub fn init(&self, classes: usize, seed: u64, device: &Device) -> SegNet {
+        SeededInit::apply(self.build(classes, device), seed)
+    }
+
+    /// The net with zero convolutions, which are allocated only when they are used: for counting, and
+    /// for a file to fill.
+    ///
+    /// # Panics
+    /// If the table was not checked, or there are no or too many classes.
+    #[must_use]
+    pub fn build(&self, classes: usize, device: &Device) -> SegNet {
         let limit = 1..=MAX_CLASSES;
         assert!(limit.contains(&classes), "{classes} classes, expected 1 to {MAX_CLASSES}");
         let (table, spec) = (self.table(), self.backbone());
@@ -229,7 +239,6 @@ impl NetConfig {
                 SegNet::Deeplabv3plus(Segmenter::new(backbone, head, auxiliary))
             }
         };
-        let net = SeededInit::apply(net, seed);
         match table.batch_norm {
             BatchNormMode::Train => net,
             BatchNormMode::Frozen => freeze_norms(net),

@@ -1,0 +1,202 @@
+//! One step of segmentation, read top to bottom.
+
+use burn::module::Module;
+use burn::tensor::{Device, Int, Tensor};
+use mentor_nets::Frozen;
+use mentor_ops::{Ema, from_safetensors, load_named, named_weights, to_safetensors};
+use mentor_train::{EmaConfig, Losses, Method, Moment};
+use mentor_types::{LossTerms, SegBatch, SegOutput, Stats};
+use mentor_unlabeled::linear_ramp;
+
+use crate::distill::{DistillConfig, Rival, RivalConfig, RivalExample, Stream, TermContext, columns};
+use crate::model::SegModel;
+use crate::nets::SegNet;
+use crate::supervised::{SupervisedConfig, supervised};
+use crate::unlabelled::{Streams, Teaching, UnlabelledConfig};
+use crate::upload::{DevicePairs, DeviceSamples};
+
+/// Supervised training, distillation from frozen teachers, and learning from unlabelled images, in
+/// any combination.
+#[derive(Debug)]
+pub struct SegMethod {
+    /// `[supervised]`; `None` trains without labels.
+    pub supervised: Option<SupervisedConfig>,
+    /// `[distill]`.
+    pub distill: DistillConfig,
+    /// `[unlabelled]`.
+    pub unlabelled: UnlabelledConfig,
+    /// `[teachers]`, by name.
+    pub teachers: Vec<(String, Frozen<SegNet>)>,
+    /// The number of classes.
+    pub classes: usize,
+    /// `[ema]` with the averaged net.
+    pub ema: Option<(EmaConfig, Ema<SegNet>)>,
+    /// The opponent of the `holistic` term.
+    pub rival: Option<(RivalConfig, Rival)>,
+    /// The plain device that batches are uploaded to.
+    pub device: Device,
+}
+
+impl Method for SegMethod {
+    type Model = SegModel;
+    type Batch = SegBatch;
+    type Carry = Vec<RivalExample>;
+
+    fn losses(&self, model: &SegModel, batch: SegBatch, moment: Moment) -> Losses<Self::Carry> {
+        let labelled = DeviceSamples::upload(batch.labelled, &self.device);
+        let pairs = batch.unlabelled.map(|pairs| DevicePairs::upload(pairs, &self.device));
+        let (mut terms, mut stats) = (LossTerms::default(), Stats::default());
+
+        let key = |stream| Some(moment.key.at("dropout", stream));
+        let strong = pairs.as_ref().map(|pairs| pairs.strong.clone());
+        let (output, strong_output) = match (self.unlabelled.streams, strong) {
+            (_, None) => (model.net.forward(labelled.images.clone(), key(0)), None),
+            (Streams::Apart, Some(strong)) => {
+                let output = model.net.forward(labelled.images.clone(), key(0));
+                (output, Some(model.net.forward(strong, key(1))))
+            }
+            (Streams::Joined, Some(strong)) => {
+                let [labelled_n, ..] = labelled.images.dims();
+                let both = Tensor::cat(vec![labelled.images.clone(), strong], 0);
+                let (output, strong_output) = model.net.forward(both, key(0)).split(labelled_n);
+                (output, Some(strong_output))
+            }
+        };
+
+        if let Some(config) = &self.supervised {
+            supervised(config, &output, &labelled.targets, &mut terms);
+        }
+
+        let on_labelled = Seen { images: &labelled.images, target: Some(&labelled.targets), output: &output };
+        let mut carry = self.distil(model, Stream::Labelled, &on_labelled, moment, &mut terms);
+        if let (Some(pairs), Some(strong_output)) = (&pairs, strong_output) {
+            let on_unlabelled = Seen { images: &pairs.strong, target: None, output: &strong_output };
+            carry.extend(self.distil(model, Stream::Unlabelled, &on_unlabelled, moment, &mut terms));
+            let weak = |teaching: Teaching| self.weak_logits(model, teaching, &pairs.weak);
+            self.unlabelled.losses(&weak, strong_output.logits, pairs, moment.step, &mut terms, &mut stats);
+        }
+        Losses { terms, stats, carry }
+    }
+
+    fn after_step(&mut self, model: &SegModel, carries: Vec<Self::Carry>, moment: Moment) {
+        if let Some((config, ema)) = &mut self.ema {
+            ema.update(&model.net, config.decay_at(moment.step + 1));
+        }
+        if let Some((_, rival)) = &mut self.rival {
+            let examples: Vec<RivalExample> = carries.into_iter().flatten().collect();
+            if !examples.is_empty() {
+                let _ = rival.update(&examples, moment.lr_factor);
+            }
+        }
+    }
+
+    fn is_head(&self, path: &str) -> bool {
+        SegModel::is_head(path)
+    }
+
+    fn save(&self) -> Vec<(String, Vec<u8>)> {
+        let ema = self.ema.as_ref().map(|(_, ema)| {
+            let bytes = to_safetensors(&named_weights(ema.net())).expect("shapes and values of one tensor fit");
+            (EMA.to_owned(), bytes)
+        });
+        let rival = self.rival.as_ref().map(|(_, rival)| {
+            (RIVAL.to_owned(), rival.save().expect("shapes and values of one tensor fit"))
+        });
+        ema.into_iter().chain(rival).collect()
+    }
+
+    fn load(&mut self, files: Vec<(String, Vec<u8>)>) -> Result<(), String> {
+        let mut files: std::collections::BTreeMap<String, Vec<u8>> = files.into_iter().collect();
+        let mut take = |name: &str| files.remove(name).ok_or_else(|| format!("{name} is missing"));
+        if let Some((_, ema)) = &mut self.ema {
+            let tensors = from_safetensors(&take(EMA)?).map_err(|error| format!("{EMA}: {error}"))?;
+            ema.resume(|net| load_named(net, tensors)).map_err(|error| format!("{EMA}: {error}"))?;
+        }
+        if let Some((config, rival)) = &mut self.rival {
+            *rival = Rival::resumed(config, self.classes, &self.device, &take(RIVAL)?)
+                .map_err(|error| format!("{RIVAL}: {error}"))?;
+        }
+        match files.into_keys().next() {
+            Some(name) => Err(format!("{name} belongs to nothing in this recipe")),
+            None => Ok(()),
+        }
+    }
+}
+
+const EMA: &str = "ema.safetensors";
+const RIVAL: &str = "rival.safetensors";
+
+/// One stream as the student saw it.
+struct Seen<'a> {
+    images: &'a Tensor<4>,
+    target: Option<&'a Tensor<3, Int>>,
+    output: &'a SegOutput,
+}
+
+impl SegMethod {
+    /// Pushes every distillation term that applies to `stream`, for each teacher; what the rival is to
+    /// see of it is returned.
+    fn distil(
+        &self,
+        model: &SegModel,
+        stream: Stream,
+        seen: &Seen<'_>,
+        moment: Moment,
+        terms: &mut LossTerms,
+    ) -> Vec<RivalExample> {
+        let active: Vec<_> = self.distill.terms().filter(|(_, term)| term.on().contains(&stream)).collect();
+        let mut examples = Vec::new();
+        if active.is_empty() {
+            return examples;
+        }
+        let rival = self.rival.as_ref().map(|(_, rival)| rival.frozen());
+        for (name, teacher) in &self.teachers {
+            let taught = teacher.net().forward(seen.images.clone(), None);
+            let adapters = |column: &str, features| model.adapt(&adapter_name(name, column), features);
+            let context = TermContext {
+                student: seen.output,
+                teacher: &taught,
+                target_nhw: seen.target,
+                adapters: &adapters,
+                rival: rival.as_ref(),
+                images_nchw: Some(seen.images),
+                key: moment.key,
+            };
+            for (_, term) in &active {
+                let ramp = linear_ramp(moment.step + 1, term.ramp_steps() as u64);
+                for column in columns(*term) {
+                    let weight = column.weight * ramp / self.teachers.len() as f64;
+                    let value = term.value(&context, column.place.as_ref());
+                    terms.push(self.log_name(&column.name, name, stream), weight, value);
+                }
+            }
+            if active.iter().any(|(_, term)| term.needs_rival()) {
+                examples.push(RivalExample::of(&context));
+            }
+        }
+        examples
+    }
+
+    /// The log column of a term: with the teacher's name where there are several, and the stream where
+    /// it is the unlabelled one.
+    fn log_name(&self, term: &str, teacher: &str, stream: Stream) -> String {
+        let teacher = if self.teachers.len() > 1 { format!(":{teacher}") } else { String::new() };
+        let stream = if stream == Stream::Unlabelled { "/unlabelled" } else { "" };
+        format!("{term}{teacher}{stream}")
+    }
+
+    /// What the labeller of weak views says about them, off the graph.
+    fn weak_logits(&self, model: &SegModel, teaching: Teaching, weak: &Tensor<4>) -> Tensor<4> {
+        match (teaching, &self.ema) {
+            (Teaching::Ema, Some((_, ema))) => ema.net().forward(weak.clone(), None).logits,
+            (Teaching::Ema, None) => panic!("a checked recipe has an [ema] where a term needs one"),
+            (Teaching::Student, _) => model.net.valid().forward(weak.clone(), None).logits,
+        }
+    }
+}
+
+/// The name of the adapter that one teacher's column uses.
+#[must_use]
+pub fn adapter_name(teacher: &str, column: &str) -> String {
+    format!("{teacher}/{column}")
+}
