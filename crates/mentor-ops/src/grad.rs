@@ -60,3 +60,52 @@ pub fn clip_by_global_norm<M: Module>(
     }
     (grads, norm)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::test_maps::{assert_close, values};
+    use burn::nn::{Linear, LinearConfig};
+    use burn::tensor::Device;
+
+    /// A module whose gradients are 3 and 4 (weight) and 12 (bias): the norm is 13.
+    fn module_and_grads() -> (Linear, GradientsParams) {
+        let device = Device::flex().autodiff();
+        let linear = LinearConfig::new(2, 1).init(&device);
+        let x = Tensor::<2>::from_data([[3.0f32, 4.0]], &device);
+        let bias = linear.bias.as_ref().unwrap().val();
+        let loss = x.matmul(linear.weight.val()).sum() + (bias * 12.0).sum();
+        let grads = GradientsParams::from_grads(loss.backward(), &linear);
+        (linear, grads)
+    }
+
+    fn gradients(module: &Linear, grads: &GradientsParams) -> Vec<f32> {
+        let mut all = values(grads.get::<2>(module.weight.id).unwrap());
+        all.extend(values(grads.get::<1>(module.bias.as_ref().unwrap().id).unwrap()));
+        all
+    }
+
+    #[test]
+    fn large_gradients_are_scaled_to_the_norm() {
+        let (module, grads) = module_and_grads();
+        let (grads, norm) = clip_by_global_norm(grads, &module, 1.0);
+        assert_close(&values(norm.unwrap()), &[13.0], 1e-6, "norm before");
+        assert_close(&gradients(&module, &grads), &[3.0 / 13.0, 4.0 / 13.0, 12.0 / 13.0], 1e-6, "gradients");
+        assert_close(&values(global_norm(&grads, &module).unwrap()), &[1.0], 1e-5, "norm after");
+    }
+
+    #[test]
+    fn small_gradients_stay() {
+        let (module, grads) = module_and_grads();
+        let (grads, _) = clip_by_global_norm(grads, &module, 14.0);
+        assert_eq!(gradients(&module, &grads), [3.0, 4.0, 12.0]);
+    }
+
+    #[test]
+    fn no_gradients_have_no_norm() {
+        let (module, _) = module_and_grads();
+        let (_, norm) = clip_by_global_norm(GradientsParams::new(), &module, 1.0);
+        assert!(norm.is_none());
+    }
+}

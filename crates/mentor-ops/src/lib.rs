@@ -3,21 +3,34 @@
 //!
 //! Nothing here knows a task, a file or a recipe.
 
+mod alloc;
+mod buffer;
 mod conv;
+mod conv_depthwise;
+mod conv_kernels;
 mod ema;
+mod gemm;
 mod grad;
 mod named;
 mod norm;
+mod norm_kernels;
+mod optional;
+mod pool;
 mod reduce;
 mod resize;
 mod seeded;
+mod simd;
+#[cfg(test)]
+mod test_maps;
 mod weights;
 
+pub use alloc::tune_allocator;
 pub use conv::conv2d;
 pub use ema::{Buffers, Ema};
 pub use grad::{clip_by_global_norm, global_norm};
 pub use named::{NamedError, NamedTensors, from_safetensors, load_named, to_safetensors};
 pub use norm::{batch_norm, batch_norm_relu};
+pub use pool::adaptive_avg_pool2d;
 pub use reduce::{mean_all, sum_all};
 pub use resize::{bilinear_matrix, nearest_indices, resize_bilinear, resize_nearest_int};
 pub use seeded::SeededInit;

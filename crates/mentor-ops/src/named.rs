@@ -147,10 +147,8 @@ mod tests {
 
     fn net(seed: u64) -> Net {
         let device = Device::flex().autodiff();
-        let net = Net {
-            conv: Conv2dConfig::new([3, 4], [3, 3]).init(&device),
-            bn: BatchNormConfig::new(4).init(&device),
-        };
+        let net =
+            Net { conv: Conv2dConfig::new([3, 4], [3, 3]).init(&device), bn: BatchNormConfig::new(4).init(&device) };
         SeededInit::apply(net, seed)
     }
 

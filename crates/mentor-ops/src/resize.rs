@@ -38,15 +38,23 @@ pub fn bilinear_matrix(input: usize, output: usize, align_corners: bool) -> Vec<
 /// If a side is zero.
 #[must_use]
 pub fn resize_bilinear(x_nchw: Tensor<4>, size: [usize; 2], align_corners: bool) -> Tensor<4> {
-    let [n, c, height, width] = x_nchw.dims();
-    let [out_height, out_width] = size;
+    let [_, _, height, width] = x_nchw.dims();
     if [height, width] == size {
         return x_nchw;
     }
-    let device = x_nchw.device();
-    let dtype = x_nchw.dtype();
+    resampled(x_nchw, size, |input, output| bilinear_matrix(input, output, align_corners))
+}
+
+/// Applies the `[output, input]` matrices that `matrix(input, output)` makes to rows and columns.
+pub(crate) fn resampled(
+    x_nchw: Tensor<4>,
+    [out_height, out_width]: [usize; 2],
+    matrix: impl Fn(usize, usize) -> Vec<f32>,
+) -> Tensor<4> {
+    let [n, c, height, width] = x_nchw.dims();
+    let (device, dtype) = (x_nchw.device(), x_nchw.dtype());
     let matrix = |input, output| {
-        let data = TensorData::new(bilinear_matrix(input, output, align_corners), [output, input]);
+        let data = TensorData::new(matrix(input, output), [output, input]);
         Tensor::<2>::from_data(data, &device).cast(dtype)
     };
     let rows = x_nchw.reshape([n * c * height, width]).matmul(matrix(width, out_width).transpose());
@@ -73,7 +81,8 @@ pub fn resize_nearest_int(x_nhw: Tensor<3, Int>, size: [usize; 2]) -> Tensor<3, 
         return x_nhw;
     }
     let device = x_nhw.device();
-    let indices = |input, output| Tensor::<1, Int>::from_data(TensorData::new(nearest_indices(input, output), [output]), &device);
+    let indices =
+        |input, output| Tensor::<1, Int>::from_data(TensorData::new(nearest_indices(input, output), [output]), &device);
     x_nhw.select(1, indices(height, size[0])).select(2, indices(width, size[1]))
 }
 

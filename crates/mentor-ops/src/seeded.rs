@@ -61,3 +61,52 @@ impl ModuleMapper for SeededInit {
         param.transform_for_load(Tensor::from_data(TensorData::new(values, shape), &device), id)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::{named_weights, weights_fingerprint};
+    use burn::nn::conv::{Conv2d, Conv2dConfig};
+    use burn::nn::{BatchNorm, BatchNormConfig};
+    use burn::tensor::Device;
+
+    #[derive(Module, Debug)]
+    struct Net {
+        first: Conv2d,
+        bn: BatchNorm,
+        second: Conv2d,
+    }
+
+    fn net(seed: u64) -> Net {
+        let device = Device::flex().autodiff();
+        let conv = || Conv2dConfig::new([8, 16], [3, 3]).init(&device);
+        SeededInit::apply(Net { first: conv(), bn: BatchNormConfig::new(16).init(&device), second: conv() }, seed)
+    }
+
+    #[test]
+    fn weights_depend_on_seed_and_path_alone() {
+        let fingerprint = weights_fingerprint(&net(1));
+        // Whatever other modules were made before, and on whatever thread.
+        let _ = net(7);
+        assert_eq!(std::thread::spawn(|| weights_fingerprint(&net(1))).join().unwrap(), fingerprint);
+        assert_ne!(weights_fingerprint(&net(2)), fingerprint);
+        let weights = named_weights(&net(1));
+        assert_ne!(weights["first.weight"], weights["second.weight"]);
+    }
+
+    #[test]
+    fn weights_have_the_deviation_of_the_fan_out_and_biases_are_zero() {
+        let weights = named_weights(&net(1));
+        let values = &weights["first.weight"].1;
+        let square = values.iter().map(|value| f64::from(value * value)).sum::<f64>() / values.len() as f64;
+        assert!((square / (2.0 / (16.0 * 9.0)) - 1.0).abs() < 0.1, "mean square {square}");
+        assert!(weights["first.bias"].1.iter().all(|value| *value == 0.0));
+        assert!(weights["bn.gamma"].1.iter().all(|value| *value == 1.0));
+    }
+
+    #[test]
+    fn weights_still_get_gradients() {
+        assert!(net(1).first.weight.val().is_require_grad());
+    }
+}

@@ -243,9 +243,7 @@ pub fn load_net(
     if path.is_dir() {
         return load_run(net, path);
     }
-    let mut net = net;
-    let report = load_weights(&mut net, path, LoadOptions { scope: Scope::Whole, new_classes: false })?;
-    Ok((net, report))
+    Ok(load_weights(net, path, &LoadOptions { scope: Scope::Whole, new_classes: false })?)
 }
 
 fn load_student(
@@ -254,22 +252,19 @@ fn load_student(
     path: &Path,
     device: &Device,
 ) -> Result<(SegNet, LoadReport), BuildError> {
+    let options = LoadOptions { scope: Scope::AtLeastBackbone, new_classes: config.table().new_classes };
     if !path.is_dir() {
-        let mut student = student;
-        let options = LoadOptions { scope: Scope::AtLeastBackbone, new_classes: config.table().new_classes };
-        let report = load_weights(&mut student, path, options)?;
-        return Ok((student, report));
+        return Ok(load_weights(student, path, &options)?);
     }
     // A run is read through a file of the same form, so that new classes are handled in one place.
     let recipe = run_recipe(path)?;
     let (net, _) = load_net(&recipe.student, run_classes(path)?, path, device)?;
-    let scratch = path.join(".student.safetensors");
+    let scratch = std::env::temp_dir().join(format!("mentor-student-{}.safetensors", std::process::id()));
     mentor_nets::export_safetensors(&net, &scratch, &BTreeMap::new(), false)?;
-    let mut student = student;
-    let options = LoadOptions { scope: Scope::AtLeastBackbone, new_classes: config.table().new_classes };
-    let report = load_weights(&mut student, &scratch, options);
+    let loaded = load_weights(student, &scratch, &options);
+    // Best effort: the error that matters is the one of loading.
     let _ = fs::remove_file(&scratch);
-    Ok((student, report?))
+    Ok(loaded?)
 }
 
 /// Which model of a run.

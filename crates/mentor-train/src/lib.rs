@@ -18,7 +18,7 @@ pub use checkpoint::{Best, Checkpoint, CheckpointState, Checkpoints, write_atomi
 pub use config::{BuffersConfig, EmaConfig, TrainConfig};
 pub use error::TrainError;
 pub use events::EventFile;
-pub use log::{Log, LogLine};
+pub use log::{Log, LogLine, TermLine};
 pub use method::{Evaluation, Losses, Method, Moment};
 pub use optimizer::{AdamwConfig, Optimizer, OptimizerConfig, SgdConfig};
 pub use progress::Progress;

@@ -131,6 +131,7 @@ impl OptimizerConfig {
 
 /// What the optimizer remembers of one weight, flat.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant)]
 enum State {
     Sgd { velocity: Tensor<1> },
     Adamw { mean: Tensor<1>, square: Tensor<1>, time: u64 },
