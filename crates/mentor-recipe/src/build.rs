@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use burn::tensor::Device;
 use mentor_data::{BatchMaker, BatchPlan, Card, DataError, EvalLoader, SegDataset, Split};
-use mentor_nets::{Adapter, AdapterSpec, Frozen, LoadOptions, LoadReport, Scope, WeightsError, load_weights};
+use mentor_nets::{Adapter, Frozen, LoadOptions, LoadReport, Scope, WeightsError, load_weights};
 use mentor_ops::{Ema, NamedError, from_safetensors, load_named};
 use mentor_seg::distill::Rival;
 use mentor_seg::metrics::ConfusionMatrix;
 use mentor_seg::nets::{NetConfig, SegNet};
-use mentor_seg::{EvalConfig, Judged, SegMethod, SegModel, adapter_name, evaluate};
+use mentor_seg::{EvalConfig, Judged, SegMethod, SegModel, evaluate};
 use mentor_train::{Checkpoint, Checkpoints, TrainError};
 use mentor_types::Key;
 use rand::Rng;
@@ -164,17 +164,14 @@ impl BuiltNets {
             teachers.push((name.clone(), Frozen::of(&net)));
         }
         let adapters = adapters(loaded, &student, &teachers, &training)?;
-        let rival = recipe.distill.holistic.as_ref().map(|holistic| {
-            let rival = Rival::new(&holistic.rival, classes, recipe.seed, device);
-            (holistic.rival.clone(), rival)
-        });
+        let holistic = recipe.distill.holistic.as_ref();
+        let rival = holistic.map(|holistic| Rival::new(&holistic.rival, classes, recipe.seed, device));
         let ema = recipe.ema.clone().map(|config| {
             let ema = Ema::of(&student, config.buffers.into());
             (config, ema)
         });
         let method = SegMethod {
             supervised: (recipe.supervised.weight > 0.0).then(|| recipe.supervised.clone()),
-            classes,
             distill: recipe.distill.clone(),
             unlabelled: recipe.unlabelled.clone(),
             teachers,
@@ -190,15 +187,17 @@ fn named_seed(seed: u64, name: &str) -> u64 {
     Key::new(seed).at(name, 0).rng().next_u64()
 }
 
+/// The adapters of each teacher's terms.
 fn adapters(
     loaded: &Loaded<Recipe>,
     student: &SegNet,
     teachers: &[(String, Frozen<SegNet>)],
     device: &Device,
-) -> Result<Vec<Adapter>, BuildError> {
-    let mut adapters = Vec::new();
-    for (term_name, term) in loaded.value.distill.terms() {
-        for (name, teacher) in teachers {
+) -> Result<Vec<Vec<Adapter>>, BuildError> {
+    let mut all = Vec::new();
+    for (name, teacher) in teachers {
+        let mut adapters = Vec::new();
+        for (term_name, term) in loaded.value.distill.terms() {
             for place in term.places() {
                 let missing = match (student.tap_channels(place.student), teacher.net().tap_channels(place.teacher)) {
                     (None, _) => format!("the student has no tap `{}`", place.student),
@@ -209,13 +208,12 @@ fn adapters(
             }
             let ours = |tap| student.tap_channels(tap).unwrap_or_default();
             let theirs = |tap| teacher.net().tap_channels(tap).unwrap_or_default();
-            for spec in term.adapters(&ours, &theirs) {
-                let spec = AdapterSpec { name: adapter_name(name, &spec.name), ..spec };
-                adapters.push(spec.init(loaded.value.seed, device));
-            }
+            let seed = named_seed(loaded.value.seed, &format!("adapters of {name}"));
+            adapters.extend(term.adapters(&ours, &theirs).iter().map(|spec| spec.init(seed, device)));
         }
+        all.push(adapters);
     }
-    Ok(adapters)
+    Ok(all)
 }
 
 /// A path of a recipe: as it is, else beside the recipe.

@@ -16,4 +16,4 @@ pub mod upload;
 
 pub use evaluate::{EvalConfig, Judged, Sliding, evaluate, most_probable, predict, predict_mask};
 pub use model::SegModel;
-pub use step::{SegMethod, adapter_name};
+pub use step::SegMethod;

@@ -1,7 +1,6 @@
 //! What is trained: the student with its adapters.
 
 use burn::module::Module;
-use burn::tensor::Tensor;
 use mentor_nets::Adapter;
 
 use crate::nets::SegNet;
@@ -12,21 +11,11 @@ use crate::nets::SegNet;
 pub struct SegModel {
     /// The student.
     pub net: SegNet,
-    /// One for each term and place that asks for one.
-    pub adapters: Vec<Adapter>,
+    /// For each teacher, in the order of their names, one for each term and place that asks for one.
+    pub adapters: Vec<Vec<Adapter>>,
 }
 
 impl SegModel {
-    /// Features through the adapter of a name.
-    ///
-    /// # Panics
-    /// If there is no such adapter.
-    #[must_use]
-    pub fn adapt(&self, name: &str, features_nchw: Tensor<4>) -> Tensor<4> {
-        let adapter = self.adapters.iter().find(|adapter| adapter.name() == name);
-        adapter.unwrap_or_else(|| panic!("no adapter `{name}`")).forward(features_nchw)
-    }
-
     /// The path of every weight of the backbone starts so; all else is head or adapter.
     #[must_use]
     pub fn is_head(path: &str) -> bool {

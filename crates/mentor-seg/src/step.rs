@@ -8,7 +8,7 @@ use mentor_train::{EmaConfig, Losses, Method, Moment};
 use mentor_types::{LossTerms, SegBatch, SegOutput, Stats};
 use mentor_unlabeled::linear_ramp;
 
-use crate::distill::{DistillConfig, Rival, RivalConfig, RivalExample, Stream, TermContext, columns};
+use crate::distill::{DistillConfig, Rival, RivalExample, Stream, TermContext, columns};
 use crate::model::SegModel;
 use crate::nets::SegNet;
 use crate::supervised::{SupervisedConfig, supervised};
@@ -27,12 +27,10 @@ pub struct SegMethod {
     pub unlabelled: UnlabelledConfig,
     /// `[teachers]`, by name.
     pub teachers: Vec<(String, Frozen<SegNet>)>,
-    /// The number of classes.
-    pub classes: usize,
     /// `[ema]` with the averaged net.
     pub ema: Option<(EmaConfig, Ema<SegNet>)>,
     /// The opponent of the `holistic` term.
-    pub rival: Option<(RivalConfig, Rival)>,
+    pub rival: Option<Rival>,
     /// The plain device that batches are uploaded to.
     pub device: Device,
 }
@@ -82,7 +80,7 @@ impl Method for SegMethod {
         if let Some((config, ema)) = &mut self.ema {
             ema.update(&model.net, config.decay_at(moment.step + 1));
         }
-        if let Some((_, rival)) = &mut self.rival {
+        if let Some(rival) = &mut self.rival {
             let examples: Vec<RivalExample> = carries.into_iter().flatten().collect();
             if !examples.is_empty() {
                 let _ = rival.update(&examples, moment.lr_factor);
@@ -99,9 +97,7 @@ impl Method for SegMethod {
             let bytes = to_safetensors(&named_weights(ema.net())).expect("shapes and values of one tensor fit");
             (EMA.to_owned(), bytes)
         });
-        let rival = self.rival.as_ref().map(|(_, rival)| {
-            (RIVAL.to_owned(), rival.save().expect("shapes and values of one tensor fit"))
-        });
+        let rival = self.rival.as_ref().map(|rival| (RIVAL.to_owned(), rival.save()));
         ema.into_iter().chain(rival).collect()
     }
 
@@ -112,9 +108,8 @@ impl Method for SegMethod {
             let tensors = from_safetensors(&take(EMA)?).map_err(|error| format!("{EMA}: {error}"))?;
             ema.resume(|net| load_named(net, tensors)).map_err(|error| format!("{EMA}: {error}"))?;
         }
-        if let Some((config, rival)) = &mut self.rival {
-            *rival = Rival::resumed(config, self.classes, &self.device, &take(RIVAL)?)
-                .map_err(|error| format!("{RIVAL}: {error}"))?;
+        if let Some(rival) = &mut self.rival {
+            rival.load(&take(RIVAL)?).map_err(|error| format!("{RIVAL}: {error}"))?;
         }
         match files.into_keys().next() {
             Some(name) => Err(format!("{name} belongs to nothing in this recipe")),
@@ -149,15 +144,14 @@ impl SegMethod {
         if active.is_empty() {
             return examples;
         }
-        let rival = self.rival.as_ref().map(|(_, rival)| rival.frozen());
-        for (name, teacher) in &self.teachers {
+        let rival = self.rival.as_ref().map(Rival::frozen);
+        for (index, (name, teacher)) in self.teachers.iter().enumerate() {
             let taught = teacher.net().forward(seen.images.clone(), None);
-            let adapters = |column: &str, features| model.adapt(&adapter_name(name, column), features);
             let context = TermContext {
                 student: seen.output,
                 teacher: &taught,
                 target_nhw: seen.target,
-                adapters: &adapters,
+                adapters: &model.adapters[index],
                 rival: rival.as_ref(),
                 images_nchw: Some(seen.images),
                 key: moment.key,
@@ -193,10 +187,4 @@ impl SegMethod {
             (Teaching::Student, _) => model.net.valid().forward(weak.clone(), None).logits,
         }
     }
-}
-
-/// The name of the adapter that one teacher's column uses.
-#[must_use]
-pub fn adapter_name(teacher: &str, column: &str) -> String {
-    format!("{teacher}/{column}")
 }

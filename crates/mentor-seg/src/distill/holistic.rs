@@ -164,6 +164,16 @@ mod tests {
         });
     }
 
+    #[test]
+    fn an_image_without_a_counted_pixel_is_left_out_of_the_mean() {
+        let rival = trained(&example(), 5).frozen();
+        let both = map([2, 3, 8, 12], |i| ((i * 37) % 11) as f32 / 5.0 - 1.0);
+        let labels: Vec<i64> = (0..2 * 16 * 24).map(|i| if i < 16 * 24 { 1 } else { 255 }).collect();
+        let first = values(value(&rival, &both.clone().narrow(0, 0, 1), None))[0];
+        assert!(first != 0.0 && (values(value(&rival, &both, Some(&labels)))[0] - first).abs() < 1e-5);
+        assert_eq!(values(value(&rival, &both, Some(&[255; 2 * 16 * 24]))), [0.0]);
+    }
+
     struct Tracked(Vec<bool>);
 
     impl ModuleVisitor for Tracked {

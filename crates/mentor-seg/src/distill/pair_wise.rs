@@ -150,6 +150,17 @@ mod tests {
         with_context(&student, &teacher, target.as_ref(), |context| term.value(context, term.places().first()))
     }
 
+    /// A map with a level of its own in every patch of 2x3 pixels, so that nodes point in different
+    /// directions after pooling.
+    fn patches(dims: [usize; 4], factor: usize) -> Tensor<4> {
+        let [_, _, height, width] = dims;
+        map(dims, |i| {
+            let (channel, y, x) = (i / (height * width), i / width % height, i % width);
+            let level = ((channel * 5 + y / 2 * 7 + x / 3 * 3) * factor % 13) as f32 - 8.0;
+            level + ((i * factor) % 101) as f32 / 100.0
+        })
+    }
+
     #[test]
     fn two_nodes_by_hand() {
         // Cosine 0.96 for the student's two pixels and 0 for the teacher's, on 2 of 4 pairs.
@@ -165,10 +176,10 @@ mod tests {
             let term = PairWise { pool, ..PairWise::default() };
             check_term(&Case {
                 value: &|student, teacher, labels| value(&term, student, teacher, labels),
-                student: map([2, 3, 8, 12], |i| ((i * 37) % 101) as f32 / 20.0 - 2.5),
-                teacher: map([2, 5, 8, 12], |i| ((i * 61) % 89) as f32 / 20.0 - 2.2),
+                student: patches([2, 3, 8, 12], 37),
+                teacher: patches([2, 5, 8, 12], 61),
                 zero_at_equality: true,
-                rate: 5.0,
+                rate: 50.0,
             });
         }
     }

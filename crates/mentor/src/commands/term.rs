@@ -237,7 +237,7 @@ fn distil_terms(name: &str, config: &Terms, tensors: &Tensors, student: &Student
             student: &student.output(),
             teacher: &teacher.output(),
             target_nhw: target.as_ref(),
-            adapters: &|_, features| features,
+            adapters: &[],
             rival: None,
             images_nchw: None,
             key: Key::new(0),
