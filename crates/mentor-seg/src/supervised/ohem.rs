@@ -24,7 +24,8 @@ const BISECTIONS: usize = 30;
 /// # Reduction
 /// None: it only chooses pixels. The `min_kept`-th smallest value is found by 30 halvings of the
 /// interval from `threshold` to 1, each a comparison and a sum on the device: no sort, nothing read
-/// back. It is met to within 1e-9 from above, so pixels that close to it count too, as equal ones do.
+/// back. It is met from above to within 1e-9 (never closer than `f32` can tell), so pixels that close
+/// to it count too, as equal ones do.
 ///
 /// # Gradient
 /// None: the choice is a constant.
@@ -35,7 +36,7 @@ const BISECTIONS: usize = 30;
 /// goes with the crop and has no default).
 ///
 /// # Differs
-/// In official code `min_kept` 0 switches the threshold off; here it is the switch of the minimum.
+/// In official code `min_kept` 0 switches mining off; here it switches off only the minimum.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Ohem {
