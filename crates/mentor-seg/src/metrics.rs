@@ -21,7 +21,7 @@ const OUTSIDE: f32 = 1000.0;
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum MetricsError {
     /// The masks differ in size.
-    #[error("the prediction is {}x{} pixels, the truth {}x{}; both must have one size", prediction.0, prediction.1, truth.0, truth.1)]
+    #[error("the prediction is {} pixels, the truth {}; both must have one size", pixels(prediction), pixels(truth))]
     Size {
         /// Width and height of the prediction.
         prediction: (usize, usize),
@@ -42,6 +42,10 @@ pub enum MetricsError {
         /// Number of classes.
         classes: usize,
     },
+}
+
+fn pixels((width, height): &(usize, usize)) -> String {
+    format!("{width}x{height}")
 }
 
 /// What is reported about segmentation; every share lies in `[0, 1]`.
@@ -127,12 +131,11 @@ impl Confusion {
         let (rows, columns) = self.tables(labelled_classes);
         let row = rows.select(0, table_index(target_nhw));
         let column = columns.select(0, table_index(prediction_nhw));
-        let looked_for = column.clone().lower_elem(self.classes as f32).float();
-        let in_prediction = in_prediction * looked_for * row.clone().greater_equal_elem(0.0).float();
+        let in_prediction = in_prediction * row.clone().greater_equal_elem(0.0).float();
         let both = in_target.clone() * in_prediction.clone() * row.clone().equal(column.clone()).float();
         for start in (0..pixels).step_by(PIXELS_AT_ONCE) {
             let end = (start + PIXELS_AT_ONCE).min(pixels);
-            let part = |values: &Tensor<1>| values.clone().slice([start..end]);
+            let part = |values: &Tensor<1>| values.clone().narrow(0, start, end - start);
             let left = [self.indicator(part(&row), self.classes), part(&in_prediction).unsqueeze_dim(0)];
             let right = [
                 self.indicator(part(&column), self.classes + 1),
@@ -284,7 +287,8 @@ impl ConfusionMatrix {
             let prediction = (prediction.width(), prediction.height());
             return Err(MetricsError::Size { prediction, truth: (width, height) });
         }
-        let no_class = |mask, value, pixel| MetricsError::Value { mask, value, x: pixel % width, y: pixel / width, classes };
+        let no_class =
+            |mask, value, pixel| MetricsError::Value { mask, value, x: pixel % width, y: pixel / width, classes };
         let labelled = labelled_table(classes, labelled_classes);
         let reach = boundary_reach(height, width);
         let unlabelled = |value: u8| value == UNKNOWN || value == IGNORE;
@@ -334,7 +338,11 @@ impl ConfusionMatrix {
     /// If an index is no class.
     #[must_use]
     pub fn count(&self, truth: usize, prediction: usize) -> u64 {
-        assert!(truth < self.classes && prediction <= self.classes, "({truth}, {prediction}) of {} classes", self.classes);
+        assert!(
+            truth < self.classes && prediction <= self.classes,
+            "({truth}, {prediction}) of {} classes",
+            self.classes
+        );
         self.counts[truth * (self.classes + 1) + prediction]
     }
 
@@ -440,18 +448,18 @@ mod tests {
     #[test]
     fn counts_and_metrics_agree_with_numpy_on_host_and_device() {
         let golden = golden();
-        let (mut on_host, mut on_device_) = (ConfusionMatrix::new(4), Confusion::new(4, &Device::flex()));
+        let (mut on_host, mut from_device) = (ConfusionMatrix::new(4), Confusion::new(4, &Device::flex()));
         for index in 0..3 {
             let prediction = golden_mask(&golden, &format!("prediction.{index}"));
             let truth = golden_mask(&golden, &format!("truth.{index}"));
             on_host.add(&host_counts(&prediction, &truth, 4, None));
-            on_device_.update(on_device(&[&prediction]), on_device(&[&truth]), None);
+            from_device.update(on_device(&[&prediction]), on_device(&[&truth]), None);
         }
-        assert_eq!(on_device_.read(), on_host);
+        assert_eq!(from_device.read(), on_host);
         let confusion: Vec<f64> =
             (0..4).flat_map(|t| (0..4).map(move |p| (t, p))).map(|(t, p)| on_host.count(t, p) as f64).collect();
         assert_near("confusion", &confusion, &golden["confusion"].1);
-        let metrics = on_device_.metrics().unwrap();
+        let metrics = from_device.metrics().unwrap();
         let all = |values: &[Option<f64>]| values.iter().map(|value| value.unwrap()).collect::<Vec<f64>>();
         for (name, found) in [
             ("iou", all(&metrics.per_class)),
@@ -586,10 +594,7 @@ mod tests {
         }
         assert!(changed > 0);
         assert_eq!(host_counts(&prediction, &truth, 4, None), host_counts(&other, &truth, 4, None));
-        assert_eq!(
-            device_counts(&[(&prediction, &truth)], 4, None),
-            device_counts(&[(&other, &truth)], 4, None)
-        );
+        assert_eq!(device_counts(&[(&prediction, &truth)], 4, None), device_counts(&[(&other, &truth)], 4, None));
     }
 
     #[test]
@@ -619,10 +624,7 @@ mod tests {
         };
         let truth = LabelMask::new(2, 2, vec![0, 1, 2, IGNORE]);
         let small = LabelMask::filled(2, 1, 0);
-        assert_eq!(
-            message(&small, &truth),
-            "the prediction is 2x1 pixels, the truth 2x2; both must have one size"
-        );
+        assert_eq!(message(&small, &truth), "the prediction is 2x1 pixels, the truth 2x2; both must have one size");
         let foreign = LabelMask::new(2, 2, vec![0, 0, 7, 0]);
         assert_eq!(message(&foreign, &truth), "the prediction has 7 at column 0, row 1; expected a class below 3");
         assert_eq!(message(&truth, &foreign), "the truth has 7 at column 0, row 1; expected a class below 3");

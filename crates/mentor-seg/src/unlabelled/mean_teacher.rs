@@ -85,7 +85,12 @@ impl MeanTeacher {
     /// # Differs
     /// Pixels take the place of images. `cross_entropy` and `min_confidence` are not in the paper.
     #[must_use]
-    pub fn loss(&self, origin: &Origin, weak_probabilities_nkhw: Tensor<4>, strong_logits_nkhw: Tensor<4>) -> Tensor<1> {
+    pub fn loss(
+        &self,
+        origin: &Origin,
+        weak_probabilities_nkhw: Tensor<4>,
+        strong_logits_nkhw: Tensor<4>,
+    ) -> Tensor<1> {
         let q_nkhw = origin.carry(weak_probabilities_nkhw.inner());
         let strong_nkhw = strong_logits_at(strong_logits_nkhw, origin.view_size());
         let (strong, weak) = (strong_nkhw.dims(), q_nkhw.dims());
@@ -118,9 +123,10 @@ impl MeanTeacher {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::super::testing::*;
-    use super::super::weak_probabilities;
-    use super::*;
-    use burn::tensor::Device;
+    use super::super::{Origin, weak_probabilities};
+    use super::{Consistency, MeanTeacher};
+    use burn::tensor::activation::softmax;
+    use burn::tensor::{Device, Tensor};
     use mentor_types::{IGNORE, UNKNOWN};
 
     const LOSSES: [Consistency; 2] = [Consistency::Mse, Consistency::CrossEntropy];
@@ -167,8 +173,8 @@ mod tests {
 
     #[test]
     fn pixels_without_origin_and_labelled_or_ignored_ones_count_nowhere() {
-        // Only the first of four pixels is free, and the two free weak pixels stand where nothing shows them.
-        let origin = super::super::Origin::new(
+        // Only the first pixel is free: the others show nothing, a labelled pixel and an ignored one.
+        let origin = Origin::new(
             ints(&[1, -1, 0, 2], [1, 1, 4]),
             ints(&[3, UNKNOWN.into(), IGNORE.into(), UNKNOWN.into()], [1, 1, 4]),
         );
@@ -186,7 +192,7 @@ mod tests {
 
     #[test]
     fn without_a_free_pixel_it_is_a_finite_zero_with_a_gradient() {
-        let origin = super::super::Origin::new(ints(&[-1; 6], [1, 2, 3]), ints(&[UNKNOWN.into(); 6], [1, 2, 3]));
+        let origin = Origin::new(ints(&[-1; 6], [1, 2, 3]), ints(&[UNKNOWN.into(); 6], [1, 2, 3]));
         let weak = Tensor::<4>::full([1, 3, 2, 3], 1.0 / 3.0, &Device::flex());
         for (loss, least) in LOSSES.into_iter().zip([Some(0.5), None]) {
             let strong = leaf(Tensor::ones([1, 3, 2, 3], &Device::flex()));
@@ -216,7 +222,7 @@ mod tests {
         let (origin, target) = (labels(&golden, "origin"), labels(&golden, "weak_target"));
         let shown = origin.clone().greater_equal_elem(0).int();
         let second = origin.clone() + shown * 112;
-        let both = super::super::Origin::new(Tensor::cat(vec![origin, second], 0), Tensor::cat(vec![target.clone(), target], 0));
+        let both = Origin::new(Tensor::cat(vec![origin, second], 0), Tensor::cat(vec![target.clone(), target], 0));
         for loss in LOSSES {
             let term = term(loss, Some(0.7));
             let once = values(term.loss(&golden_origin(&golden), weak.clone(), strong.clone()))[0];

@@ -404,7 +404,8 @@ mod tests {
 
     #[test]
     fn acceptance_counts_what_is_free_sure_known_and_right() {
-        let weak = Tensor::<4>::from_data([[[[0.9f32, 0.2, 0.6, 0.1, 0.9]], [[0.1, 0.8, 0.4, 0.9, 0.1]]]], &Device::flex());
+        let weak =
+            Tensor::<4>::from_data([[[[0.9f32, 0.2, 0.6, 0.1, 0.9]], [[0.1, 0.8, 0.4, 0.9, 0.1]]]], &Device::flex());
         let origin = Origin::new(ints(&[0, 1, 2, 3, 4], [1, 1, 5]), ints(&[FREE, FREE, FREE, FREE, 0], [1, 1, 5]));
         let pseudo = PseudoLabels::new(weak, &origin);
         assert_eq!(values(pseudo.accepted(0.7)), [1.0, 1.0, 0.0, 1.0, 0.0]);
