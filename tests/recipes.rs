@@ -25,7 +25,7 @@ fn every_recipe_is_valid_and_says_how_it_is_run() {
     for recipe in recipes {
         succeed(mentor().args(["check", "--no-data", "--quiet"]).arg(&recipe));
         let text = fs::read_to_string(&recipe).unwrap();
-        assert!(text.starts_with('#') && text.contains("mentor train"), "{}: no header", recipe.display());
+        assert!(text.starts_with('#') && text.contains("train recipes/"), "{}: no header", recipe.display());
     }
     for study in studies {
         succeed(mentor().args(["study", "--table"]).arg(&study));

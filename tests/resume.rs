@@ -47,7 +47,7 @@ const STEPS: u64 = 40;
 fn prepare() -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let teacher = recipe(folder.path(), "teacher.toml", &tiny("fcn", "", 2));
-    succeed(mentor().arg("train").arg(teacher).arg("--out").arg(folder.path().join("teacher")));
+    succeed(mentor().args(["train", "--no-report"]).arg(teacher).arg("--out").arg(folder.path().join("teacher")));
     let text = tiny("fcn", EVERYTHING, STEPS).replacen("output_stride = 16", "output_stride = 16\ndropout = 0.2", 1);
     let recipe = recipe(folder.path(), "student.toml", &text);
     (folder, recipe)
@@ -71,7 +71,7 @@ fn outcome(run: &Path) -> (BTreeMap<String, Vec<u8>>, Vec<Value>) {
 
 fn train(recipe: &Path, out: &Path, threads: &str, workers: &str) -> std::process::Command {
     let mut command = mentor();
-    command.arg("train").arg(recipe).arg("--out").arg(out).env("RAYON_NUM_THREADS", threads);
+    command.args(["train", "--no-report"]).arg(recipe).arg("--out").arg(out).env("RAYON_NUM_THREADS", threads);
     command.arg("--set").arg(format!("data.workers={workers}"));
     command
 }
@@ -148,14 +148,14 @@ fn a_damaged_checkpoint_is_refused_and_the_one_before_it_taken() {
     let folder = tempfile::tempdir().unwrap();
     let recipe = recipe(folder.path(), "plain.toml", &tiny("fcn", "", 20));
     let out = folder.path().join("run");
-    succeed(mentor().arg("train").arg(&recipe).arg("--out").arg(&out));
+    succeed(mentor().args(["train", "--no-report"]).arg(&recipe).arg("--out").arg(&out));
     let model = out.join("checkpoints/step-00000020/model.safetensors");
     let mut bytes = fs::read(&model).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     fs::write(&model, &bytes).unwrap();
     let (success, _, stderr) =
-        crate::support::run(mentor().arg("train").arg(&recipe).arg("--out").arg(&out).args(["--resume"]));
+        crate::support::run(mentor().args(["train", "--no-report"]).arg(&recipe).arg("--out").arg(&out).args(["--resume"]));
     assert!(success && stderr.contains("differs from its checksum"), "{stderr}");
     assert!(stderr.contains("going on after step 10"), "{stderr}");
 }

@@ -11,7 +11,7 @@ fn a_student_taught_by_pixel_wise_alone_agrees_with_its_teacher_ever_more() {
     let folder = tempfile::tempdir().unwrap();
     let teacher = recipe(folder.path(), "teacher.toml", &tiny("fcn", "", 30));
     let taught = folder.path().join("teacher");
-    succeed(mentor().arg("train").arg(teacher).arg("--out").arg(&taught));
+    succeed(mentor().args(["train", "--no-report"]).arg(teacher).arg("--out").arg(&taught));
     let before = fs::read(taught.join("checkpoints/step-00000030/model.safetensors")).unwrap();
     let rest = r#"
 [teachers.one.fcn]
@@ -28,7 +28,7 @@ weight = 1.0
 "#;
     let student = recipe(folder.path(), "student.toml", &tiny("pspnet", rest, 60));
     let out = folder.path().join("student");
-    succeed(mentor().arg("train").arg(student).arg("--out").arg(&out));
+    succeed(mentor().args(["train", "--no-report"]).arg(student).arg("--out").arg(&out));
     let log = fs::read_to_string(out.join("log.jsonl")).unwrap();
     let values: Vec<f64> = log
         .lines()

@@ -60,7 +60,7 @@ impl Progress {
                 }
             }
             LogLine::Eval { step, model, score, .. } => {
-                self.line(&format!("step {step}/{}  val of the {model}: {:.2} %", self.steps, 100.0 * score));
+                self.line(&format!("step {step}/{}  val of the {model}: {:.2} % mIoU", self.steps, 100.0 * score));
             }
         }
     }

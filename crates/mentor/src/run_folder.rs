@@ -17,6 +17,8 @@ pub struct RunInfo {
     pub device: String,
     /// The command line.
     pub command: Vec<String>,
+    /// The recipe: paths in it may be relative to its folder.
+    pub recipe: PathBuf,
     /// A hash of images, labels and lists.
     pub data: String,
     /// Hashes of the weights that were loaded, by who loaded them.

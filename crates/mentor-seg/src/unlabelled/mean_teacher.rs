@@ -14,7 +14,8 @@ use crate::supervised::check_weight;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MeanTeacher {
-    /// Factor of the term; 100 is usual with `mse`.
+    /// Factor of the term. Default 100, which suits `mse`; `cross_entropy` wants about 1.
+    #[serde(default = "default_weight")]
     pub weight: f64,
     /// How probabilities are compared: `"mse"` (default) or `"cross_entropy"`.
     #[serde(default)]
@@ -27,6 +28,10 @@ pub struct MeanTeacher {
     /// add.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_confidence: Option<f64>,
+}
+
+fn default_weight() -> f64 {
+    100.0
 }
 
 /// How the student's probabilities `p` of one pixel are compared with the teacher's `q`.
@@ -42,7 +47,7 @@ pub enum Consistency {
 
 impl Default for MeanTeacher {
     fn default() -> Self {
-        Self { weight: 100.0, loss: Consistency::Mse, ramp_steps: 0, min_confidence: None }
+        Self { weight: default_weight(), loss: Consistency::Mse, ramp_steps: 0, min_confidence: None }
     }
 }
 
@@ -79,8 +84,9 @@ impl MeanTeacher {
     /// classes differ.
     ///
     /// # Source
-    /// Tarvainen & Valpola, *Mean teachers are better role models* (arXiv 1703.01780), section 2; its
-    /// official code for the squared difference over the number of classes, the weight 100 and the ramp.
+    /// Tarvainen & Valpola, *Mean teachers are better role models* (arXiv 1703.01780), section 2
+    /// (`unchecked`); its official code for the squared difference over the number of classes, the
+    /// weight 100 and the ramp.
     ///
     /// # Differs
     /// Pixels take the place of images. `cross_entropy` and `min_confidence` are not in the paper.

@@ -39,7 +39,9 @@ pub struct Report {
 impl Report {
     /// Runs the command.
     pub fn run(&self) -> Result<ExitCode> {
-        let loaded = Recipe::read(&self.run.join("recipe.toml"), &Changes::none())?;
+        let mut loaded = Recipe::read(&self.run.join("recipe.toml"), &Changes::none())?;
+        // Paths in the recipe are still those of where it was read from.
+        loaded.path = RunFolder::info(&self.run)?.recipe;
         let (device, _) = device::choose(self.device.device)?;
         let data = BuiltData::open(&loaded.value, &self.places.places())?;
         let classes = data.dataset.card().classes.len();
@@ -200,6 +202,23 @@ fn judged_models(result: &Value) -> Vec<Model> {
     models
 }
 
+/// The results that the recipe names under `[compare]`.
+pub fn compared_results(loaded: &Loaded<Recipe>) -> Result<Vec<Comparison>> {
+    let mut compared = Vec::new();
+    for (name, path) in &loaded.value.compare {
+        let beside = loaded.path.parent().unwrap_or_else(|| Path::new("")).join(path);
+        let path = if beside.exists() { beside } else { PathBuf::from(path) };
+        let row = RowResult::load(&path).map_err(|error| loaded.problem(&format!("compare.{name}"), error.to_string()))?;
+        compared.push(Comparison {
+            name: name.clone(),
+            miou: row.metrics.get("miou").copied().unwrap_or_default(),
+            note: format!("seed {}, {} steps, {} at {}", row.seed, row.steps, row.device, row.commit),
+            this_run: false,
+        });
+    }
+    Ok(compared)
+}
+
 /// What a report and the table at the end show beside the run.
 pub fn comparisons(loaded: &Loaded<Recipe>, result: &Value) -> Result<Vec<Comparison>> {
     let mut compared = Vec::new();
@@ -211,17 +230,7 @@ pub fn comparisons(loaded: &Loaded<Recipe>, result: &Value) -> Result<Vec<Compar
             this_run: false,
         });
     }
-    for (name, path) in &loaded.value.compare {
-        let beside = loaded.path.parent().unwrap_or_else(|| Path::new("")).join(path);
-        let path = if beside.exists() { beside } else { PathBuf::from(path) };
-        let row = RowResult::load(&path)?;
-        compared.push(Comparison {
-            name: name.clone(),
-            miou: row.metrics.get("miou").copied().unwrap_or_default(),
-            note: format!("seed {}, {} steps, {} at {}", row.seed, row.steps, row.device, row.commit),
-            this_run: false,
-        });
-    }
+    compared.extend(compared_results(loaded)?);
     compared.push(Comparison {
         name: "this run".to_owned(),
         miou: result["val"]["miou"].as_f64().unwrap_or_default(),

@@ -20,7 +20,7 @@ use mentor_train::{Evaluation, Outcome, Progress, Run, write_atomically};
 use serde_json::{Value, json};
 
 use super::eval::scored;
-use super::report::{Job as ReportJob, comparisons, write_report};
+use super::report::{Job as ReportJob, compared_results, comparisons, write_report};
 use super::{DeviceArgs, PlaceArgs, RecipeArgs};
 use crate::device;
 use crate::run_folder::{COMMIT, Mode, RunFolder, RunInfo};
@@ -119,6 +119,7 @@ pub fn stop_on_ctrl_c() -> Result<Arc<AtomicBool>> {
 pub fn run_job(job: &Job<'_>) -> Result<Finished> {
     let start = Instant::now();
     let recipe = &job.loaded.value;
+    compared_results(job.loaded)?;
     let data = BuiltData::open(recipe, job.places)?;
     let counts = data.dataset.verify_split(
         &data.dataset.split(&recipe.data.labelled)?,
@@ -133,6 +134,7 @@ pub fn run_job(job: &Job<'_>) -> Result<Finished> {
         commit: COMMIT.to_owned(),
         device: job.device.1.clone(),
         command: std::env::args().collect(),
+        recipe: job.loaded.path.clone(),
         data: data.fingerprint(recipe)?,
         weights: loaded_weights(&nets),
         card: recipe.data.card.clone(),
