@@ -116,7 +116,8 @@ fn a_killed_run_goes_on_bit_for_bit() {
     resumed.arg("--resume");
     let renamed = checkpoints.join("step-00000030");
     kill_when(resumed, || renamed.exists());
-    succeed(train(&recipe, &out, "1", "8").arg("--resume"));
+    let (success, _, said) = crate::support::run(train(&recipe, &out, "1", "8").arg("--resume"));
+    assert!(success && said.contains("going on after step 30"), "{said}");
 
     let found = outcome(&out);
     for (name, bytes) in &expected.0 {
@@ -137,6 +138,8 @@ fn only_more_steps_may_change_on_the_way() {
     assert!(shorter.contains("train.steps"), "{shorter}");
     let again = fail(train(&recipe, &out, "2", "2").args(["--set", "train.steps=3"]));
     assert!(again.contains("--resume"), "{again}");
+    succeed(train(&recipe, &out, "2", "2").args(["--set", "train.steps=5", "--resume"]));
+    // A finished run that is resumed is finished still.
     succeed(train(&recipe, &out, "2", "2").args(["--set", "train.steps=5", "--resume"]));
     let lines = fs::read_to_string(out.join("log.jsonl")).unwrap().lines().count();
     // Five steps, and val of the average and the student after the third and the fifth.

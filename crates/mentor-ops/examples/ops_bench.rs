@@ -8,7 +8,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use burn::nn::{BatchNorm, BatchNormConfig};
-use burn::tensor::ops::{ConvOptions, InterpolateMode, InterpolateOptions};
+use burn::tensor::ops::{ConvOptions, InterpolateMode, InterpolateOptions, MaxPoolOptions};
 use burn::tensor::{Device, Tensor, TensorData, activation, module};
 use mentor_types::Key;
 use rand::RngExt;
@@ -72,7 +72,7 @@ fn norm(name: &str, x: [usize; 4], with_residual: bool) {
     let (x, residual) = (map(x, "x"), with_residual.then(|| map(x, "residual")));
     compare(
         name,
-        &[x.clone()],
+        std::slice::from_ref(&x),
         || mentor_ops::batch_norm_relu(&layer, x.clone(), residual.clone()),
         || {
             let y = layer.forward(x.clone());
@@ -84,11 +84,22 @@ fn norm(name: &str, x: [usize; 4], with_residual: bool) {
     );
 }
 
+fn max_pool(name: &str, x: [usize; 4]) {
+    let x = map(x, "x");
+    let options = || MaxPoolOptions::new([3, 3]).with_stride([2, 2]).with_padding([1, 1]);
+    compare(
+        name,
+        std::slice::from_ref(&x),
+        || mentor_ops::max_pool2d(x.clone(), options()),
+        || module::max_pool2d(x.clone(), options()),
+    );
+}
+
 fn resize(name: &str, x: [usize; 4]) {
     let (size, x) = ([8 * x[2], 8 * x[3]], map(x, "x"));
     compare(
         name,
-        &[x.clone()],
+        std::slice::from_ref(&x),
         || mentor_ops::resize_bilinear(x.clone(), size, false),
         || module::interpolate(x.clone(), InterpolateOptions::new(InterpolateMode::Bilinear).with_output_size(size)),
     );
@@ -111,6 +122,7 @@ fn main() {
     convolution("depthwise 64 3x3 stride 2 96x128", [4, 64, 96, 128], [64, 1, 3, 3], square(2, 1, 64));
     norm("norm, relu 64 96x128", [4, 64, 96, 128], false);
     norm("norm, residual, relu 64 96x128", [4, 64, 96, 128], true);
+    max_pool("max pool 3x3 stride 2 64 96x128", [4, 64, 96, 128]);
     resize("resize x8 [4, 5, 24, 32]", [4, 5, 24, 32]);
     resize("resize x8 [4, 21, 48, 64]", [4, 21, 48, 64]);
 }

@@ -133,6 +133,7 @@ pub(crate) fn values(tensor: &FlexTensor) -> &[f32] {
     tensor.as_slice().expect("a dense tensor of f32, as was checked before")
 }
 
+/// A tensor of values in row order.
 pub(crate) fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> FlexTensor {
     FlexTensor::from_data(TensorData::new(values, shape))
 }
@@ -268,6 +269,7 @@ fn tracked<B: Conv + ConvGradients, C: CheckpointStrategy, const N: usize>(
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::test_maps::{assert_close, noise, values, with_one_and_four_threads};
     use burn::tensor::{Device, module};

@@ -74,9 +74,10 @@ impl ConvShape {
         padded.checked_sub(self.padding[0]).filter(|row| *row < self.size[0])
     }
 
-    fn tiles(&self) -> Tiles {
+    /// Tiles that need `per_pixel` floats of scratch for each of their pixels.
+    fn tiles(&self, per_pixel: usize) -> Tiles {
         let [height, width] = self.out_size;
-        let rows = (TILE / (self.depth() * width)).max(TILE_PIXELS.div_ceil(width)).clamp(1, height);
+        let rows = (TILE / (per_pixel * width)).max(TILE_PIXELS.div_ceil(width)).clamp(1, height);
         let per_image = height.div_ceil(rows).max((TASKS / 2).div_ceil(self.images)).min(height);
         Tiles { rows: height.div_ceil(per_image), height, width }
     }
@@ -174,9 +175,14 @@ fn scatter_add(shape: &ConvShape, channels: usize, tile: &Tile, columns: &[f32],
 
 /// The output map.
 pub(crate) fn forward(shape: &ConvShape, x: &[f32], weight: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
+    let depth = shape.depth();
+    product_with_columns(shape, x, Matrix::new(weight, shape.out_channels, depth, depth), bias)
+}
+
+/// The product of `[out_channels, depth]` weights with the columns of a map.
+fn product_with_columns(shape: &ConvShape, x: &[f32], weight: Matrix, bias: Option<&[f32]>) -> Vec<f32> {
     let (depth, area, channels) = (shape.depth(), shape.out_area(), shape.out_channels);
-    let tiles = shape.tiles();
-    let weight = Matrix::new(weight, channels, depth, depth);
+    let tiles = shape.tiles(depth);
     let compute = |out: &Interleaved, index: usize| {
         let tile = tiles.at(index);
         let map = &x[tile.image * shape.in_channels * shape.area()..][..shape.in_channels * shape.area()];
@@ -213,18 +219,18 @@ pub(crate) fn forward(shape: &ConvShape, x: &[f32], weight: &[f32], bias: Option
 /// The gradient of the input map.
 pub(crate) fn input_gradient(shape: &ConvShape, weight: &[f32], grad: &[f32]) -> Vec<f32> {
     let (depth, area, out_area, taps) = (shape.depth(), shape.area(), shape.out_area(), shape.taps());
-    let tiles = shape.tiles();
+    let out_channels = shape.out_channels;
+    if shape.is_pointwise() {
+        let weight = Matrix::new(weight, out_channels, depth, depth).transposed();
+        let swapped = ConvShape { in_channels: out_channels, out_channels: shape.in_channels, ..shape.clone() };
+        return product_with_columns(&swapped, grad, weight, None);
+    }
     let block = shape.channel_block(shape.images);
+    let tiles = shape.tiles(block * taps);
     let compute = |image: usize, channel: usize, out: &mut [MaybeUninit<f32>]| {
-        let (channels, out_channels) = (out.len() / area, shape.out_channels);
+        let channels = out.len() / area;
         let weight = Matrix::new(&weight[channel * taps..], out_channels, channels * taps, depth).transposed();
         let grad = &grad[image * out_channels * out_area..][..out_channels * out_area];
-        if shape.is_pointwise() {
-            let grad = Matrix::new(grad, out_channels, area, area);
-            // SAFETY: `out` is exclusive and has the product's size; nothing in it is read.
-            unsafe { multiply_raw(out.as_mut_ptr().cast(), area, false, weight, grad) };
-            return;
-        }
         out.fill(MaybeUninit::new(0.0));
         // SAFETY: filled in the line above.
         let out = unsafe { out.assume_init_mut() };
@@ -257,26 +263,27 @@ pub(crate) fn input_gradient(shape: &ConvShape, weight: &[f32], grad: &[f32]) ->
 pub(crate) fn weight_gradient(shape: &ConvShape, x: &[f32], grad: &[f32]) -> Vec<f32> {
     let (depth, area, out_area, taps) = (shape.depth(), shape.area(), shape.out_area(), shape.taps());
     let channels = shape.out_channels;
-    let tiles = shape.tiles();
+    let wanted = (PARTIAL_SUMS / (channels * depth)).clamp(1, TASKS);
+    let block = shape.channel_block(wanted);
+    let tiles = shape.tiles(block * taps + channels);
     let count = shape.images * tiles.per_image();
-    let sums = (PARTIAL_SUMS / (channels * depth)).clamp(1, TASKS).min(count);
-    let block = shape.channel_block(sums);
+    let sums = wanted.min(count);
     let compute = |sum: usize, channel: usize, out: &mut [f32]| {
         let in_channels = out.len() / (channels * taps);
         for index in sum * count / sums..(sum + 1) * count / sums {
             let tile = tiles.at(index);
             let map = &x[(tile.image * shape.in_channels + channel) * area..][..in_channels * area];
             let grad = &grad[tile.image * channels * out_area + tile.start..];
-            let grad = Matrix::new(grad, channels, tile.pixels, out_area);
-            if shape.is_pointwise() {
-                let map = Matrix::new(&map[tile.start..], in_channels, tile.pixels, area);
-                multiply(out, true, grad, map.transposed());
-                continue;
-            }
-            with_scratch(in_channels * taps * tile.pixels, |columns| {
+            let taps = in_channels * taps;
+            // Both operands are copied into short rows: rows a whole plane apart share cache sets.
+            with_scratch((taps + channels) * tile.pixels, |scratch| {
+                let (columns, grads) = scratch.split_at_mut(taps * tile.pixels);
                 gather(shape, in_channels, &tile, map, columns);
-                let columns = Matrix::new(columns, in_channels * taps, tile.pixels, tile.pixels);
-                multiply(out, true, grad, columns.transposed());
+                for (to, from) in grads.chunks_mut(tile.pixels).zip(grad.chunks(out_area)) {
+                    to.copy_from_slice(&from[..tile.pixels]);
+                }
+                let columns = Matrix::new(columns, taps, tile.pixels, tile.pixels);
+                multiply(out, true, Matrix::new(grads, channels, tile.pixels, tile.pixels), columns.transposed());
             });
         }
     };

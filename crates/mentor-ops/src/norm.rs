@@ -398,6 +398,7 @@ impl<B: Norm + NormGradients, C: CheckpointStrategy> Norm for Autodiff<B, C> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::test_maps::{assert_close, noise, with_one_and_four_threads};
     use burn::module::{Module, Param};

@@ -29,6 +29,7 @@ pub fn adaptive_avg_pool2d(x_nchw: Tensor<4>, size: [usize; 2]) -> Tensor<4> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::test_maps::{assert_close, noise, values};
     use burn::tensor::module;

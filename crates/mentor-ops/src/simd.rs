@@ -5,108 +5,213 @@
 
 use std::mem::MaybeUninit;
 
-/// Running sums of a reduction.
+/// Running sums of a reduction: they fit the registers of AVX2.
 const LANES: usize = 32;
 /// Elements that are added in f32 before the lanes go over to f64.
 const BLOCK: usize = 4096;
 
-/// Runs `work`, a loop that gets inlined here, as compiled for the widest vectors of this CPU.
+type Lanes = [f32; LANES];
+
+/// A loop with its operands.
+trait Kernel {
+    type Output;
+
+    /// Runs the loop. It must be marked `inline(always)`: otherwise it may stay a function of its
+    /// own, compiled for any CPU.
+    fn run(self) -> Self::Output;
+}
+
+/// Runs a kernel as compiled for the widest vectors of this CPU.
 #[inline(always)]
-fn vectorised<R>(work: impl FnOnce() -> R) -> R {
+fn vectorised<K: Kernel>(kernel: K) -> K::Output {
     #[cfg(target_arch = "x86_64")]
     {
         #[target_feature(enable = "avx2")]
-        fn wide<R>(work: impl FnOnce() -> R) -> R {
-            work()
+        fn wide<K: Kernel>(kernel: K) -> K::Output {
+            kernel.run()
         }
         if std::arch::is_x86_feature_detected!("avx2") {
             // SAFETY: the CPU has AVX2, as was just asked.
-            return unsafe { wide(work) };
+            return unsafe { wide(kernel) };
         }
     }
-    work()
+    kernel.run()
 }
 
 #[inline(always)]
-fn total(lanes: [f32; LANES]) -> f64 {
+fn total(lanes: Lanes) -> f64 {
     lanes.iter().map(|lane| f64::from(*lane)).sum()
+}
+
+/// The end of a slice filled up to whole lanes. (Lanes that are indexed by a variable would leave
+/// the registers for the whole loop.)
+#[inline(always)]
+fn filled_up(rest: &[f32], fill: f32) -> Lanes {
+    let mut lanes = [fill; LANES];
+    lanes[..rest.len()].copy_from_slice(rest);
+    lanes
 }
 
 /// `to += from`.
 pub(crate) fn add(to: &mut [f32], from: &[f32]) {
-    vectorised(|| to.iter_mut().zip(from).for_each(|(to, from)| *to += from));
+    struct Add<'a>(&'a mut [f32], &'a [f32]);
+    impl Kernel for Add<'_> {
+        type Output = ();
+        #[inline(always)]
+        fn run(self) {
+            let Self(to, from) = self;
+            to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
+        }
+    }
+    vectorised(Add(to, from));
 }
 
 /// `to += factor * from`.
 pub(crate) fn add_scaled(to: &mut [f32], factor: f32, from: &[f32]) {
-    vectorised(|| to.iter_mut().zip(from).for_each(|(to, from)| *to += factor * from));
+    struct AddScaled<'a>(&'a mut [f32], f32, &'a [f32]);
+    impl Kernel for AddScaled<'_> {
+        type Output = ();
+        #[inline(always)]
+        fn run(self) {
+            let Self(to, factor, from) = self;
+            to.iter_mut().zip(from).for_each(|(to, from)| *to += factor * from);
+        }
+    }
+    vectorised(AddScaled(to, factor, from));
 }
 
 /// The sum of all elements.
 pub(crate) fn sum(x: &[f32]) -> f64 {
-    #[inline(always)]
-    fn block(x: &[f32]) -> f64 {
-        let mut lanes = [0.0; LANES];
-        let (rows, rest) = x.as_chunks::<LANES>();
-        for row in rows {
-            (0..LANES).for_each(|i| lanes[i] += row[i]);
+    struct Sum<'a>(&'a [f32]);
+    impl Kernel for Sum<'_> {
+        type Output = f64;
+        #[inline(always)]
+        fn run(self) -> f64 {
+            let Self(x) = self;
+            let mut sum = 0.0;
+            for x in x.chunks(BLOCK) {
+                let mut lanes = [0.0; LANES];
+                let (rows, rest) = x.as_chunks::<LANES>();
+                for row in rows {
+                    (0..LANES).for_each(|i| lanes[i] += row[i]);
+                }
+                sum += total(lanes) + total(filled_up(rest, 0.0));
+            }
+            sum
         }
-        rest.iter().enumerate().for_each(|(i, value)| lanes[i] += value);
-        total(lanes)
     }
-    vectorised(|| x.chunks(BLOCK).map(block).sum())
+    vectorised(Sum(x))
 }
 
 /// The sum of squared distances from `centre`.
 pub(crate) fn squared_distances(x: &[f32], centre: f32) -> f64 {
-    #[inline(always)]
-    fn block(x: &[f32], centre: f32) -> f64 {
-        let mut lanes = [0.0; LANES];
-        let (rows, rest) = x.as_chunks::<LANES>();
-        for row in rows {
-            (0..LANES).for_each(|i| lanes[i] += (row[i] - centre) * (row[i] - centre));
+    struct SquaredDistances<'a>(&'a [f32], f32);
+    impl Kernel for SquaredDistances<'_> {
+        type Output = f64;
+        #[inline(always)]
+        fn run(self) -> f64 {
+            let Self(x, centre) = self;
+            let mut sum = 0.0;
+            for x in x.chunks(BLOCK) {
+                let mut lanes = [0.0; LANES];
+                let (rows, rest) = x.as_chunks::<LANES>();
+                let rest = filled_up(rest, centre);
+                for row in rows.iter().chain([&rest]) {
+                    (0..LANES).for_each(|i| lanes[i] += (row[i] - centre) * (row[i] - centre));
+                }
+                sum += total(lanes);
+            }
+            sum
         }
-        rest.iter().enumerate().for_each(|(i, value)| lanes[i] += (value - centre) * (value - centre));
-        total(lanes)
     }
-    vectorised(|| x.chunks(BLOCK).map(|x| block(x, centre)).sum())
+    vectorised(SquaredDistances(x, centre))
 }
 
 /// The sums of `grad` and of `grad * (x - centre)`.
 pub(crate) fn gradient_sums(grad: &[f32], x: &[f32], centre: f32) -> (f64, f64) {
-    #[inline(always)]
-    fn block(grad: &[f32], x: &[f32], centre: f32) -> (f64, f64) {
-        let (mut plain, mut weighted) = ([0.0; LANES], [0.0; LANES]);
-        let ((grads, grad_rest), (xs, x_rest)) = (grad.as_chunks::<LANES>(), x.as_chunks::<LANES>());
-        for (grad, x) in grads.iter().zip(xs) {
-            for i in 0..LANES {
-                plain[i] += grad[i];
-                weighted[i] += grad[i] * (x[i] - centre);
+    struct GradientSums<'a>(&'a [f32], &'a [f32], f32);
+    impl Kernel for GradientSums<'_> {
+        type Output = (f64, f64);
+        #[inline(always)]
+        fn run(self) -> (f64, f64) {
+            let Self(grad, x, centre) = self;
+            let mut sums = (0.0, 0.0);
+            for (grad, x) in grad.chunks(BLOCK).zip(x.chunks(BLOCK)) {
+                let (mut plain, mut weighted) = ([0.0; LANES], [0.0; LANES]);
+                let ((grads, grad_rest), (xs, x_rest)) = (grad.as_chunks::<LANES>(), x.as_chunks::<LANES>());
+                let (grad_rest, x_rest) = (filled_up(grad_rest, 0.0), filled_up(x_rest, centre));
+                for (grad, x) in grads.iter().chain([&grad_rest]).zip(xs.iter().chain([&x_rest])) {
+                    for i in 0..LANES {
+                        plain[i] += grad[i];
+                        weighted[i] += grad[i] * (x[i] - centre);
+                    }
+                }
+                sums = (sums.0 + total(plain), sums.1 + total(weighted));
             }
+            sums
         }
-        for (i, (grad, x)) in grad_rest.iter().zip(x_rest).enumerate() {
-            plain[i] += grad;
-            weighted[i] += grad * (x - centre);
-        }
-        (total(plain), total(weighted))
     }
-    let blocks = || grad.chunks(BLOCK).zip(x.chunks(BLOCK)).map(|(grad, x)| block(grad, x, centre));
-    vectorised(|| blocks().fold((0.0, 0.0), |sums, block| (sums.0 + block.0, sums.1 + block.1)))
+    vectorised(GradientSums(grad, x, centre))
 }
 
-/// The sum of `left * right`.
-pub(crate) fn dot(left: &[f32], right: &[f32]) -> f64 {
-    gradient_sums(left, right, 0.0).1
+/// `to += left * right`.
+pub(crate) fn add_product(to: &mut [f32], left: &[f32], right: &[f32]) {
+    struct AddProduct<'a>(&'a mut [f32], &'a [f32], &'a [f32]);
+    impl Kernel for AddProduct<'_> {
+        type Output = ();
+        #[inline(always)]
+        fn run(self) {
+            let Self(to, left, right) = self;
+            for (to, (left, right)) in to.iter_mut().zip(left.iter().zip(right)) {
+                *to += left * right;
+            }
+        }
+    }
+    vectorised(AddProduct(to, left, right));
+}
+
+/// The larger of `best` and `x`, and NaN if either is.
+pub(crate) fn raise(best: &mut [f32], x: &[f32]) {
+    struct Raise<'a>(&'a mut [f32], &'a [f32]);
+    impl Kernel for Raise<'_> {
+        type Output = ();
+        #[inline(always)]
+        fn run(self) {
+            let Self(best, x) = self;
+            for (best, x) in best.iter_mut().zip(x) {
+                *best = if *x > *best || x.is_nan() { *x } else { *best };
+            }
+        }
+    }
+    vectorised(Raise(best, x));
+}
+
+/// Where `x` is larger than `best` so far, or is NaN, it becomes the best, and `tap` its `place`.
+pub(crate) fn keep_largest(best: &mut [f32], place: &mut [f32], x: &[f32], tap: f32) {
+    struct KeepLargest<'a>(&'a mut [f32], &'a mut [f32], &'a [f32], f32);
+    impl Kernel for KeepLargest<'_> {
+        type Output = ();
+        #[inline(always)]
+        fn run(self) {
+            let Self(best, place, x, tap) = self;
+            for ((best, place), x) in best.iter_mut().zip(place).zip(x) {
+                let better = *x > *best || x.is_nan();
+                *best = if better { *x } else { *best };
+                *place = if better { tap } else { *place };
+            }
+        }
+    }
+    vectorised(KeepLargest(best, place, x, tap));
 }
 
 /// `out = scale * (x - centre) + shift`, then `residual` is added, then `ReLU`; `numbers` are centre,
 /// scale and shift.
 pub(crate) fn affine(out: &mut [MaybeUninit<f32>], x: &[f32], residual: Option<&[f32]>, relu: bool, numbers: [f32; 3]) {
     match (residual, relu) {
-        (None, false) => scaled::<false>(out, x, numbers),
-        (None, true) => scaled::<true>(out, x, numbers),
-        (Some(residual), false) => scaled_and_summed::<false>(out, x, residual, numbers),
-        (Some(residual), true) => scaled_and_summed::<true>(out, x, residual, numbers),
+        (None, false) => vectorised(Scaled::<false>(out, x, numbers)),
+        (None, true) => vectorised(Scaled::<true>(out, x, numbers)),
+        (Some(residual), false) => vectorised(ScaledAndSummed::<false>(out, x, residual, numbers)),
+        (Some(residual), true) => vectorised(ScaledAndSummed::<true>(out, x, residual, numbers)),
     }
 }
 
@@ -116,46 +221,62 @@ fn rectified<const RELU: bool>(value: f32) -> f32 {
     if RELU && value < 0.0 { 0.0 } else { value }
 }
 
-fn scaled<const RELU: bool>(out: &mut [MaybeUninit<f32>], x: &[f32], [centre, scale, shift]: [f32; 3]) {
-    vectorised(|| {
+struct Scaled<'a, const RELU: bool>(&'a mut [MaybeUninit<f32>], &'a [f32], [f32; 3]);
+
+impl<const RELU: bool> Kernel for Scaled<'_, RELU> {
+    type Output = ();
+    #[inline(always)]
+    fn run(self) {
+        let Self(out, x, [centre, scale, shift]) = self;
         for (out, x) in out.iter_mut().zip(x) {
             out.write(rectified::<RELU>(scale * (x - centre) + shift));
         }
-    });
+    }
 }
 
-fn scaled_and_summed<const RELU: bool>(
-    out: &mut [MaybeUninit<f32>],
-    x: &[f32],
-    residual: &[f32],
-    [centre, scale, shift]: [f32; 3],
-) {
-    vectorised(|| {
+struct ScaledAndSummed<'a, const RELU: bool>(&'a mut [MaybeUninit<f32>], &'a [f32], &'a [f32], [f32; 3]);
+
+impl<const RELU: bool> Kernel for ScaledAndSummed<'_, RELU> {
+    type Output = ();
+    #[inline(always)]
+    fn run(self) {
+        let Self(out, x, residual, [centre, scale, shift]) = self;
         for (out, (x, residual)) in out.iter_mut().zip(x.iter().zip(residual)) {
             out.write(rectified::<RELU>(scale * (x - centre) + shift + residual));
         }
-    });
+    }
 }
 
 /// `out = grad` where `y` is positive, else zero: the gradient of `ReLU`.
 pub(crate) fn masked(out: &mut [f32], grad: &[f32], y: &[f32]) {
-    vectorised(|| {
-        for (out, (grad, y)) in out.iter_mut().zip(grad.iter().zip(y)) {
-            *out = if *y > 0.0 { *grad } else { 0.0 };
+    struct Affine<'a>(&'a mut [f32], &'a [f32], &'a [f32]);
+    impl Kernel for Affine<'_> {
+        type Output = ();
+        #[inline(always)]
+        fn run(self) {
+            let Self(out, grad, y) = self;
+            for (out, (grad, y)) in out.iter_mut().zip(grad.iter().zip(y)) {
+                *out = if *y > 0.0 { *grad } else { 0.0 };
+            }
         }
-    });
+    }
+    vectorised(Affine(out, grad, y));
 }
 
-/// `out = grad_factor * grad + x_factor * (x - centre) + shift`.
-pub(crate) fn combined(
-    out: &mut [MaybeUninit<f32>],
-    grad: &[f32],
-    x: &[f32],
-    [grad_factor, x_factor, centre, shift]: [f32; 4],
-) {
-    vectorised(|| {
-        for (out, (grad, x)) in out.iter_mut().zip(grad.iter().zip(x)) {
-            out.write(grad_factor * grad + x_factor * (x - centre) + shift);
+/// `out = grad_factor * grad + x_factor * (x - centre) + shift`; `numbers` are the two factors, centre
+/// and shift.
+pub(crate) fn combined(out: &mut [MaybeUninit<f32>], grad: &[f32], x: &[f32], numbers: [f32; 4]) {
+    struct Combined<'a>(&'a mut [MaybeUninit<f32>], &'a [f32], &'a [f32], [f32; 4]);
+    impl Kernel for Combined<'_> {
+        type Output = ();
+        #[inline(always)]
+        fn run(self) {
+            let Self(out, grad, x, numbers) = self;
+            let [grad_factor, x_factor, centre, shift] = numbers;
+            for (out, (grad, x)) in out.iter_mut().zip(grad.iter().zip(x)) {
+                out.write(grad_factor * grad + x_factor * (x - centre) + shift);
+            }
         }
-    });
+    }
+    vectorised(Combined(out, grad, x, numbers));
 }

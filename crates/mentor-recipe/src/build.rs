@@ -27,13 +27,13 @@ pub enum BuildError {
     #[error("{0}")]
     Recipe(Problem),
     /// The data are bad.
-    #[error("{0}")]
+    #[error(transparent)]
     Data(#[from] DataError),
     /// Weights are bad.
-    #[error("{0}")]
+    #[error(transparent)]
     Weights(#[from] WeightsError),
     /// A run folder given as weights is bad.
-    #[error("{0}")]
+    #[error(transparent)]
     Run(#[from] TrainError),
     /// The checkpoint of a run does not fit the net of the recipe.
     #[error("{path}: {source}", path = path.display())]
@@ -117,6 +117,7 @@ impl BuiltData {
         device: &Device,
     ) -> Result<ConfusionMatrix, DataError> {
         let loader = EvalLoader::start(self.dataset.clone(), split.clone(), &recipe.data)?;
+        let bad = loader.bad_samples().clone();
         let judged = loader.map(|sample| {
             sample.map(|sample| Judged {
                 image: sample.image,
@@ -124,7 +125,9 @@ impl BuiltData {
                 classes_labelled: sample.classes_labelled,
             })
         });
-        evaluate(net, judged, config, device)
+        let counts = evaluate(net, judged, config, device)?;
+        bad.list().iter().for_each(|sample| self.maker.bad_samples().record(sample));
+        Ok(counts)
     }
 }
 
@@ -150,7 +153,7 @@ impl BuiltNets {
         let mut reports = Vec::new();
         let mut student = recipe.student.init(classes, named_seed(recipe.seed, "student"), &training);
         if let Some(weights) = &recipe.student.table().weights {
-            let path = resolve(loaded, "student", weights)?;
+            let path = weights_path(loaded, "student", weights)?;
             let (net, report) = load_student(student, &recipe.student, &path, &training)?;
             student = net;
             reports.push(("student".to_owned(), report));
@@ -158,7 +161,7 @@ impl BuiltNets {
         let mut teachers = Vec::new();
         for (name, config) in &recipe.teachers {
             let key = format!("teachers.{name}");
-            let path = resolve(loaded, &key, config.table().weights.as_deref().unwrap_or_default())?;
+            let path = weights_path(loaded, &key, config.table().weights.as_deref().unwrap_or_default())?;
             let (net, report) = load_net(config, classes, &path, device)?;
             reports.push((name.clone(), report));
             teachers.push((name.clone(), Frozen::of(&net)));
@@ -216,8 +219,11 @@ fn adapters(
     Ok(all)
 }
 
-/// A path of a recipe: as it is, else beside the recipe.
-fn resolve(loaded: &Loaded<Recipe>, key: &str, path: &str) -> Result<PathBuf, BuildError> {
+/// Where the weights that a recipe names lie: the path as it is, else beside the recipe.
+///
+/// # Errors
+/// If they are at neither place.
+pub fn weights_path(loaded: &Loaded<Recipe>, key: &str, path: &str) -> Result<PathBuf, BuildError> {
     let beside = loaded.path.parent().unwrap_or_else(|| Path::new("")).join(path);
     let found = [PathBuf::from(path), beside.clone()].into_iter().find(|candidate| candidate.exists());
     found.ok_or_else(|| {
@@ -226,7 +232,7 @@ fn resolve(loaded: &Loaded<Recipe>, key: &str, path: &str) -> Result<PathBuf, Bu
     })
 }
 
-/// A net of `config` with the weights at `path`: a file, or the folder of a run, whose best
+/// A net of `config` with the weights at `path`: a file, or the folder of a run, whose last
 /// checkpoint is taken (the average, where the run kept one).
 ///
 /// # Errors
@@ -270,20 +276,20 @@ fn load_student(
 pub enum Which {
     /// The average where the run kept one, else the student.
     #[default]
-    Best,
+    Judged,
     /// The student.
     Student,
     /// The average.
     Ema,
 }
 
-/// The net of a run's best checkpoint.
+/// The net of a run's last checkpoint.
 ///
 /// # Errors
 /// A folder without checkpoints, or whose net has another form.
 pub fn load_run(net: SegNet, folder: &Path) -> Result<(SegNet, LoadReport), BuildError> {
-    let checkpoint = Checkpoints::open_existing(folder.join("checkpoints"))?.best_or_last()?;
-    net_of(net, &checkpoint, Which::Best, folder)
+    let checkpoint = Checkpoints::open_existing(folder.join("checkpoints"))?.newest()?;
+    net_of(net, &checkpoint, Which::Judged, folder)
 }
 
 /// The net in a checkpoint.

@@ -16,11 +16,11 @@ mod table;
 mod tree;
 mod walk;
 
-pub use build::{BuildError, BuiltData, BuiltNets, Places, Which, load_net, load_run, net_of, run_classes, run_recipe};
+pub use build::{BuildError, BuiltData, BuiltNets, Places, Which, load_net, load_run, net_of, run_classes, run_recipe, weights_path};
 pub use difference::{Difference, differences};
 pub use problem::{Origin, Problem, Problems};
 pub use read::{Loaded, parse, read};
-pub use recipe::{Recipe, Task, WITHOUT_EFFECT};
+pub use recipe::{Recipe, Task, has_no_effect};
 pub use result::{ResultError, RowResult, row_key};
 pub use schema::schema_json;
 pub use set::Changes;

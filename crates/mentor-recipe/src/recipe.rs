@@ -70,8 +70,11 @@ pub struct Recipe {
     pub compare: BTreeMap<String, String>,
 }
 
-/// Keys that change no result: a run may be resumed with others.
-pub const WITHOUT_EFFECT: [&str; 4] = ["data.workers", "data.queue", "data.cache_mb", "train.steps"];
+/// Whether a key changes no result: a run may be resumed with another value.
+#[must_use]
+pub fn has_no_effect(key: &str) -> bool {
+    ["data.workers", "data.queue", "data.cache_mb"].contains(&key) || key.starts_with("compare.") || key == "compare"
+}
 
 impl Recipe {
     /// Reads and checks a recipe.

@@ -76,16 +76,13 @@ impl Method for SegMethod {
         Losses { terms, stats, carry }
     }
 
-    fn after_step(&mut self, model: &SegModel, carries: Vec<Self::Carry>, moment: Moment) {
+    fn after_step(&mut self, model: &SegModel, carries: Vec<Self::Carry>, moment: Moment) -> Option<Tensor<1>> {
         if let Some((config, ema)) = &mut self.ema {
             ema.update(&model.net, config.decay_at(moment.step + 1));
         }
-        if let Some(rival) = &mut self.rival {
-            let examples: Vec<RivalExample> = carries.into_iter().flatten().collect();
-            if !examples.is_empty() {
-                let _ = rival.update(&examples, moment.lr_factor);
-            }
-        }
+        let examples: Vec<RivalExample> = carries.into_iter().flatten().collect();
+        let rival = self.rival.as_mut().filter(|_| !examples.is_empty());
+        rival.map(|rival| rival.update(&examples, moment.lr_factor))
     }
 
     fn is_head(&self, path: &str) -> bool {

@@ -130,18 +130,31 @@ impl Checkpoints {
         Err(TrainError::Checkpoint { path: self.folder.clone(), reason })
     }
 
-    /// The best checkpoint, or the last where no evaluation made one.
+    /// The newest checkpoint of a best evaluation that is whole.
     ///
     /// # Errors
-    /// If there is none, or the best one is damaged.
-    pub fn best_or_last(&self) -> Result<Checkpoint, TrainError> {
-        if let Some(step) = self.steps("best")?.last() {
-            return self.read(&self.path("best", *step));
+    /// If there is none.
+    pub fn best(&self) -> Result<Checkpoint, TrainError> {
+        let mut error = self.none();
+        for step in self.steps("best")?.into_iter().rev() {
+            match self.read(&self.path("best", step)) {
+                Ok(checkpoint) => return Ok(checkpoint),
+                Err(damaged) => error = damaged,
+            }
         }
-        self.last()?.map(|(checkpoint, _)| checkpoint).ok_or_else(|| TrainError::Checkpoint {
-            path: self.folder.clone(),
-            reason: "there is no checkpoint".to_owned(),
-        })
+        Err(error)
+    }
+
+    /// The newest regular checkpoint that is whole, which must be there.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn newest(&self) -> Result<Checkpoint, TrainError> {
+        self.last()?.map(|(checkpoint, _)| checkpoint).ok_or_else(|| self.none())
+    }
+
+    fn none(&self) -> TrainError {
+        TrainError::Checkpoint { path: self.folder.clone(), reason: "there is no checkpoint".to_owned() }
     }
 
     fn path(&self, kind: &str, step: u64) -> PathBuf {
@@ -281,7 +294,7 @@ mod tests {
         }
         assert_eq!(checkpoints.steps("step").unwrap(), [4, 5]);
         assert_eq!(checkpoints.steps("best").unwrap(), [3]);
-        assert_eq!(checkpoints.best_or_last().unwrap().state.step, 3);
+        assert_eq!(checkpoints.best().unwrap().state.step, 3);
         let (last, damaged) = checkpoints.last().unwrap().unwrap();
         assert_eq!((last.state.step, last.files["model.safetensors"][0], damaged.len()), (5, 5, 0));
     }

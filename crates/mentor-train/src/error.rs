@@ -12,7 +12,7 @@ pub enum TrainError {
     NotFinite {
         /// The first bad step, counted from 1.
         step: u64,
-        /// `the loss` or `the gradient`.
+        /// `the loss`, `the gradient` or `the loss of the rival`.
         what: &'static str,
         /// Every term with its weight and value, one a line.
         table: String,

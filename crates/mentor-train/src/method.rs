@@ -1,6 +1,7 @@
 //! The contract between the loop and a task.
 
 use burn::module::Module;
+use burn::tensor::Tensor;
 use mentor_types::{Key, LossTerms, Stats};
 
 /// When a micro-batch is computed.
@@ -50,8 +51,9 @@ pub trait Method {
     /// The terms of the loss on one micro-batch.
     fn losses(&self, model: &Self::Model, batch: Self::Batch, moment: Moment) -> Losses<Self::Carry>;
 
-    /// What happens after the optimizer's step: averages, memories and rivals move on.
-    fn after_step(&mut self, model: &Self::Model, carries: Vec<Self::Carry>, moment: Moment);
+    /// What happens after the optimizer's step: averages, memories and rivals move on. Returns the loss
+    /// of what was trained here, if anything was: it must be finite, too.
+    fn after_step(&mut self, model: &Self::Model, carries: Vec<Self::Carry>, moment: Moment) -> Option<Tensor<1>>;
 
     /// Whether a weight belongs to the head, whose learning rate the recipe can scale.
     fn is_head(&self, path: &str) -> bool;

@@ -101,7 +101,12 @@ pub fn train<M: Method>(run: Run<'_, M>) -> Result<Outcome<M>, TrainError> {
     let mut evaluations = Vec::new();
     let key = Key::new(run.seed).at("step", 0);
 
-    while step < train.steps && !stop.load(Ordering::Relaxed) {
+    if step >= train.steps {
+        // A finished run that is resumed says again what came out.
+        evaluations = evaluate(&method, &model, step).map_err(|reason| TrainError::Evaluation { step, reason })?;
+    }
+    let mut stopping = false;
+    while step < train.steps && !stopping {
         let micro_batches = clock.waiting(&mut *batches).map_err(TrainError::Data)?;
         let factor = schedule.factor(step, train.steps);
         let moment = |micro| Moment { step, micro, key: key.at("step", step).at("micro", micro), lr_factor: factor };
@@ -127,8 +132,12 @@ pub fn train<M: Method>(run: Run<'_, M>) -> Result<Outcome<M>, TrainError> {
         let norm = norm.ok_or(TrainError::NoLoss { step: step + 1 })?;
         finite(step + 1, "the gradient", &norm, &seen[0].0)?;
         model = optimizer.step(model, grads, factor, &|path| method.is_head(path));
-        method.after_step(&model, carries, moment(0));
+        let updated = method.after_step(&model, carries, moment(0));
         step += 1;
+        stopping = stop.load(Ordering::Relaxed);
+        if let Some(loss) = updated {
+            finite(step, "the loss of the rival", &loss, &seen[0].0)?;
+        }
         clock.stepped();
         progress.step(step);
 
@@ -150,7 +159,7 @@ pub fn train<M: Method>(run: Run<'_, M>) -> Result<Outcome<M>, TrainError> {
             }
             clock.pause(start);
         }
-        if step.is_multiple_of(train.checkpoint_every_steps) || step == train.steps || stop.load(Ordering::Relaxed) {
+        if step.is_multiple_of(train.checkpoint_every_steps) || step == train.steps || stopping {
             let start = Instant::now();
             checkpoints.save(&checkpoint(step, best.as_ref(), &method, &model, &optimizer)?)?;
             clock.pause(start);

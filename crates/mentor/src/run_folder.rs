@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use mentor_recipe::{Loaded, Recipe, WITHOUT_EFFECT, differences};
+use mentor_recipe::{Loaded, Recipe, differences, has_no_effect};
 use mentor_train::{Checkpoint, Checkpoints, write_atomically};
 use serde::{Deserialize, Serialize};
 
@@ -17,7 +17,7 @@ pub struct RunInfo {
     pub device: String,
     /// The command line.
     pub command: Vec<String>,
-    /// The recipe: paths in it may be relative to its folder.
+    /// The recipe, by an absolute path: paths in it may be relative to its folder.
     pub recipe: PathBuf,
     /// A hash of images, labels and lists.
     pub data: String,
@@ -75,7 +75,7 @@ impl RunFolder {
                 }
                 Mode::Again => folder.clear()?,
             }
-        } else if path.exists() && fs::read_dir(path).with_context(|| path.display().to_string())?.next().is_some() {
+        } else if path.exists() && !folder.names()?.iter().all(|name| name.starts_with("run.json")) {
             bail!("{} is not empty and not the folder of a run: choose another --out", path.display());
         } else if mode == Mode::Resume {
             bail!("{}: there is no run to resume", path.display());
@@ -97,13 +97,13 @@ impl RunFolder {
         let all = differences(&before, &loaded.resolved)?;
         let changed: Vec<String> = all
             .iter()
-            .filter(|difference| !WITHOUT_EFFECT.contains(&difference.key.as_str()) || mode == Mode::New)
+            .filter(|difference| !has_no_effect(&difference.key) && difference.key != "train.steps")
             .map(|difference| format!("  {difference}"))
             .collect();
         if !changed.is_empty() {
             bail!("{} was made by another recipe:\n{}", self.path.display(), changed.join("\n"));
         }
-        if let Some(steps) = all.iter().find(|difference| difference.key == "train.steps") {
+        if let Some(steps) = all.iter().find(|difference| difference.key == "train.steps" && mode == Mode::Resume) {
             let number = |value: &Option<String>| value.as_deref().and_then(|value| value.parse::<u64>().ok());
             if number(&steps.now) < number(&steps.before) {
                 bail!("{}: a run can be made longer, not shorter: {steps}", self.path.display());
@@ -137,8 +137,26 @@ impl RunFolder {
         Ok(Some(checkpoint))
     }
 
+    /// The names of all that lies in the folder.
+    fn names(&self) -> Result<Vec<String>> {
+        let entries = fs::read_dir(&self.path).with_context(|| self.path.display().to_string())?;
+        Ok(entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect())
+    }
+
+    /// Removes what a run leaves, and nothing else.
     fn clear(&self) -> Result<()> {
-        fs::remove_dir_all(&self.path).with_context(|| format!("cannot clear {}", self.path.display()))
+        Self::info(&self.path)?;
+        for name in self.names()? {
+            let path = self.path.join(&name);
+            let removed = match name.as_str() {
+                "checkpoints" | "pictures" => fs::remove_dir_all(&path),
+                "recipe.toml" | "run.json" | "log.jsonl" | "result.json" | "report.html" => fs::remove_file(&path),
+                name if name.starts_with("events.out.tfevents.") => fs::remove_file(&path),
+                _ => Ok(()),
+            };
+            removed.with_context(|| format!("cannot remove {}", path.display()))?;
+        }
+        Ok(())
     }
 
     /// What made the run in a folder.

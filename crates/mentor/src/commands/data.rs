@@ -53,12 +53,13 @@ impl Data {
         let (names, colours) = (card.class_names(), card.class_colours());
         let (device, _) = device::choose(self.device.device)?;
         let net = match &self.run {
-            Some(run) => Some(net_of_run(run, &loaded.value, names.len(), Which::Best, &device)?),
+            Some(run) => Some(net_of_run(run, &loaded.value, names.len(), Which::Judged, false, &device)?),
             None => None,
         };
         std::fs::create_dir_all(&self.out).with_context(|| self.out.display().to_string())?;
         let (mut labelled, mut unlabelled, mut step) = (0, 0, self.step);
-        while labelled < self.draw {
+        let pairs_wanted = if loaded.value.train.batch_unlabelled > 0 { self.draw } else { 0 };
+        while labelled < self.draw || unlabelled < pairs_wanted {
             let batch = data.maker.make(step, 0)?;
             for (image, mask) in samples(&batch.labelled) {
                 if labelled == self.draw {

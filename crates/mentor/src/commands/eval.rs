@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use mentor_data::{Card, SegDataset};
-use mentor_recipe::{BuiltData, Recipe, Which, load_net, run_recipe};
+use mentor_recipe::{BuiltData, Recipe, load_net, run_recipe};
 use mentor_seg::metrics::{ConfusionMatrix, SegMetrics};
 use mentor_types::LabelMask;
 use serde_json::Value;
@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::train::metrics_json;
 use super::{DeviceArgs, PlaceArgs};
 use crate::device;
-use crate::weights::net_of_run;
+use crate::weights::RunWeights;
 
 /// Score a run, a file of weights, or masks that any tool wrote.
 #[derive(Debug, Args)]
@@ -30,9 +30,8 @@ pub struct Eval {
     /// Score this file of weights in place of the run's own.
     #[arg(long, requires = "run")]
     weights: Option<PathBuf>,
-    /// Score the run's student, not its average.
-    #[arg(long, requires = "run")]
-    student: bool,
+    #[command(flatten)]
+    which: RunWeights,
     /// The split of the card. Default: the recipe's val.
     #[arg(long, requires = "run")]
     split: Option<String>,
@@ -74,10 +73,7 @@ impl Eval {
         let classes = data.dataset.card().class_names();
         let net = match &self.weights {
             Some(weights) => load_net(&recipe.student, classes.len(), weights, &device)?.0,
-            None => {
-                let which = if self.student { Which::Student } else { Which::Best };
-                net_of_run(run, &recipe, classes.len(), which, &device)?
-            }
+            None => self.which.net(run, &recipe, classes.len(), &device)?,
         };
         let split = match &self.split {
             Some(name) => data.dataset.split(name)?,

@@ -7,9 +7,9 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use clap::Args;
 use mentor_nets::{export_burnpack, export_safetensors};
-use mentor_recipe::{Which, run_classes, run_recipe};
+use mentor_recipe::{run_classes, run_recipe};
 
-use crate::weights::net_of_run;
+use crate::weights::RunWeights;
 
 /// Write the student of a run to a file of weights.
 #[derive(Debug, Args)]
@@ -20,9 +20,8 @@ pub struct Export {
     /// The file: `.safetensors` in PyTorch naming, or `.bpk`, burn's own format.
     #[arg(long, value_name = "FILE")]
     to: PathBuf,
-    /// Export the student, not the run's average.
-    #[arg(long)]
-    student: bool,
+    #[command(flatten)]
+    which: RunWeights,
     /// Half precision (safetensors only).
     #[arg(long)]
     half: bool,
@@ -32,9 +31,8 @@ impl Export {
     /// Runs the command.
     pub fn run(&self) -> Result<ExitCode> {
         let recipe = run_recipe(&self.run)?;
-        let which = if self.student { Which::Student } else { Which::Best };
         let classes = run_classes(&self.run)?;
-        let net = net_of_run(&self.run, &recipe, classes, which, &burn::tensor::Device::flex())?;
+        let net = self.which.net(&self.run, &recipe, classes, &burn::tensor::Device::flex())?;
         match self.to.extension().and_then(|extension| extension.to_str()) {
             Some("safetensors") => {
                 let student = serde_json::to_string(&recipe.student)?;

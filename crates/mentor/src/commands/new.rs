@@ -23,7 +23,8 @@ impl New {
         let starter = starter_card(&self.folder)?;
         let card = self.folder.join("dataset.toml");
         let recipe = self.folder.join("recipe.toml");
-        for path in [&card, &recipe] {
+        let lists = starter.lists.iter().map(|(name, _)| self.folder.join(name));
+        for path in lists.chain([card.clone(), recipe.clone()]) {
             if path.exists() {
                 bail!("{} is already there: remove it, or edit it", path.display());
             }

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use image::{GrayImage, RgbImage};
 use mentor_data::{Card, LabelFormat, SegDataset, read_image};
-use mentor_recipe::{Which, run_recipe};
+use mentor_recipe::run_recipe;
 use mentor_report::pictures;
 use mentor_seg::predict_mask;
 use mentor_types::LabelMask;
@@ -16,7 +16,7 @@ use super::data::pictures_of;
 use super::{DeviceArgs, PlaceArgs};
 use crate::device;
 use crate::run_folder::RunFolder;
-use crate::weights::net_of_run;
+use crate::weights::RunWeights;
 
 /// Draw or write predictions for images.
 #[derive(Debug, Args)]
@@ -32,9 +32,8 @@ pub struct Predict {
     places: PlaceArgs,
     #[command(flatten)]
     device: DeviceArgs,
-    /// Predict with the run's student, not its average.
-    #[arg(long)]
-    student: bool,
+    #[command(flatten)]
+    which: RunWeights,
     /// Write masks in the format of the run's card, which can be trained on, in place of pictures.
     #[arg(long)]
     as_labels: bool,
@@ -49,8 +48,7 @@ impl Predict {
         let recipe = run_recipe(&self.run)?;
         let info = RunFolder::info(&self.run)?;
         let (device, _) = device::choose(self.device.device)?;
-        let which = if self.student { Which::Student } else { Which::Best };
-        let net = net_of_run(&self.run, &recipe, info.classes.len(), which, &device)?;
+        let net = self.which.net(&self.run, &recipe, info.classes.len(), &device)?;
         let dataset = match self.as_labels {
             true => {
                 let places = self.places.places();
@@ -60,17 +58,17 @@ impl Predict {
         };
         std::fs::create_dir_all(&self.out).with_context(|| self.out.display().to_string())?;
         let files = image_files(&self.images)?;
-        for file in &files {
+        let outputs = output_files(&files, &self.out)?;
+        for (file, path) in files.iter().zip(&outputs) {
             let image = read_image(file)?;
             let picture = pictures_of(&image).swap_remove(0);
             let mask = predict_mask(&net, image, &recipe.eval, &device);
-            let path = self.out.join(file.file_stem().unwrap_or_default()).with_extension("png");
             match &dataset {
-                Some(dataset) => save_labels(&mask, dataset, &path)?,
+                Some(dataset) => save_labels(&mask, dataset, path)?,
                 None => {
                     let overlay = pictures::overlay(&picture, &mask, &info.colours, 0.5);
                     let shown = pictures::shown_labels(&[&mask]);
-                    save(&pictures::with_legend(&overlay, &info.classes, &info.colours, &shown), &path)?;
+                    save(&pictures::with_legend(&overlay, &info.classes, &info.colours, &shown), path)?;
                 }
             }
         }
@@ -100,6 +98,23 @@ fn save_labels(mask: &LabelMask, dataset: &SegDataset, path: &Path) -> Result<()
             RgbImage::from_raw(width, height, rgb).with_context(failed)?.save(path).with_context(failed)
         }
     }
+}
+
+/// Where the prediction of each image goes: its name with the ending `.png`. No two may meet, and
+/// none may take the place of an image.
+fn output_files(files: &[PathBuf], out: &Path) -> Result<Vec<PathBuf>> {
+    let mut outputs: Vec<PathBuf> = Vec::new();
+    for file in files {
+        let output = out.join(format!("{}.png", file.file_stem().unwrap_or_default().to_string_lossy()));
+        if outputs.contains(&output) {
+            bail!("two images would be written to {}: predict them into folders of their own", output.display());
+        }
+        if files.contains(&output) {
+            bail!("{} is one of the images: choose another --out", output.display());
+        }
+        outputs.push(output);
+    }
+    Ok(outputs)
 }
 
 /// Every image named, and every image in the folders named, sorted.

@@ -48,9 +48,9 @@ impl Report {
         let nets = BuiltNets::new(&loaded, classes, &device)?;
         let mut models = Vec::new();
         if loaded.value.ema.is_some() {
-            models.push(("ema".to_owned(), net_of_run(&self.run, &loaded.value, classes, Which::Ema, &device)?));
+            models.push(("ema".to_owned(), net_of_run(&self.run, &loaded.value, classes, Which::Ema, false, &device)?));
         }
-        models.push(("student".to_owned(), net_of_run(&self.run, &loaded.value, classes, Which::Student, &device)?));
+        models.push(("student".to_owned(), net_of_run(&self.run, &loaded.value, classes, Which::Student, false, &device)?));
         let job = Job {
             run: &self.run,
             loaded: &loaded,
@@ -111,7 +111,7 @@ pub fn write_report(job: &Job<'_>) -> Result<PathBuf> {
         classes: card.classes.iter().map(|class| (class.name.clone(), class.color)).collect(),
         confusion: rows(&confusion),
         models: judged_models(&result),
-        examples: best_and_worst(examples),
+        examples,
         pseudo: pseudo_examples(job)?,
         bad_samples: result["bad_samples"]
             .as_array()
@@ -130,32 +130,45 @@ pub fn write_report(job: &Job<'_>) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Predicts val once more, image by image.
+/// Predicts val once more, image by image; keeps the best and the worst images.
 fn judge(job: &Job<'_>) -> Result<(ConfusionMatrix, Vec<Example>)> {
     let (dataset, val) = (&job.data.dataset, &job.data.val);
     let classes = dataset.card().classes.len();
     let (_, net) = job.models.first().context("a run trains a model")?;
     let config = &job.loaded.value.eval;
     let mut sum = ConfusionMatrix::new(classes);
-    let mut examples = Vec::new();
+    let mut scores = Vec::new();
     for index in 0..val.len() {
+        // A bad sample that is skipped was named when val was evaluated.
         let Ok(sample) = dataset.sample(val, index) else { continue };
-        let image = pictures_of(&sample.image).swap_remove(0);
-        let student = predict_mask(net, sample.image.clone(), config, job.device);
+        let student = predict_mask(net, sample.image, config, job.device);
         let counts = ConfusionMatrix::from_masks(&student, &sample.mask, classes, sample.classes_labelled.as_deref())?;
         sum.add(&counts);
-        let Some(metrics) = counts.metrics() else { continue };
+        scores.extend(counts.metrics().map(|metrics| (index, metrics.miou)));
+    }
+    let mut examples = Vec::new();
+    for (index, miou) in best_and_worst(scores) {
+        let sample = dataset.sample(val, index)?;
         let teacher = job.method.teachers.first();
         examples.push(Example {
             name: sample.name,
-            miou: metrics.miou,
-            image,
+            miou,
+            image: pictures_of(&sample.image).swap_remove(0),
             truth: sample.mask,
-            teacher: teacher.map(|(_, teacher)| predict_mask(teacher.net(), sample.image, config, job.device)),
-            student,
+            teacher: teacher.map(|(_, net)| predict_mask(net.net(), sample.image.clone(), config, job.device)),
+            student: predict_mask(net, sample.image, config, job.device),
         });
     }
     Ok((sum, examples))
+}
+
+/// The best and the worst images, the best first; each once.
+fn best_and_worst(mut scores: Vec<(usize, f64)>) -> Vec<(usize, f64)> {
+    scores.sort_by(|a, b| b.1.total_cmp(&a.1));
+    if scores.len() > 2 * EXAMPLES {
+        scores.drain(EXAMPLES..scores.len() - EXAMPLES);
+    }
+    scores
 }
 
 fn draw_examples(job: &Job<'_>, examples: &[Example]) -> Result<()> {
@@ -163,7 +176,7 @@ fn draw_examples(job: &Job<'_>, examples: &[Example]) -> Result<()> {
     std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
     let card = job.data.dataset.card();
     let (names, colours) = (card.class_names(), card.class_colours());
-    for example in examples {
+    for (rank, example) in examples.iter().enumerate() {
         let draw = |mask: &LabelMask| pictures::overlay(&example.image, mask, &colours, 0.5);
         let (truth, student) = (draw(&example.truth), draw(&example.student));
         let teacher = example.teacher.as_ref().map(draw);
@@ -173,19 +186,10 @@ fn draw_examples(job: &Job<'_>, examples: &[Example]) -> Result<()> {
         let shown = pictures::shown_labels(&[&example.truth, &example.student]);
         let picture = pictures::with_legend(&pictures::panel(&titled), &names, &colours, &shown);
         let name: String = example.name.chars().map(|c| if c.is_alphanumeric() { c } else { '_' }).collect();
-        let path = folder.join(format!("{name}.png"));
+        let path = folder.join(format!("{:02}_{name}.png", rank + 1));
         picture.save(&path).with_context(|| path.display().to_string())?;
     }
     Ok(())
-}
-
-/// The best and the worst images; each once.
-fn best_and_worst(mut examples: Vec<Example>) -> Vec<Example> {
-    examples.sort_by(|a, b| b.miou.total_cmp(&a.miou));
-    if examples.len() > 2 * EXAMPLES {
-        examples.drain(EXAMPLES..examples.len() - EXAMPLES);
-    }
-    examples
 }
 
 fn rows(confusion: &ConfusionMatrix) -> Vec<Vec<u64>> {

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::Args;
-use mentor_recipe::{BuiltData, Job as StudyJob, Need, Recipe, RowResult, Study as Plan, row_key, table};
+use mentor_recipe::{
+    BuiltData, Job as StudyJob, Loaded, Need, Recipe, RowResult, Study as Plan, has_no_effect, row_key, table, weights_path,
+};
 use mentor_train::write_atomically;
 use serde_json::Value;
 
@@ -55,7 +57,8 @@ impl Study {
         let runs = self.out.clone().unwrap_or_else(|| Path::new("runs").join(&name));
         let stop = stop_on_ctrl_c()?;
         if let Some(minutes) = self.max_minutes {
-            let (stop, end) = (stop.clone(), Duration::from_secs_f64(60.0 * minutes.max(0.0)));
+            let end = Duration::try_from_secs_f64(60.0 * minutes).context("--max-minutes")?;
+            let stop = stop.clone();
             std::thread::spawn(move || {
                 std::thread::sleep(end);
                 stop.store(true, Ordering::Relaxed);
@@ -64,17 +67,29 @@ impl Study {
         let mut keys: BTreeMap<(String, u64), String> = BTreeMap::new();
         let mut found = Vec::new();
         for job in plan.jobs() {
-            let key = self.key(&job, &keys)?;
-            keys.insert((job.row.clone(), job.seed), key.clone());
             let file = results.join(RowResult::file_name(&job.row, job.seed));
-            if let Some(result) = RowResult::load_if_current(&file, &key)? {
+            let key = match self.key(&job, &keys) {
+                // A table can be printed where the images are not; what it shows is then taken on trust.
+                Err(_) if self.table => {
+                    found.extend(RowResult::load(&file));
+                    continue;
+                }
+                key => key?,
+            };
+            keys.insert((job.row.clone(), job.seed), key.clone());
+            let out = run_folder(&runs, &job.row, job.seed, &key);
+            // A row whose student another row takes over must be there itself.
+            let needed = plan.jobs().iter().any(|other| other.needs.iter().any(|need| need.row == job.row));
+            if let Some(result) = RowResult::load_if_current(&file, &key)?
+                && (self.table || !needed || out.join("checkpoints").is_dir())
+            {
                 found.push(result);
                 continue;
             }
             if self.table || stop.load(Ordering::Relaxed) {
                 continue;
             }
-            if let Some(result) = self.run_row(&job, &key, &runs, &stop)? {
+            if let Some(result) = self.run_row(&job, &keys, &runs, &stop)? {
                 std::fs::create_dir_all(&results).with_context(|| results.display().to_string())?;
                 result.save(&file)?;
                 found.push(result);
@@ -91,23 +106,26 @@ impl Study {
         Ok(ExitCode::SUCCESS)
     }
 
-    /// The key of a row does not depend on where runs lie.
+    /// The key of a row: what it is, whatever folder it lies in and however fast it is loaded.
     fn key(&self, job: &StudyJob, keys: &BTreeMap<(String, u64), String>) -> Result<String> {
         let loaded = Recipe::read(&job.recipe, &job.changes_for_key())?;
         let data = BuiltData::open(&loaded.value, &self.places.places())?.fingerprint(&loaded.value)?;
-        let needed: Vec<String> =
+        let mut needed: Vec<String> =
             job.needs.iter().filter_map(|need| keys.get(&(need.row.clone(), need.seed)).cloned()).collect();
-        Ok(row_key(&loaded.resolved, &data, CODE, &needed))
+        needed.extend(weight_hashes(&loaded)?);
+        Ok(row_key(&without_idle_keys(&loaded.resolved)?, &data, CODE, &needed))
     }
 
     fn run_row(
         &self,
         job: &StudyJob,
-        key: &str,
+        keys: &BTreeMap<(String, u64), String>,
         runs: &Path,
         stop: &std::sync::atomic::AtomicBool,
     ) -> Result<Option<RowResult>> {
-        let folder = |row: &str, seed: u64| runs.join(format!("{row}-seed{seed}"));
+        let folder = |row: &str, seed: u64| {
+            run_folder(runs, row, seed, keys.get(&(row.to_owned(), seed)).map_or("", String::as_str))
+        };
         let changes = job.changes(|need: &Need| folder(&need.row, need.seed));
         let loaded = Recipe::read(&job.recipe, &changes)?;
         let out = folder(&job.row, job.seed);
@@ -123,14 +141,46 @@ impl Study {
         Ok(Some(RowResult {
             row: job.row.clone(),
             seed: job.seed,
-            key: key.to_owned(),
+            key: keys.get(&(job.row.clone(), job.seed)).cloned().unwrap_or_default(),
             metrics: numbers(&result["val"]),
             steps: result["steps"].as_u64().unwrap_or_default(),
             device: device_name,
-            commit: COMMIT.to_owned(),
+            commit: result["commit"].as_str().unwrap_or(COMMIT).to_owned(),
             seconds: start.elapsed().as_secs_f64(),
         }))
     }
+}
+
+/// Where a run of a row lies. The key is in the name, so that a changed recipe never meets an old run.
+fn run_folder(runs: &Path, row: &str, seed: u64, key: &str) -> PathBuf {
+    runs.join(format!("{row}-seed{seed}-{}", key.get(..8).unwrap_or_default()))
+}
+
+/// A resolved recipe without the keys that change no result.
+fn without_idle_keys(resolved: &str) -> Result<String> {
+    let mut recipe: toml::Table = resolved.parse()?;
+    recipe.retain(|key, _| !has_no_effect(key));
+    if let Some(data) = recipe.get_mut("data").and_then(toml::Value::as_table_mut) {
+        data.retain(|key, _| !has_no_effect(&format!("data.{key}")));
+    }
+    Ok(toml::to_string(&recipe)?)
+}
+
+/// Hashes of the files of weights that a recipe names; those of other rows are not there yet.
+fn weight_hashes(loaded: &Loaded<Recipe>) -> Result<Vec<String>> {
+    let recipe = &loaded.value;
+    let named = recipe.teachers.iter().map(|(name, net)| (format!("teachers.{name}"), net));
+    let mut hashes = Vec::new();
+    for (key, net) in named.chain([("student".to_owned(), &recipe.student)]) {
+        let weights = net.table().weights.as_ref().filter(|weights| !weights.starts_with("row:"));
+        let Some(weights) = weights else { continue };
+        let path = weights_path(loaded, &key, weights)?;
+        if path.is_file() {
+            let bytes = std::fs::read(&path).with_context(|| path.display().to_string())?;
+            hashes.push(blake3::hash(&bytes).to_hex().to_string());
+        }
+    }
+    Ok(hashes)
 }
 
 /// The numbers of a result, classes as `iou.NAME`.

@@ -72,6 +72,7 @@ impl Term {
         let config = self.config(table)?;
         let tensors = Tensors::read(&self.input)?;
         let student = tensors.student()?;
+        tensors.check_shapes()?;
         let terms = match table {
             "supervised" => supervised_terms(&config, &tensors, &student)?,
             "unlabelled" => unlabelled_terms(&config, &tensors, &student)?,
@@ -152,6 +153,38 @@ impl Tensors {
             format!("{}: `{name}` has shape {:?}, expected {D} dimensions", self.path.display(), view.shape())
         })?;
         Ok(Some((shape, view.dtype(), view.data().to_vec())))
+    }
+
+    /// What one file holds must fit together.
+    fn check_shapes(&self) -> Result<()> {
+        let file = SafeTensors::deserialize(&self.bytes)?;
+        let shape = |name: &str| file.tensor(name).ok().map(|view| view.shape().to_vec());
+        let fail = |name: &str, found: &[usize], other: &str, expected: &[usize]| {
+            bail!("{}: `{name}` is {found:?}, which does not fit `{other}` {expected:?}", self.path.display())
+        };
+        if let (Some(student), Some(teacher)) = (shape("student_logits"), shape("teacher_logits"))
+            && student[..2] != teacher[..2]
+        {
+            return fail("teacher_logits", &teacher, "student_logits", &student);
+        }
+        if let (Some(student), Some(teacher)) = (shape("student_feature"), shape("teacher_feature"))
+            && student[0] != teacher[0]
+        {
+            return fail("teacher_feature", &teacher, "student_feature", &student);
+        }
+        if let (Some(logits), Some(target)) = (shape("student_logits"), shape("target"))
+            && logits[0] != target[0]
+        {
+            return fail("target", &target, "student_logits", &logits);
+        }
+        if let (Some(logits), Some(target)) = (shape("student_logits"), self.labels()?) {
+            let classes = i64::try_from(logits[1])?;
+            let values = target.into_data().convert::<i64>().try_into_vec::<i64>().expect("converted to i64 above");
+            if let Some(wrong) = values.into_iter().find(|value| *value >= classes && *value < 254) {
+                bail!("{}: `target` holds {wrong}, expected a class below {classes}, 254 or 255", self.path.display());
+            }
+        }
+        Ok(())
     }
 
     fn need<T>(&self, name: &str, tensor: Option<T>) -> Result<T> {

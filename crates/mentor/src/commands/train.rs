@@ -119,7 +119,9 @@ pub fn stop_on_ctrl_c() -> Result<Arc<AtomicBool>> {
 pub fn run_job(job: &Job<'_>) -> Result<Finished> {
     let start = Instant::now();
     let recipe = &job.loaded.value;
-    compared_results(job.loaded)?;
+    if job.report {
+        compared_results(job.loaded)?;
+    }
     let data = BuiltData::open(recipe, job.places)?;
     let counts = data.dataset.verify_split(
         &data.dataset.split(&recipe.data.labelled)?,
@@ -129,12 +131,17 @@ pub fn run_job(job: &Job<'_>) -> Result<Finished> {
     data.dataset.verify_split(&data.val, recipe.data.on_bad_sample, None)?;
     let card = data.dataset.card();
     let classes = card.class_names();
+    let mut problems = Vec::new();
+    recipe.supervised.check_classes(classes.len(), &mut problems);
+    if let Some((key, message)) = problems.into_iter().next() {
+        return Err(job.loaded.problem(&format!("supervised.{key}"), message).into());
+    }
     let nets = BuiltNets::new(job.loaded, classes.len(), &job.device.0)?;
     let info = RunInfo {
         commit: COMMIT.to_owned(),
         device: job.device.1.clone(),
         command: std::env::args().collect(),
-        recipe: job.loaded.path.clone(),
+        recipe: std::path::absolute(&job.loaded.path)?,
         data: data.fingerprint(recipe)?,
         weights: loaded_weights(&nets),
         card: recipe.data.card.clone(),
