@@ -70,7 +70,9 @@ fn weights_of_another_net_are_refused() {
     assert!(other.contains("shape"), "{other}");
     let absent = train(&wider("absent.pth"));
     assert!(absent.contains("absent.pth"), "{absent}");
-    for (name, bytes) in [("junk.pth", b"hello".as_slice()), ("empty.safetensors", b""), ("cut.safetensors", b"\xff\0\0\0\0\0\0\0{")] {
+    for (name, bytes) in
+        [("junk.pth", b"hello".as_slice()), ("empty.safetensors", b""), ("cut.safetensors", b"\xff\0\0\0\0\0\0\0{")]
+    {
         fs::write(folder.path().join(name), bytes).unwrap();
         let error = train(&wider(name));
         assert!(error.contains(name), "{error}");

@@ -9,7 +9,9 @@ use crate::support::{fail, mentor, recipe, root, succeed, tiny};
 #[test]
 fn help_of_every_command_shows_an_example() {
     let help = succeed(mentor().arg("--help"));
-    for command in ["train", "eval", "predict", "study", "check", "data", "new", "term", "report", "export", "list", "schema"] {
+    for command in
+        ["train", "eval", "predict", "study", "check", "data", "new", "term", "report", "export", "list", "schema"]
+    {
         assert!(help.contains(command), "{command} is not listed");
         let help = succeed(mentor().args([command, "--help"]));
         assert!(help.contains("Example") && help.contains(&format!("mentor {command}")), "{command}\n{help}");
@@ -36,7 +38,8 @@ fn a_run_can_be_scored_exported_and_predicted_with() {
     let [first, second] = ["a.safetensors", "b.safetensors"].map(export);
     assert_eq!(fs::read(&first).unwrap(), fs::read(second).unwrap());
     let scored: Value =
-        serde_json::from_str(&succeed(mentor().arg("eval").arg(&out).arg("--json").arg("--weights").arg(first))).unwrap();
+        serde_json::from_str(&succeed(mentor().arg("eval").arg(&out).arg("--json").arg("--weights").arg(first)))
+            .unwrap();
     assert_eq!(scored["miou"], result["val"]["miou"]);
 
     // Masks that were written can be scored, and they score as the run does.
@@ -53,9 +56,10 @@ fn a_run_can_be_scored_exported_and_predicted_with() {
     }
     succeed(mentor().arg("predict").arg(&out).arg(&photos).arg("--as-labels").arg("--out").arg(&masks));
     let command = ["eval", "--card", "aerial_sample", "--json"];
-    let masks: Value =
-        serde_json::from_str(&succeed(mentor().args(command).arg("--truth").arg(&truth).arg("--predictions").arg(&masks)))
-            .unwrap();
+    let masks: Value = serde_json::from_str(&succeed(
+        mentor().args(command).arg("--truth").arg(&truth).arg("--predictions").arg(&masks),
+    ))
+    .unwrap();
     for key in ["miou", "pixel_accuracy", "boundary_iou"] {
         let (one, other) = (masks[key].as_f64().unwrap(), result["val"][key].as_f64().unwrap());
         assert!((one - other).abs() < 1e-6, "{key}: {one} and {other}");
@@ -80,7 +84,12 @@ fn a_term_is_evaluated_on_tensors_from_a_file() {
     let grad = folder.path().join("grad.safetensors");
     let input = root().join("tests/golden/term.safetensors");
     let printed = succeed(
-        mentor().args(["term", "pixel_wise", "--set", "temperature=2.0"]).arg("--in").arg(&input).arg("--grad").arg(&grad),
+        mentor()
+            .args(["term", "pixel_wise", "--set", "temperature=2.0"])
+            .arg("--in")
+            .arg(&input)
+            .arg("--grad")
+            .arg(&grad),
     );
     let printed: Value = serde_json::from_str(&printed).unwrap();
     let expected: Value =

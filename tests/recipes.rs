@@ -20,7 +20,8 @@ fn recipes(folder: &Path, found: &mut Vec<PathBuf>) {
 fn every_recipe_is_valid_and_says_how_it_is_run() {
     let mut all = Vec::new();
     recipes(&root().join("recipes"), &mut all);
-    let (studies, recipes): (Vec<_>, Vec<_>) = all.into_iter().partition(|path| path.to_string_lossy().contains("/studies/"));
+    let (studies, recipes): (Vec<_>, Vec<_>) =
+        all.into_iter().partition(|path| path.to_string_lossy().contains("/studies/"));
     assert!(!recipes.is_empty());
     for recipe in recipes {
         succeed(mentor().args(["check", "--no-data", "--quiet"]).arg(&recipe));

@@ -157,8 +157,9 @@ fn a_damaged_checkpoint_is_refused_and_the_one_before_it_taken() {
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     fs::write(&model, &bytes).unwrap();
-    let (success, _, stderr) =
-        crate::support::run(mentor().args(["train", "--no-report"]).arg(&recipe).arg("--out").arg(&out).args(["--resume"]));
+    let (success, _, stderr) = crate::support::run(
+        mentor().args(["train", "--no-report"]).arg(&recipe).arg("--out").arg(&out).args(["--resume"]),
+    );
     assert!(success && stderr.contains("differs from its checksum"), "{stderr}");
     assert!(stderr.contains("going on after step 10"), "{stderr}");
 }

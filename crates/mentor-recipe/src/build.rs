@@ -314,7 +314,8 @@ pub fn net_of(
     let fail = |source| BuildError::Checkpoint { path: folder.to_owned(), source };
     let mut tensors = from_safetensors(bytes).map_err(fail)?;
     if ema.is_none() {
-        let net = tensors.into_iter().filter_map(|(name, tensor)| Some((name.strip_prefix("net.")?.to_owned(), tensor)));
+        let net =
+            tensors.into_iter().filter_map(|(name, tensor)| Some((name.strip_prefix("net.")?.to_owned(), tensor)));
         tensors = net.collect();
     }
     let loaded = tensors.len();

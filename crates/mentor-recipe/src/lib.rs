@@ -16,7 +16,9 @@ mod table;
 mod tree;
 mod walk;
 
-pub use build::{BuildError, BuiltData, BuiltNets, Places, Which, load_net, load_run, net_of, run_classes, run_recipe, weights_path};
+pub use build::{
+    BuildError, BuiltData, BuiltNets, Places, Which, load_net, load_run, net_of, run_classes, run_recipe, weights_path,
+};
 pub use difference::{Difference, differences};
 pub use problem::{Origin, Problem, Problems};
 pub use read::{Loaded, parse, read};

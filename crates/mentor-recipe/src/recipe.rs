@@ -70,6 +70,9 @@ pub struct Recipe {
     pub compare: BTreeMap<String, String>,
 }
 
+/// What a check found: key and message.
+type Found = Vec<(String, String)>;
+
 /// Whether a key changes no result: a run may be resumed with another value.
 #[must_use]
 pub fn has_no_effect(key: &str) -> bool {
@@ -88,8 +91,8 @@ impl Recipe {
     /// Reports values out of range, and settings that contradict each other or have no effect, as
     /// (key, message).
     pub fn check(&self, problems: &mut Vec<(String, String)>) {
-        let mut part = |name: &str, check: &dyn Fn(&mut Vec<(String, String)>)| {
-            let mut found = Vec::new();
+        let mut part = |name: &str, check: &dyn Fn(&mut Found)| {
+            let mut found = Found::new();
             check(&mut found);
             problems.extend(found.into_iter().map(|(key, message)| (format!("{name}.{key}"), message)));
         };

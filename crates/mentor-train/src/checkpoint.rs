@@ -187,7 +187,8 @@ impl Checkpoints {
         fs::create_dir(&aside).map_err(TrainError::io(&aside))?;
         let state = json(&checkpoint.state);
         let mut manifest = BTreeMap::new();
-        for (name, bytes) in checkpoint.files.iter().map(|(name, bytes)| (name.as_str(), bytes)).chain([(STATE, &state)])
+        for (name, bytes) in
+            checkpoint.files.iter().map(|(name, bytes)| (name.as_str(), bytes)).chain([(STATE, &state)])
         {
             write_synced(&aside.join(name), bytes)?;
             let hash = blake3::hash(bytes).to_hex().to_string();

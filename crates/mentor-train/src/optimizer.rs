@@ -410,7 +410,8 @@ mod tests {
         let OptimizerConfig::Sgd(sgd) = config("plain") else { unreachable!() };
         let sgd = SgdConfig { weight_decay: 0.0, head_lr_factor: 10.0, ..sgd };
         let grads = GradientsParams::from_grads(sum_all(net.b.val()).backward(), &net);
-        let after = named_weights(&Optimizer::new(OptimizerConfig::Sgd(sgd)).step(net, grads, 1.0, &|path| path == "b"));
+        let after =
+            named_weights(&Optimizer::new(OptimizerConfig::Sgd(sgd)).step(net, grads, 1.0, &|path| path == "b"));
         assert_eq!(before["w"], after["w"]);
         for (before, after) in before["b"].1.iter().zip(&after["b"].1) {
             assert!((before - after - 1.0).abs() < 1e-6);

@@ -131,8 +131,7 @@ mod tests {
 
     #[test]
     fn steps_fall_at_their_milestones_and_warm_up_rises() {
-        let schedule =
-            ScheduleConfig::Step(StepSchedule { milestones: vec![6, 8], factor: 0.1, warmup_steps: 4 });
+        let schedule = ScheduleConfig::Step(StepSchedule { milestones: vec![6, 8], factor: 0.1, warmup_steps: 4 });
         let factors: Vec<f64> = (0..10).map(|step| schedule.factor(step, 10)).collect();
         for (found, expected) in factors.into_iter().zip([0.25, 0.5, 0.75, 1.0, 1.0, 1.0, 0.1, 0.1, 0.01, 0.01]) {
             close(found, expected);

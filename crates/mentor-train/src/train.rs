@@ -7,7 +7,9 @@ use std::time::Instant;
 
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::{Device, Tensor};
-use mentor_ops::{NamedTensors, clip_by_global_norm, from_safetensors, global_norm, load_named, named_weights, to_safetensors};
+use mentor_ops::{
+    NamedTensors, clip_by_global_norm, from_safetensors, global_norm, load_named, named_weights, to_safetensors,
+};
 use mentor_types::{Key, LossTerms, Stats};
 use serde_json::json;
 
@@ -212,13 +214,7 @@ fn record(line: &LogLine, log: &mut Log, events: &mut EventFile, progress: &Prog
 }
 
 /// The log line of a step: means over its micro-batches.
-fn step_line(
-    step: u64,
-    lr: f64,
-    norm: &Tensor<1>,
-    seen: &[(LossTerms, Stats)],
-    time: serde_json::Value,
-) -> LogLine {
+fn step_line(step: u64, lr: f64, norm: &Tensor<1>, seen: &[(LossTerms, Stats)], time: serde_json::Value) -> LogLine {
     let mut terms: BTreeMap<String, TermLine> = BTreeMap::new();
     let mut ratios: BTreeMap<String, (f64, f64)> = BTreeMap::new();
     for (losses, stats) in seen {
@@ -257,8 +253,7 @@ fn checkpoint<M: Method>(
     optimizer: &Optimizer,
 ) -> Result<Checkpoint, TrainError> {
     let bytes = |file: &str, tensors: &NamedTensors| {
-        to_safetensors(tensors)
-            .map_err(|error| TrainError::Checkpoint { path: file.into(), reason: error.to_string() })
+        to_safetensors(tensors).map_err(|error| TrainError::Checkpoint { path: file.into(), reason: error.to_string() })
     };
     let mut files: BTreeMap<String, Vec<u8>> = method.save().into_iter().collect();
     files.insert(MODEL.to_owned(), bytes(MODEL, &named_weights(model))?);

@@ -74,6 +74,7 @@ fn cuda(number: usize) -> Result<(Device, String)> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]

@@ -42,9 +42,14 @@ impl Check {
         let loaded = self.recipe.read()?;
         let recipe = &loaded.value;
         let places = self.places.places();
-        let card = Card::find(&recipe.data.card, &places.cards).map_err(|error| loaded.problem("data.card", error.to_string()))?;
+        let card = Card::find(&recipe.data.card, &places.cards)
+            .map_err(|error| loaded.problem("data.card", error.to_string()))?;
         let classes = card.class_names().len();
-        let splits = [("labelled", Some(&recipe.data.labelled)), ("unlabelled", recipe.data.unlabelled.as_ref()), ("val", Some(&recipe.data.val))];
+        let splits = [
+            ("labelled", Some(&recipe.data.labelled)),
+            ("unlabelled", recipe.data.unlabelled.as_ref()),
+            ("val", Some(&recipe.data.val)),
+        ];
         let mut lists = Vec::new();
         for (key, name) in splits.into_iter().filter_map(|(key, name)| Some((key, name?))) {
             if self.no_data && card.splits.get(name).is_some_and(|split| split.folder.is_some()) {

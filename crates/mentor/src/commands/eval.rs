@@ -1,6 +1,6 @@
 //! `mentor eval`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
@@ -66,7 +66,7 @@ impl Eval {
         Ok(ExitCode::SUCCESS)
     }
 
-    fn eval_run(&self, run: &PathBuf) -> Result<(SegMetrics, Vec<String>)> {
+    fn eval_run(&self, run: &Path) -> Result<(SegMetrics, Vec<String>)> {
         let recipe: Recipe = run_recipe(run)?;
         let (device, _) = device::choose(self.device.device)?;
         let data = BuiltData::open(&recipe, &self.places.places())?;
@@ -83,8 +83,9 @@ impl Eval {
         Ok((scored(&matrix)?, classes))
     }
 
-    fn eval_masks(&self, truth: &PathBuf) -> Result<(SegMetrics, Vec<String>)> {
-        let (predictions, card) = (self.predictions.as_ref().context("--predictions")?, self.card.as_ref().context("--card")?);
+    fn eval_masks(&self, truth: &Path) -> Result<(SegMetrics, Vec<String>)> {
+        let (predictions, card) =
+            (self.predictions.as_ref().context("--predictions")?, self.card.as_ref().context("--card")?);
         let places = self.places.places();
         let dataset = SegDataset::new(Card::find(card, &places.cards)?, &places.data)?;
         let classes = dataset.card().class_names();
@@ -99,7 +100,7 @@ impl Eval {
         }
         let mut matrix = ConfusionMatrix::new(classes.len());
         for name in names {
-            let read = |folder: &PathBuf| -> Result<LabelMask> { Ok(dataset.read_mask(&folder.join(&name))?) };
+            let read = |folder: &Path| -> Result<LabelMask> { Ok(dataset.read_mask(&folder.join(&name))?) };
             let counts = ConfusionMatrix::from_masks(&read(predictions)?, &read(truth)?, classes.len(), None);
             matrix.add(&counts.with_context(|| predictions.join(&name).display().to_string())?);
         }

@@ -51,8 +51,18 @@ impl List {
         let terms: Vec<(&str, &str)> = all.terms().map(|(name, term)| (name, term.source())).collect();
         section("distillation: [distill.NAME]", &terms);
         section("unlabelled images: [unlabelled.NAME]", &UNLABELLED);
-        section("optimizers: [optimizer.NAME]", &[("sgd", "as torch.optim.SGD"), ("adamw", "Loshchilov & Hutter 2019, arXiv 1711.05101")]);
-        section("schedules: [schedule.NAME]", &[("poly", "(1 - step / steps) ^ power"), ("cosine", "Loshchilov & Hutter 2017, arXiv 1608.03983"), ("step", "a factor at each milestone")]);
+        section(
+            "optimizers: [optimizer.NAME]",
+            &[("sgd", "as torch.optim.SGD"), ("adamw", "Loshchilov & Hutter 2019, arXiv 1711.05101")],
+        );
+        section(
+            "schedules: [schedule.NAME]",
+            &[
+                ("poly", "(1 - step / steps) ^ power"),
+                ("cosine", "Loshchilov & Hutter 2017, arXiv 1608.03983"),
+                ("step", "a factor at each milestone"),
+            ],
+        );
         println!("data sets: [data] card = \"NAME\"");
         let places = self.places.places();
         for name in Card::names(&places.cards) {

@@ -10,8 +10,10 @@ use mentor_train::write_atomically;
 
 /// Write a starter card and recipe for a folder of your own images and masks.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  mentor new photos\n\nExpects images/ with labels/ or masks/ of the same names, or photos beside \
-    masks of the same stem.")]
+#[command(
+    after_help = "Example:\n  mentor new photos\n\nExpects images/ with labels/ or masks/ of the same names, or photos beside \
+    masks of the same stem."
+)]
 pub struct New {
     /// The folder with images and masks.
     folder: PathBuf,

@@ -20,8 +20,10 @@ use crate::weights::RunWeights;
 
 /// Draw or write predictions for images.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  mentor predict runs/quickstart photo.jpg\n  mentor predict runs/quickstart photos \
-    --as-labels --out masks")]
+#[command(
+    after_help = "Examples:\n  mentor predict runs/quickstart photo.jpg\n  mentor predict runs/quickstart photos \
+    --as-labels --out masks"
+)]
 pub struct Predict {
     /// The run folder.
     run: PathBuf,

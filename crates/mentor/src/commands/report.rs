@@ -50,7 +50,10 @@ impl Report {
         if loaded.value.ema.is_some() {
             models.push(("ema".to_owned(), net_of_run(&self.run, &loaded.value, classes, Which::Ema, false, &device)?));
         }
-        models.push(("student".to_owned(), net_of_run(&self.run, &loaded.value, classes, Which::Student, false, &device)?));
+        models.push((
+            "student".to_owned(),
+            net_of_run(&self.run, &loaded.value, classes, Which::Student, false, &device)?,
+        ));
         let job = Job {
             run: &self.run,
             loaded: &loaded,
@@ -89,7 +92,8 @@ const PSEUDO: usize = 6;
 /// Writes `report.html` and `pictures/` into the run folder; returns the path of the report.
 pub fn write_report(job: &Job<'_>) -> Result<PathBuf> {
     let path = job.run.join("result.json");
-    let text = std::fs::read_to_string(&path).with_context(|| format!("{}: the run is not finished", path.display()))?;
+    let text =
+        std::fs::read_to_string(&path).with_context(|| format!("{}: the run is not finished", path.display()))?;
     let result: Value = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
     let info = RunFolder::info(job.run)?;
     let card = job.data.dataset.card();
@@ -212,7 +216,8 @@ pub fn compared_results(loaded: &Loaded<Recipe>) -> Result<Vec<Comparison>> {
     for (name, path) in &loaded.value.compare {
         let beside = loaded.path.parent().unwrap_or_else(|| Path::new("")).join(path);
         let path = if beside.exists() { beside } else { PathBuf::from(path) };
-        let row = RowResult::load(&path).map_err(|error| loaded.problem(&format!("compare.{name}"), error.to_string()))?;
+        let row =
+            RowResult::load(&path).map_err(|error| loaded.problem(&format!("compare.{name}"), error.to_string()))?;
         compared.push(Comparison {
             name: name.clone(),
             miou: row.metrics.get("miou").copied().unwrap_or_default(),
@@ -276,7 +281,8 @@ fn pseudo_examples(job: &Job<'_>) -> Result<Vec<PseudoExample>> {
                 known => known,
             });
             let mask = |labels: Vec<u8>| LabelMask::new(pairs.weak.width, pairs.weak.height, labels);
-            let (accepted, precision) = acceptance(&pairs.targets[at.clone()], &pairs.truth[at.clone()], labels.clone());
+            let (accepted, precision) =
+                acceptance(&pairs.targets[at.clone()], &pairs.truth[at.clone()], labels.clone());
             examples.push(PseudoExample {
                 name: format!("step {step}, image {index}"),
                 weak,
@@ -287,7 +293,7 @@ fn pseudo_examples(job: &Job<'_>) -> Result<Vec<PseudoExample>> {
                 precision,
             });
         }
-        step = step.checked_sub(1).unwrap_or_default();
+        step = step.saturating_sub(1);
         if step == 0 {
             break;
         }

@@ -26,11 +26,14 @@ enum Of {
 impl Schema {
     /// Runs the command.
     pub fn run(&self) -> Result<ExitCode> {
-        println!("{}", match self.of {
-            Of::Recipe => schema_json::<Recipe>(),
-            Of::Study => schema_json::<StudyFile>(),
-            Of::Card => schema_json::<Card>(),
-        });
+        println!(
+            "{}",
+            match self.of {
+                Of::Recipe => schema_json::<Recipe>(),
+                Of::Study => schema_json::<StudyFile>(),
+                Of::Card => schema_json::<Card>(),
+            }
+        );
         Ok(ExitCode::SUCCESS)
     }
 }

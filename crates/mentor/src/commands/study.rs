@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use clap::Args;
 use mentor_recipe::{
-    BuiltData, Job as StudyJob, Loaded, Need, Recipe, RowResult, Study as Plan, has_no_effect, row_key, table, weights_path,
+    BuiltData, Job as StudyJob, Loaded, Need, Recipe, RowResult, Study as Plan, has_no_effect, row_key, table,
+    weights_path,
 };
 use mentor_train::write_atomically;
 use serde_json::Value;
@@ -135,8 +136,15 @@ impl Study {
         let device = device::choose(self.device.device)?;
         let device_name = device.1.clone();
         let places = self.places.places();
-        let finished =
-            train::run_job(&train::Job { loaded: &loaded, device, places: &places, out: &out, mode, stop, report: false })?;
+        let finished = train::run_job(&train::Job {
+            loaded: &loaded,
+            device,
+            places: &places,
+            out: &out,
+            mode,
+            stop,
+            report: false,
+        })?;
         let Some(result) = finished.result else { return Ok(None) };
         Ok(Some(RowResult {
             row: job.row.clone(),

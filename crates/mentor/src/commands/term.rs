@@ -20,10 +20,12 @@ use serde::{Deserialize, Serialize};
 
 /// Evaluate a term of the loss on tensors from a file, to compare it with another implementation.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  mentor term pixel_wise --in tensors.safetensors --set temperature=2 --grad grads.safetensors\n\n\
+#[command(
+    after_help = "Example:\n  mentor term pixel_wise --in tensors.safetensors --set temperature=2 --grad grads.safetensors\n\n\
     The file holds what the term reads: `student_logits`, `teacher_logits` [N,K,H,W], `student_feature`,\n\
     `teacher_feature` [N,C,H,W] of type F32, `target` [N,H,W] of type I64 (255 ignored, 254 unknown).\n\
-    The value is printed unweighted; gradients are written as `grad_student_logits`, `grad_student_feature`.")]
+    The value is printed unweighted; gradients are written as `grad_student_logits`, `grad_student_feature`."
+)]
 pub struct Term {
     /// The term, as in a recipe: pixel_wise, cross_entropy, fixmatch, ...
     name: String,

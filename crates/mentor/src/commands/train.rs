@@ -89,7 +89,15 @@ impl Train {
         };
         let device = device::choose(self.device.device)?;
         let places = self.places.places();
-        let finished = run_job(&Job { loaded: &loaded, device, places: &places, out: &out, mode, stop: &stop, report: !self.no_report })?;
+        let finished = run_job(&Job {
+            loaded: &loaded,
+            device,
+            places: &places,
+            out: &out,
+            mode,
+            stop: &stop,
+            report: !self.no_report,
+        })?;
         Ok(match finished.result {
             Some(_) => ExitCode::SUCCESS,
             // What a shell reports for a program that Ctrl-C ended.
@@ -123,11 +131,8 @@ pub fn run_job(job: &Job<'_>) -> Result<Finished> {
         compared_results(job.loaded)?;
     }
     let data = BuiltData::open(recipe, job.places)?;
-    let counts = data.dataset.verify_split(
-        &data.dataset.split(&recipe.data.labelled)?,
-        recipe.data.on_bad_sample,
-        None,
-    )?;
+    let counts =
+        data.dataset.verify_split(&data.dataset.split(&recipe.data.labelled)?, recipe.data.on_bad_sample, None)?;
     data.dataset.verify_split(&data.val, recipe.data.on_bad_sample, None)?;
     let card = data.dataset.card();
     let classes = card.class_names();
@@ -241,14 +246,7 @@ fn loaded_weights(nets: &BuiltNets) -> BTreeMap<String, String> {
     hashes
 }
 
-fn introduce(
-    progress: &Progress,
-    job: &Job<'_>,
-    data: &BuiltData,
-    nets: &BuiltNets,
-    labelled: usize,
-    first: u64,
-) {
+fn introduce(progress: &Progress, job: &Job<'_>, data: &BuiltData, nets: &BuiltNets, labelled: usize, first: u64) {
     let recipe = &job.loaded.value;
     let [_, unlabelled] = data.maker.stream_lengths();
     progress.line(&format!("{} on {}", job.loaded.path.display(), job.device.1));
