@@ -2,9 +2,8 @@
 //! of a student's cosines from a teacher's.
 
 use burn::tensor::Tensor;
-use burn::tensor::module::max_pool2d;
 use burn::tensor::ops::{MaxPoolOptions, PadMode};
-use mentor_ops::mean_all;
+use mentor_ops::{max_pool2d, mean_all};
 
 use crate::weighted_mean;
 

@@ -3,10 +3,9 @@
 use burn::module::Module;
 use burn::nn::BatchNorm;
 use burn::nn::conv::Conv2d;
-use burn::tensor::module::max_pool2d;
 use burn::tensor::ops::MaxPoolOptions;
 use burn::tensor::{Device, Tensor};
-use mentor_ops::batch_norm_relu;
+use mentor_ops::{batch_norm_relu, max_pool2d};
 use mentor_types::{Tap, Taps};
 
 use crate::blocks::norm;

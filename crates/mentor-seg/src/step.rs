@@ -185,3 +185,130 @@ impl SegMethod {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::distill::PixelWise;
+    use crate::nets::{NetConfig, NetTable};
+    use crate::unlabelled::{FixMatch, MeanTeacher};
+    use burn::optim::GradientsParams;
+    use mentor_nets::BackboneKind;
+    use mentor_ops::{Buffers, NamedTensors};
+    use mentor_train::{Optimizer, OptimizerConfig, SgdConfig};
+    use mentor_types::{Images, Key, Pairs, Samples, UNKNOWN};
+    use rand::RngExt;
+
+    const SIZE: usize = 32;
+
+    fn net(seed: u64, device: &Device) -> SegNet {
+        let mut table = NetTable::new(BackboneKind::Resnet18);
+        (table.width, table.output_stride) = (Some(4), Some(16));
+        NetConfig::Fcn(table).init(3, seed, device)
+    }
+
+    /// A method with everything switched on, and its model.
+    fn everything() -> (SegMethod, SegModel) {
+        let device = Device::flex();
+        let student = net(1, &device.clone().autodiff());
+        let config = EmaConfig { decay: 0.9, warmup: false, ..EmaConfig::default() };
+        let ema = Ema::of(&student, Buffers::Average);
+        let method = SegMethod {
+            supervised: Some(SupervisedConfig::default()),
+            distill: DistillConfig { pixel_wise: Some(PixelWise::default()), ..DistillConfig::default() },
+            unlabelled: UnlabelledConfig {
+                streams: Streams::Joined,
+                mean_teacher: Some(MeanTeacher::default()),
+                fixmatch: Some(FixMatch { threshold: 0.2, ..FixMatch::default() }),
+            },
+            teachers: vec![("big".to_owned(), Frozen::of(&net(2, &device)))],
+            ema: Some((config, ema)),
+            rival: None,
+            device,
+        };
+        (method, SegModel { net: student, adapters: vec![Vec::new()] })
+    }
+
+    fn batch(step: u64) -> SegBatch {
+        let mut rng = Key::new(step).rng();
+        let mut images = || Images {
+            n: 2,
+            height: SIZE,
+            width: SIZE,
+            rgb: (0..2 * SIZE * SIZE * 3).map(|_| rng.random()).collect(),
+        };
+        let pixels = i32::try_from(2 * SIZE * SIZE).unwrap();
+        let pairs = Pairs {
+            weak: images(),
+            strong: images(),
+            origin: (0..pixels).collect(),
+            targets: vec![UNKNOWN; 2 * SIZE * SIZE],
+            truth: vec![UNKNOWN; 2 * SIZE * SIZE],
+        };
+        let labelled = Samples { images: images(), targets: (0..2 * SIZE * SIZE).map(|i| (i % 3) as u8).collect() };
+        SegBatch { labelled, unlabelled: Some(pairs) }
+    }
+
+    fn steps(method: &mut SegMethod, mut model: SegModel, count: u64) -> SegModel {
+        let config = SgdConfig { lr: 0.05, momentum: 0.9, weight_decay: 1e-4, nesterov: false, head_lr_factor: 1.0 };
+        let mut optimizer = Optimizer::new(OptimizerConfig::Sgd(config));
+        for step in 0..count {
+            let moment = Moment { step, micro: 0, key: Key::new(step), lr_factor: 1.0 };
+            let losses = method.losses(&model, batch(step), moment);
+            let grads = GradientsParams::from_grads(losses.terms.total().unwrap().backward(), &model);
+            model = optimizer.step(model, grads, 1.0, &SegModel::is_head);
+            let _ = method.after_step(&model, vec![losses.carry], moment);
+        }
+        model
+    }
+
+    #[test]
+    fn every_term_has_a_column() {
+        let (method, model) = everything();
+        let moment = Moment { step: 0, micro: 0, key: Key::new(0), lr_factor: 1.0 };
+        let losses = method.losses(&model, batch(0), moment);
+        let names: Vec<&str> = losses.terms.iter().map(|term| term.name.as_str()).collect();
+        assert_eq!(names, ["cross_entropy", "pixel_wise", "mean_teacher", "fixmatch"]);
+    }
+
+    #[test]
+    fn a_teacher_is_unchanged_after_ten_steps() {
+        let (mut method, model) = everything();
+        let before = named_weights(method.teachers[0].1.net());
+        let student = named_weights(&model);
+        let model = steps(&mut method, model, 10);
+        assert_eq!(named_weights(method.teachers[0].1.net()), before);
+        assert_ne!(named_weights(&model), student);
+    }
+
+    #[test]
+    fn after_one_step_the_average_is_between_old_average_and_student() {
+        let (mut method, model) = everything();
+        let weights = |method: &SegMethod| named_weights(method.ema.as_ref().unwrap().1.net());
+        let before = weights(&method);
+        let model = steps(&mut method, model, 1);
+        let (after, student): (NamedTensors, NamedTensors) = (weights(&method), named_weights(&model.net));
+        assert!(after.keys().any(|name| name.ends_with("running_var")));
+        for (name, (_, after)) in &after {
+            let (before, student) = (&before[name].1, &student[name].1);
+            for ((after, before), student) in after.iter().zip(before).zip(student) {
+                assert!((after - (0.9 * before + 0.1 * student)).abs() < 1e-6, "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn saved_state_is_taken_up_and_foreign_state_refused() {
+        let (mut method, model) = everything();
+        let _ = steps(&mut method, model, 2);
+        let saved = method.save();
+        let (mut other, _) = everything();
+        other.load(saved.clone()).unwrap();
+        assert_eq!(other.save(), saved);
+        assert!(other.load(Vec::new()).unwrap_err().contains("ema.safetensors is missing"));
+        let mut more = saved;
+        more.push(("rival.safetensors".to_owned(), Vec::new()));
+        assert!(other.load(more).unwrap_err().contains("rival.safetensors belongs to nothing"));
+    }
+}

@@ -5,11 +5,10 @@ use burn::nn::BatchNorm;
 use burn::nn::conv::Conv2d;
 use burn::tensor::{Device, Tensor};
 use mentor_nets::{ConvNorm, ConvSpec, Cost, conv, score_conv};
-use mentor_ops::{batch_norm_relu, resize_bilinear};
+use mentor_ops::{adaptive_avg_pool2d, batch_norm_relu, resize_bilinear};
 use mentor_types::{Key, Tap, Taps};
 
 use super::dropout::dropout;
-use super::pool::adaptive_avg_pool2d;
 use super::{Head, TapSizes, at};
 
 /// The mean over the map, a 1x1 convolution, norm and `ReLU`, spread over the map again.

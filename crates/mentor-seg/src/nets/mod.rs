@@ -4,7 +4,6 @@ mod config;
 mod deeplab;
 mod dropout;
 mod fcn;
-mod pool;
 mod psp;
 
 #[cfg(test)]

@@ -4,11 +4,10 @@ use burn::module::Module;
 use burn::nn::conv::Conv2d;
 use burn::tensor::{Device, Tensor};
 use mentor_nets::{ConvNorm, ConvSpec, Cost, conv, score_conv};
-use mentor_ops::resize_bilinear;
+use mentor_ops::{adaptive_avg_pool2d, resize_bilinear};
 use mentor_types::{Key, Tap, Taps};
 
 use super::dropout::dropout;
-use super::pool::adaptive_avg_pool2d;
 use super::{Head, TapSizes, at};
 
 /// The sides of the pooled maps.
