@@ -131,6 +131,19 @@ impl BuiltData {
     }
 }
 
+/// What of a recipe must fit the number of classes of its data.
+///
+/// # Errors
+/// The first thing that does not.
+pub fn check_classes(loaded: &Loaded<Recipe>, classes: usize) -> Result<(), BuildError> {
+    let mut problems = Vec::new();
+    loaded.value.supervised.check_classes(classes, &mut problems);
+    match problems.into_iter().next() {
+        Some((key, message)) => Err(BuildError::Recipe(loaded.problem(&format!("supervised.{key}"), message))),
+        None => Ok(()),
+    }
+}
+
 /// The nets of a recipe, ready to train.
 #[derive(Debug)]
 pub struct BuiltNets {

@@ -17,7 +17,8 @@ mod tree;
 mod walk;
 
 pub use build::{
-    BuildError, BuiltData, BuiltNets, Places, Which, load_net, load_run, net_of, run_classes, run_recipe, weights_path,
+    BuildError, BuiltData, BuiltNets, Places, Which, check_classes, load_net, load_run, net_of, run_classes,
+    run_recipe, weights_path,
 };
 pub use difference::{Difference, differences};
 pub use problem::{Origin, Problem, Problems};

@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::Result;
 use clap::Args;
 use mentor_data::{Card, SegDataset};
-use mentor_recipe::{BuiltData, BuiltNets, Loaded, Recipe};
+use mentor_recipe::{BuiltData, BuiltNets, Loaded, Recipe, check_classes};
 use mentor_seg::nets::{NetConfig, SegNet};
 use mentor_train::{Method, Moment};
 use mentor_types::Key;
@@ -60,11 +60,7 @@ impl Check {
                 .map_err(|error| loaded.problem(&format!("data.{key}"), error.to_string()))?;
             lists.push(format!("{key:<12} {name}: {} images", entries.len()));
         }
-        let mut problems = Vec::new();
-        recipe.supervised.check_classes(classes, &mut problems);
-        if let Some((key, message)) = problems.into_iter().next() {
-            return Err(loaded.problem(&format!("supervised.{key}"), message).into());
-        }
+        check_classes(&loaded, classes)?;
         let say = |text: &str| {
             if !self.quiet {
                 println!("{text}");

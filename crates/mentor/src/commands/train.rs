@@ -12,7 +12,7 @@ use burn::module::Module;
 use burn::tensor::Device;
 use clap::Args;
 use mentor_data::{BadSample, SegLoader};
-use mentor_recipe::{BuiltData, BuiltNets, Loaded, Recipe};
+use mentor_recipe::{BuiltData, BuiltNets, Loaded, Recipe, check_classes};
 use mentor_seg::metrics::SegMetrics;
 use mentor_seg::nets::SegNet;
 use mentor_seg::{SegMethod, SegModel};
@@ -136,11 +136,7 @@ pub fn run_job(job: &Job<'_>) -> Result<Finished> {
     data.dataset.verify_split(&data.val, recipe.data.on_bad_sample, None)?;
     let card = data.dataset.card();
     let classes = card.class_names();
-    let mut problems = Vec::new();
-    recipe.supervised.check_classes(classes.len(), &mut problems);
-    if let Some((key, message)) = problems.into_iter().next() {
-        return Err(job.loaded.problem(&format!("supervised.{key}"), message).into());
-    }
+    check_classes(job.loaded, classes.len())?;
     let nets = BuiltNets::new(job.loaded, classes.len(), &job.device.0)?;
     let info = RunInfo {
         commit: COMMIT.to_owned(),
