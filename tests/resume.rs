@@ -165,3 +165,43 @@ fn a_damaged_checkpoint_is_refused_and_the_one_before_it_taken() {
     assert!(success && stderr.contains("differs from its checksum"), "{stderr}");
     assert!(stderr.contains("going on after step 10"), "{stderr}");
 }
+
+#[test]
+fn a_step_is_replayed_bit_for_bit_and_its_images_are_drawn() {
+    let folder = tempfile::tempdir().unwrap();
+    let rest = "[unlabelled.fixmatch]\nthreshold = 0.3\nteacher = \"student\"";
+    let recipe = recipe(folder.path(), "plain.toml", &tiny("fcn", rest, 13));
+    let out = folder.path().join("run");
+    succeed(&mut train(&recipe, &out, "2", "2"));
+    succeed(train(&recipe, &out, "1", "1").args(["--replay", "12"]));
+    let replayed = out.join("replay/step-00000012");
+    let steps = |run: &Path| -> Vec<Value> {
+        let log = fs::read_to_string(run.join("log.jsonl")).unwrap();
+        let lines = log.lines().map(|line| {
+            let mut line: Value = serde_json::from_str(line).unwrap();
+            line.as_object_mut().unwrap().remove("time");
+            line
+        });
+        lines.filter(|line| [11, 12].map(Value::from).contains(&line["step"])).collect()
+    };
+    assert_eq!(steps(&replayed).len(), 2);
+    assert_eq!(steps(&replayed), steps(&out));
+    for name in ["micro0_labelled_001.png", "micro0_unlabelled_001.png"] {
+        assert!(replayed.join(name).is_file(), "{name}");
+    }
+    let late = fail(train(&recipe, &out, "1", "1").args(["--replay", "14"]));
+    assert!(late.contains("steps 1 to 13"), "{late}");
+}
+
+#[test]
+fn a_loss_that_is_not_finite_names_its_step_and_how_to_look_at_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let recipe = recipe(folder.path(), "wild.toml", &tiny("fcn", "", 40).replace("lr = 0.02", "lr = 1e30"));
+    let out = folder.path().join("run");
+    let error = fail(train(&recipe, &out, "2", "2").args(["--set", "train.checkpoint_every_steps=1"]));
+    assert!(error.contains("not finite at step ") && error.contains("cross_entropy"), "{error}");
+    let step = error.rsplit("--replay ").next().unwrap().trim().to_owned();
+    let said =
+        succeed(train(&recipe, &out, "2", "2").args(["--set", "train.checkpoint_every_steps=1", "--replay", &step]));
+    assert!(said.contains(&format!("not finite at step {step}")), "{said}");
+}

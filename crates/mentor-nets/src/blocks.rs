@@ -72,7 +72,8 @@ pub(crate) fn norm(channels: usize, device: &Device) -> BatchNorm {
     BatchNormConfig::new(channels).init(device)
 }
 
-/// The convolution `layer` of `x_nchw`, through [`mentor_ops::conv2d`].
+/// The convolution `layer` of `x_nchw`, through [`mentor_ops::conv2d`], computed in the type of the
+/// map: weights of another type (f32 beside maps of bf16) are cast to it.
 ///
 /// # Shapes
 /// `[n, in, h, w]` to `[n, out, h', w']`.
@@ -82,7 +83,8 @@ pub(crate) fn norm(channels: usize, device: &Device) -> BatchNorm {
 #[must_use]
 pub fn conv(layer: &Conv2d, x_nchw: Tensor<4>) -> Tensor<4> {
     let options = ConvOptions::new_with_padding(layer.stride, padding(layer), layer.dilation, layer.groups);
-    conv2d(x_nchw, layer.weight.val(), layer.bias.as_ref().map(|bias| bias.val()), options)
+    let dtype = x_nchw.dtype();
+    conv2d(x_nchw, layer.weight.val().cast(dtype), layer.bias.as_ref().map(|bias| bias.val().cast(dtype)), options)
 }
 
 fn padding(layer: &Conv2d) -> [(usize, usize); 2] {

@@ -6,7 +6,6 @@ use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, NodeGuard, Ops, OpsKind};
 use burn::backend::flex::FlexTensor;
-use burn::backend::ops::ModuleOps;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, AutodiffBackend, Backend, Dispatch, Flex, Scalar, TensorMetadata, backend_extension};
 use burn::nn::BatchNorm;
@@ -20,7 +19,8 @@ use crate::optional::Optional;
 /// ones) while it trains on an autodiff device, running statistics otherwise.
 ///
 /// As in `PyTorch`, the running variance follows the unbiased variance of the batch (burn's layer
-/// takes the biased one). A batch of one value per channel has no unbiased variance; its biased
+/// takes the biased one). Statistics of a map of bf16 or f16 are taken, and the map is normalised, in
+/// f32. A batch of one value per channel has no unbiased variance; its biased
 /// one, zero, is taken.
 ///
 /// # Shapes
@@ -110,8 +110,7 @@ pub(crate) trait Norm: Backend {
         #[extension_type] residual: Optional<Self>,
         options: NormOptions,
     ) -> FloatTensor<Self> {
-        let y = Self::batch_norm(x, gamma, beta, mean, variance, options.epsilon);
-        finished::<Self>(y, residual.into_option(), options)
+        composed_frozen_norm::<Self>([x, gamma, beta, mean, variance], residual.into_option(), options)
     }
 }
 
@@ -122,8 +121,28 @@ fn composed_batch_norm<B: Backend>(
     residual: Option<FloatTensor<B>>,
     options: NormOptions,
 ) -> Normalised<B> {
-    let normed = B::batch_norm_train(x, gamma, beta, options.epsilon);
-    (finished::<B>(normed.output, residual, options), normed.mean, normed.variance)
+    let dtype = x.dtype();
+    let normed = B::batch_norm_train(wide::<B>(x), gamma, beta, options.epsilon);
+    (finished::<B>(cast::<B>(normed.output, dtype), residual, options), normed.mean, normed.variance)
+}
+
+fn composed_frozen_norm<B: Backend>(
+    [x, gamma, beta, mean, variance]: [FloatTensor<B>; 5],
+    residual: Option<FloatTensor<B>>,
+    options: NormOptions,
+) -> FloatTensor<B> {
+    let dtype = x.dtype();
+    let y = B::batch_norm(wide::<B>(x), gamma, beta, mean, variance, options.epsilon);
+    finished::<B>(cast::<B>(y, dtype), residual, options)
+}
+
+/// A map of half-width numbers as f32, in which statistics are taken; others as they are.
+fn wide<B: Backend>(map: FloatTensor<B>) -> FloatTensor<B> {
+    if matches!(map.dtype(), DType::F16 | DType::BF16) { cast::<B>(map, DType::F32) } else { map }
+}
+
+fn cast<B: Backend>(map: FloatTensor<B>, dtype: DType) -> FloatTensor<B> {
+    if map.dtype() == dtype { map } else { B::float_cast(map, dtype.into()) }
 }
 
 fn finished<B: Backend>(y: FloatTensor<B>, residual: Option<FloatTensor<B>>, options: NormOptions) -> FloatTensor<B> {
@@ -172,9 +191,11 @@ fn composed_gradients<B: Backend>(
         Some(y) => B::relu_backward(y, grad),
         None => grad,
     };
+    let (dtype, residual_grad) = (x.dtype(), grad.clone());
+    let (x, grad) = (wide::<B>(x), wide::<B>(grad));
     if !fixed {
-        let all = B::batch_norm_train_backward(x, gamma, mean, variance, epsilon, grad.clone());
-        return vec![all.x_grad, all.gamma_grad, all.beta_grad, grad];
+        let all = B::batch_norm_train_backward(x, gamma, mean, variance, epsilon, grad);
+        return vec![cast::<B>(all.x_grad, dtype), all.gamma_grad, all.beta_grad, residual_grad];
     }
     let dims = x.shape().dims::<4>();
     let by_channel = |values: FloatTensor<B>| B::float_reshape(values, Shape::new([1, dims[1], 1, 1]));
@@ -186,7 +207,7 @@ fn composed_gradients<B: Backend>(
     let normed = B::float_mul(B::float_sub(x, by_channel(mean)), by_channel(inverse.clone()));
     let x_grad = B::float_mul(grad.clone(), by_channel(B::float_mul(gamma, inverse)));
     let gamma_grad = sums(B::float_mul(grad.clone(), normed));
-    vec![x_grad, gamma_grad, sums(grad.clone()), grad]
+    vec![cast::<B>(x_grad, dtype), gamma_grad, sums(grad), residual_grad]
 }
 
 #[cfg(feature = "cuda")]
@@ -248,9 +269,7 @@ impl Norm for Flex {
         let residual = residual.into_option();
         match flex_forward([&x, &gamma, &beta], residual.as_ref(), Some([&mean, &variance]), options) {
             Some([y, _, _]) => y,
-            None => {
-                finished::<Flex>(Flex::batch_norm(x, gamma, beta, mean, variance, options.epsilon), residual, options)
-            }
+            None => composed_frozen_norm::<Flex>([x, gamma, beta, mean, variance], residual, options),
         }
     }
 }
@@ -554,5 +573,18 @@ mod tests {
         let layer = BatchNormConfig::new(1).init(&device);
         let x = Tensor::<4>::from_data(TensorData::from([[[[f32::NAN]]]]), &device);
         assert!(numbers(batch_norm_relu(&layer, x, None))[0].is_nan());
+    }
+
+    #[test]
+    fn maps_of_bf16_are_normalised_in_f32_and_come_back_as_bf16() {
+        let layer = BatchNormConfig::new(3).init(&Device::flex().autodiff());
+        let x = (noise([2, 3, 5, 4], "x") * 0.01 + 7.0).require_grad();
+        let wide = batch_norm_relu(&layer, x.clone().cast(DType::BF16).cast(DType::F32), None);
+        let y = batch_norm_relu(&layer, x.clone().cast(DType::BF16), None);
+        assert_eq!(y.dtype(), DType::BF16);
+        let grads = y.clone().cast(DType::F32).sum().backward();
+        assert_eq!(x.grad(&grads).unwrap().dtype(), DType::F32);
+        assert!(layer.gamma.grad(&grads).is_some_and(|gradient| gradient.dtype() == DType::F32));
+        assert_close(&numbers(y.cast(DType::F32)), &numbers(wide), 1e-2, "output");
     }
 }

@@ -194,6 +194,7 @@ impl BuiltNets {
             ema,
             rival,
             device: device.clone(),
+            precision: recipe.train.precision.dtype(),
         };
         Ok(Self { method, model: SegModel { net: student, adapters }, reports })
     }

@@ -1,11 +1,11 @@
 //! One step of segmentation, read top to bottom.
 
 use burn::module::Module;
-use burn::tensor::{Device, Int, Tensor};
+use burn::tensor::{DType, Device, Int, Tensor};
 use mentor_nets::Frozen;
 use mentor_ops::{Ema, from_safetensors, load_named, named_weights, to_safetensors};
 use mentor_train::{EmaConfig, Losses, Method, Moment};
-use mentor_types::{LossTerms, SegBatch, SegOutput, Stats};
+use mentor_types::{Key, LossTerms, SegBatch, SegOutput, Stats};
 use mentor_unlabeled::linear_ramp;
 
 use crate::distill::{DistillConfig, Rival, RivalExample, Stream, TermContext, columns};
@@ -33,6 +33,8 @@ pub struct SegMethod {
     pub rival: Option<Rival>,
     /// The plain device that batches are uploaded to.
     pub device: Device,
+    /// The type of numbers that the nets compute in.
+    pub precision: DType,
 }
 
 impl Method for SegMethod {
@@ -48,15 +50,15 @@ impl Method for SegMethod {
         let key = |stream| Some(moment.key.at("dropout", stream));
         let strong = pairs.as_ref().map(|pairs| pairs.strong.clone());
         let (output, strong_output) = match (self.unlabelled.streams, strong) {
-            (_, None) => (model.net.forward(labelled.images.clone(), key(0)), None),
+            (_, None) => (self.see(&model.net, &labelled.images, key(0)), None),
             (Streams::Apart, Some(strong)) => {
-                let output = model.net.forward(labelled.images.clone(), key(0));
-                (output, Some(model.net.forward(strong, key(1))))
+                let output = self.see(&model.net, &labelled.images, key(0));
+                (output, Some(self.see(&model.net, &strong, key(1))))
             }
             (Streams::Joined, Some(strong)) => {
                 let [labelled_n, ..] = labelled.images.dims();
                 let both = Tensor::cat(vec![labelled.images.clone(), strong], 0);
-                let (output, strong_output) = model.net.forward(both, key(0)).split(labelled_n);
+                let (output, strong_output) = self.see(&model.net, &both, key(0)).split(labelled_n);
                 (output, Some(strong_output))
             }
         };
@@ -143,7 +145,7 @@ impl SegMethod {
         }
         let rival = self.rival.as_ref().map(Rival::frozen);
         for (index, (name, teacher)) in self.teachers.iter().enumerate() {
-            let taught = teacher.net().forward(seen.images.clone(), None);
+            let taught = self.see(teacher.net(), seen.images, None);
             let context = TermContext {
                 student: seen.output,
                 teacher: &taught,
@@ -168,6 +170,11 @@ impl SegMethod {
         examples
     }
 
+    /// What a net says of images, at the precision of the run.
+    fn see(&self, net: &SegNet, images: &Tensor<4>, key: Option<Key>) -> SegOutput {
+        net.forward(images.clone().cast(self.precision), key)
+    }
+
     /// The log column of a term: with the teacher's name where there are several, and the stream where
     /// it is the unlabelled one.
     fn log_name(&self, term: &str, teacher: &str, stream: Stream) -> String {
@@ -179,9 +186,9 @@ impl SegMethod {
     /// What the labeller of weak views says about them, off the graph.
     fn weak_logits(&self, model: &SegModel, teaching: Teaching, weak: &Tensor<4>) -> Tensor<4> {
         match (teaching, &self.ema) {
-            (Teaching::Ema, Some((_, ema))) => ema.net().forward(weak.clone(), None).logits,
+            (Teaching::Ema, Some((_, ema))) => self.see(ema.net(), weak, None).logits,
             (Teaching::Ema, None) => panic!("a checked recipe has an [ema] where a term needs one"),
-            (Teaching::Student, _) => model.net.valid().forward(weak.clone(), None).logits,
+            (Teaching::Student, _) => self.see(&model.net.valid(), weak, None).logits,
         }
     }
 }
@@ -191,13 +198,13 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::distill::PixelWise;
-    use crate::nets::{NetConfig, NetTable};
+    use crate::nets::{Head, NetConfig, NetTable};
     use crate::unlabelled::{FixMatch, MeanTeacher};
     use burn::optim::GradientsParams;
     use mentor_nets::BackboneKind;
     use mentor_ops::{Buffers, NamedTensors};
     use mentor_train::{Optimizer, OptimizerConfig, SgdConfig};
-    use mentor_types::{Images, Key, Pairs, Samples, UNKNOWN};
+    use mentor_types::{Images, Pairs, Samples, UNKNOWN};
     use rand::RngExt;
 
     const SIZE: usize = 32;
@@ -226,6 +233,7 @@ mod tests {
             ema: Some((config, ema)),
             rival: None,
             device,
+            precision: DType::F32,
         };
         (method, SegModel { net: student, adapters: vec![Vec::new()] })
     }
@@ -310,5 +318,25 @@ mod tests {
         let mut more = saved;
         more.push(("rival.safetensors".to_owned(), Vec::new()));
         assert!(other.load(more).unwrap_err().contains("rival.safetensors belongs to nothing"));
+    }
+
+    #[test]
+    fn bf16_comes_near_f32_and_keeps_weights_and_gradients_in_f32() {
+        let moment = Moment { step: 0, micro: 0, key: Key::new(0), lr_factor: 1.0 };
+        let [(total, gradient), (half_total, half_gradient)] = [DType::F32, DType::BF16].map(|precision| {
+            let (mut method, model) = everything();
+            method.precision = precision;
+            let total = method.losses(&model, batch(0), moment).terms.total().unwrap();
+            assert_eq!(total.dtype(), DType::F32);
+            let grads = GradientsParams::from_grads(total.clone().backward(), &model);
+            let SegNet::Fcn(net) = &model.net else { panic!("an FCN was built") };
+            assert_eq!(net.classifier.last().weight.dtype(), DType::F32);
+            let gradient = grads.get::<4>(net.classifier.last().weight.id).unwrap();
+            (total.into_scalar::<f32>(), gradient.into_data().try_into_vec::<f32>().unwrap())
+        });
+        assert!(total != half_total && (total - half_total).abs() < 0.03 * total, "{total} and {half_total}");
+        let norm = |values: &[f32]| values.iter().map(|value| value * value).sum::<f32>().sqrt();
+        let apart: Vec<f32> = gradient.iter().zip(&half_gradient).map(|(a, b)| a - b).collect();
+        assert!(norm(&apart) < 0.1 * norm(&gradient), "{} of {}", norm(&apart), norm(&gradient));
     }
 }

@@ -130,6 +130,20 @@ impl Checkpoints {
         Err(TrainError::Checkpoint { path: self.folder.clone(), reason })
     }
 
+    /// The newest checkpoint of either kind after fewer than `step` steps, which must be whole; `None`
+    /// where there is none.
+    ///
+    /// # Errors
+    /// If it is damaged.
+    pub fn before(&self, step: u64) -> Result<Option<Checkpoint>, TrainError> {
+        let mut found = Vec::new();
+        for kind in ["best", "step"] {
+            found.extend(self.steps(kind)?.into_iter().filter(|at| *at < step).map(|at| (at, kind)));
+        }
+        let newest = found.into_iter().max();
+        newest.map(|(at, kind)| self.read(&self.path(kind, at))).transpose()
+    }
+
     /// The newest checkpoint of a best evaluation that is whole.
     ///
     /// # Errors

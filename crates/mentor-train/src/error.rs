@@ -8,13 +8,15 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum TrainError {
     /// The loss, or the norm of its gradient, is not a finite number.
-    #[error("{what} is not finite at step {step}; no checkpoint was written after it\n{table}")]
+    #[error("{what} is not finite at step {step}; no checkpoint was written after it{table}")]
     NotFinite {
         /// The first bad step, counted from 1.
         step: u64,
-        /// `the loss`, `the gradient` or `the loss of the rival`.
+        /// `the loss`, `the gradient` or `the loss of the rival`; where the device was not asked at
+        /// every step, `a loss or gradient`.
         what: &'static str,
-        /// Every term with its weight and value, one a line.
+        /// Every term with its weight and value, each after a line break; empty where the device was
+        /// not asked at every step.
         table: String,
     },
     /// No term of the recipe applies to a batch.

@@ -18,11 +18,12 @@ pub struct EventFile {
 }
 
 impl EventFile {
-    /// A new event file in `folder`; every start of a run has its own.
+    /// A new event file in `folder`; every start of a run has its own. One that goes on after `step`
+    /// tells the reader to drop the later points of the files before it.
     ///
     /// # Errors
     /// If it cannot be written.
-    pub fn create(folder: &Path) -> Result<Self, TrainError> {
+    pub fn create(folder: &Path, step: u64) -> Result<Self, TrainError> {
         let now = seconds();
         let path = folder.join(format!("events.out.tfevents.{:.0}.{}.mentor", now, std::process::id()));
         let file = File::create(&path).map_err(TrainError::io(&path))?;
@@ -30,6 +31,14 @@ impl EventFile {
         let mut event = double(1, now);
         event.extend(bytes(3, b"brain.Event:2"));
         events.record(&event)?;
+        if step > 0 {
+            // A session log whose status is START: points from its step on are void.
+            let mut restart = double(1, now);
+            restart.push(2 << 3);
+            restart.extend(varint(step + 1));
+            restart.extend(bytes(7, &[1 << 3, 1]));
+            events.record(&restart)?;
+        }
         Ok(events)
     }
 
@@ -112,11 +121,8 @@ mod tests {
         assert_eq!(crc32c(b"123456789"), 0xe306_9283);
     }
 
-    #[test]
-    fn a_file_holds_whole_records() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut events = EventFile::create(folder.path()).unwrap();
-        events.scalar("terms/cross_entropy", 300, 0.5).unwrap();
+    /// The events in a file, whose checksums are checked.
+    fn records(events: &EventFile) -> Vec<Vec<u8>> {
         let bytes = std::fs::read(&events.path).unwrap();
         let mut at = 0;
         let mut records = Vec::new();
@@ -128,9 +134,26 @@ mod tests {
             records.push(event.to_vec());
             at += 16 + length;
         }
+        records
+    }
+
+    #[test]
+    fn a_file_holds_whole_records() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut events = EventFile::create(folder.path(), 0).unwrap();
+        events.scalar("terms/cross_entropy", 300, 0.5).unwrap();
+        let records = records(&events);
         assert_eq!(records.len(), 2);
         // Step 300 as a varint, then the tag and 0.5 as a float.
         assert!(records[1].windows(3).any(|window| window == [0x10, 0xac, 0x02]));
         assert!(records[1].ends_with(&0.5f32.to_le_bytes()));
+    }
+
+    #[test]
+    fn a_run_that_goes_on_voids_the_points_after_its_step() {
+        let folder = tempfile::tempdir().unwrap();
+        let records = records(&EventFile::create(folder.path(), 40).unwrap());
+        // Step 41, then field 7 with two bytes: status START.
+        assert!(records.len() == 2 && records[1].ends_with(&[0x10, 41, 0x3a, 2, 0x08, 1]), "{records:?}");
     }
 }

@@ -7,6 +7,7 @@ mod checkpoint;
 mod config;
 mod error;
 mod events;
+mod finite;
 mod log;
 mod method;
 mod optimizer;
@@ -15,7 +16,7 @@ mod schedule;
 mod train;
 
 pub use checkpoint::{Best, Checkpoint, CheckpointState, Checkpoints, write_atomically};
-pub use config::{BuffersConfig, EmaConfig, TrainConfig};
+pub use config::{BuffersConfig, EmaConfig, Precision, TrainConfig};
 pub use error::TrainError;
 pub use events::EventFile;
 pub use log::{Log, LogLine, TermLine};

@@ -13,6 +13,7 @@ use mentor_ops::{
 use mentor_types::{Key, LossTerms, Stats};
 use serde_json::json;
 
+use crate::finite::{FiniteCheck, number};
 use crate::log::TermLine;
 use crate::{
     Best, Checkpoint, CheckpointState, Checkpoints, Evaluation, EventFile, Log, LogLine, Losses, Method, Moment,
@@ -98,7 +99,8 @@ pub fn train<M: Method>(run: Run<'_, M>) -> Result<Outcome<M>, TrainError> {
         (step, best) = (state.step, state.best);
     }
     let mut log = Log::open(run.folder.join("log.jsonl"), step)?;
-    let mut events = EventFile::create(run.folder)?;
+    let mut events = EventFile::create(run.folder, step)?;
+    let mut finite = FiniteCheck::new(&run.device);
     let mut clock = Clock::new(&train);
     let mut evaluations = Vec::new();
     let key = Key::new(run.seed).at("step", 0);
@@ -118,7 +120,7 @@ pub fn train<M: Method>(run: Run<'_, M>) -> Result<Outcome<M>, TrainError> {
         for (micro, batch) in micro_batches.into_iter().enumerate() {
             let Losses { terms, stats, carry } = method.losses(&model, batch, moment(micro as u64));
             let total = terms.total().ok_or(TrainError::NoLoss { step: step + 1 })?;
-            finite(step + 1, "the loss", &total, &terms)?;
+            finite.see(step + 1, "the loss", &total, &terms)?;
             sum.accumulate(&model, GradientsParams::from_grads(total.div_scalar(share).backward(), &model));
             seen.push((terms, stats));
             carries.push(carry);
@@ -132,22 +134,28 @@ pub fn train<M: Method>(run: Run<'_, M>) -> Result<Outcome<M>, TrainError> {
             }
         };
         let norm = norm.ok_or(TrainError::NoLoss { step: step + 1 })?;
-        finite(step + 1, "the gradient", &norm, &seen[0].0)?;
+        finite.see(step + 1, "the gradient", &norm, &seen[0].0)?;
         model = optimizer.step(model, grads, factor, &|path| method.is_head(path));
         let updated = method.after_step(&model, carries, moment(0));
         step += 1;
         stopping = stop.load(Ordering::Relaxed);
         if let Some(loss) = updated {
-            finite(step, "the loss of the rival", &loss, &seen[0].0)?;
+            finite.see(step, "the loss of the rival", &loss, &seen[0].0)?;
         }
         clock.stepped();
         progress.step(step);
 
-        if step.is_multiple_of(train.log_every_steps) || step == train.steps {
+        let due = |every: u64| step.is_multiple_of(every) || step == train.steps;
+        let (logs, judges) = (due(train.log_every_steps), due(train.eval_every_steps));
+        let saves = due(train.checkpoint_every_steps) || stopping;
+        if logs || judges || saves {
+            finite.settle()?;
+        }
+        if logs {
             let line = step_line(step, optimizer.lr() * factor, &norm, &seen, clock.line(train.steps - step));
             record(&line, &mut log, &mut events, progress)?;
         }
-        if step.is_multiple_of(train.eval_every_steps) || step == train.steps {
+        if judges {
             let start = Instant::now();
             evaluations = evaluate(&method, &model, step).map_err(|reason| TrainError::Evaluation { step, reason })?;
             for evaluation in &evaluations {
@@ -161,7 +169,7 @@ pub fn train<M: Method>(run: Run<'_, M>) -> Result<Outcome<M>, TrainError> {
             }
             clock.pause(start);
         }
-        if step.is_multiple_of(train.checkpoint_every_steps) || step == train.steps || stopping {
+        if saves {
             let start = Instant::now();
             checkpoints.save(&checkpoint(step, best.as_ref(), &method, &model, &optimizer)?)?;
             clock.pause(start);
@@ -170,21 +178,6 @@ pub fn train<M: Method>(run: Run<'_, M>) -> Result<Outcome<M>, TrainError> {
     progress.finish();
     let stopped = step < train.steps;
     Ok(Outcome { method, model, step, stopped, best, evaluations, images_per_second: clock.images_per_second() })
-}
-
-/// Stops before the update where a value is not finite. Reads the device: free on the CPU.
-fn finite(step: u64, what: &'static str, value: &Tensor<1>, terms: &LossTerms) -> Result<(), TrainError> {
-    if number(value).is_finite() {
-        return Ok(());
-    }
-    let rows = terms
-        .iter()
-        .map(|term| format!("  {:<24} weight {:<10} value {}", term.name, term.weight, number(&term.value)));
-    Err(TrainError::NotFinite { step, what, table: rows.collect::<Vec<_>>().join("\n") })
-}
-
-fn number(value: &Tensor<1>) -> f64 {
-    f64::from(value.clone().into_scalar::<f32>())
 }
 
 fn record(line: &LogLine, log: &mut Log, events: &mut EventFile, progress: &Progress) -> Result<(), TrainError> {

@@ -86,6 +86,25 @@ impl RunFolder {
         Ok((folder, resume))
     }
 
+    /// The folder of a run that `loaded` made, to be looked at.
+    pub fn of_same_recipe(path: &Path, loaded: &Loaded<Recipe>) -> Result<Self> {
+        let folder = Self { path: path.to_owned() };
+        if !path.join("recipe.toml").exists() {
+            bail!("{}: there is no run", path.display());
+        }
+        folder.same_recipe(loaded, Mode::Resume)?;
+        Ok(folder)
+    }
+
+    /// The newest whole checkpoint before a step; `None` where the step is to be reached from the start.
+    pub fn checkpoint_before(&self, step: u64) -> Result<Option<Checkpoint>> {
+        let folder = self.path.join("checkpoints");
+        if !folder.is_dir() {
+            return Ok(None);
+        }
+        Ok(Checkpoints::open_existing(folder)?.before(step)?)
+    }
+
     /// The path.
     pub fn path(&self) -> &Path {
         &self.path
@@ -149,7 +168,7 @@ impl RunFolder {
         for name in self.names()? {
             let path = self.path.join(&name);
             let removed = match name.as_str() {
-                "checkpoints" | "pictures" => fs::remove_dir_all(&path),
+                "checkpoints" | "pictures" | "replay" => fs::remove_dir_all(&path),
                 "recipe.toml" | "run.json" | "log.jsonl" | "result.json" | "report.html" => fs::remove_file(&path),
                 name if name.starts_with("events.out.tfevents.") => fs::remove_file(&path),
                 _ => Ok(()),

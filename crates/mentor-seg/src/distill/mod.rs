@@ -6,7 +6,7 @@
 //!
 //! A new term is one file here and one line in the list `terms!` below.
 
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{DType, Int, Tensor};
 use mentor_nets::{Adapter, AdapterSpec, Frozen};
 use mentor_ops::{resize_bilinear, resize_nearest_int};
 use mentor_types::{IGNORE, Key, SegOutput, Tap};
@@ -154,11 +154,12 @@ impl TermContext<'_> {
         resize_bilinear(self.teacher.logits.clone().inner(), [height, width], false)
     }
 
-    /// The features of student and teacher at a place, the teacher's off the graph and resized
+    /// The features of student and teacher at a place, in f32, the teacher's off the graph and resized
     /// bilinearly to the size of the student's where they differ.
     fn features(&self, place: &Place) -> (Tensor<4>, Tensor<4>) {
         let tap = |output: &SegOutput, tap: Tap, side: &str| {
-            output.taps.get(tap).cloned().unwrap_or_else(|| panic!("the {side} has no tap `{tap}`"))
+            let features = output.taps.get(tap).unwrap_or_else(|| panic!("the {side} has no tap `{tap}`"));
+            features.clone().cast(DType::F32)
         };
         let student_nchw = tap(self.student, place.student, "student");
         let [_, _, height, width] = student_nchw.dims();

@@ -16,7 +16,8 @@ pub(crate) fn dropout(x_nchw: Tensor<4>, probability: f64, key: Option<Key>) -> 
     let kept = (1.0 / (1.0 - probability)) as f32;
     let mask: Vec<f32> =
         (0..n * channels).map(|_| if rng.random::<f64>() < probability { 0.0 } else { kept }).collect();
-    let mask_nc11 = Tensor::from_data(TensorData::new(mask, [n, channels, 1, 1]), &x_nchw.device());
+    let mask_nc11 = Tensor::<4>::from_data(TensorData::new(mask, [n, channels, 1, 1]), &x_nchw.device());
+    let mask_nc11 = mask_nc11.cast(x_nchw.dtype());
     x_nchw * mask_nc11
 }
 

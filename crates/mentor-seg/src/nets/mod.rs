@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 
 use burn::module::Module;
 use burn::nn::conv::Conv2d;
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 use mentor_nets::{Backbone, Cost};
 use mentor_types::{Key, SegOutput, Tap, Taps};
 
@@ -58,10 +58,10 @@ impl<H: Head> Segmenter<H> {
         let c4 = at(&taps, Tap::C4);
         // Off the graph nothing trains, so nobody asks for the auxiliary scores.
         let auxiliary = self.aux_classifier.as_ref().filter(|_| c4.is_autodiff());
-        let auxiliary = auxiliary.map(|head| head.scores(c4, below("aux_classifier")).0);
+        let auxiliary = auxiliary.map(|head| head.scores(c4, below("aux_classifier")).0.cast(DType::F32));
         let (logits, head) = self.classifier.forward(&taps, below("classifier"));
         taps.insert(Tap::Head, head);
-        SegOutput { logits, auxiliary, taps, image_size: [height, width] }
+        SegOutput { logits: logits.cast(DType::F32), auxiliary, taps, image_size: [height, width] }
     }
 
     fn macs(&self, size: [usize; 2]) -> u64 {
@@ -102,6 +102,8 @@ macro_rules! each {
 
 impl SegNet {
     /// Class scores and features of a batch of images.
+    ///
+    /// The net computes in the type of the images; norms, and the scores that it returns, are f32.
     ///
     /// `key` opens the stream of dropout; without one nothing is dropped. Whether batch norms use the
     /// batch's statistics is a matter of the net (`valid()`, frozen norms), not of the key.

@@ -5,12 +5,15 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use burn::tensor::activation::softmax;
+use burn::tensor::{Device, Tensor};
 use clap::Args;
 use image::RgbImage;
+use mentor_data::Card;
 use mentor_ops::resize_bilinear;
 use mentor_recipe::{BuiltData, Which};
 use mentor_report::pictures;
-use mentor_types::{IGNORE, Images, LabelMask, Pairs, Samples, UNKNOWN};
+use mentor_seg::nets::SegNet;
+use mentor_types::{IGNORE, Images, LabelMask, Pairs, Samples, SegBatch, UNKNOWN};
 
 use super::{DeviceArgs, PlaceArgs, RecipeArgs};
 use crate::device;
@@ -50,45 +53,28 @@ impl Data {
         let loaded = self.recipe.read()?;
         let data = BuiltData::open(&loaded.value, &self.places.places())?;
         let card = data.dataset.card();
-        let (names, colours) = (card.class_names(), card.class_colours());
         let (device, _) = device::choose(self.device.device)?;
         let net = match &self.run {
-            Some(run) => Some(net_of_run(run, &loaded.value, names.len(), Which::Judged, false, &device)?),
+            Some(run) => Some(net_of_run(run, &loaded.value, card.class_names().len(), Which::Judged, false, &device)?),
             None => None,
         };
         std::fs::create_dir_all(&self.out).with_context(|| self.out.display().to_string())?;
+        let drawing = Drawing::new(card, self.out.clone());
         let (mut labelled, mut unlabelled, mut step) = (0, 0, self.step);
         let pairs_wanted = if loaded.value.train.batch_unlabelled > 0 { self.draw } else { 0 };
         while labelled < self.draw || unlabelled < pairs_wanted {
             let batch = data.maker.make(step, 0)?;
-            for (image, mask) in samples(&batch.labelled) {
-                if labelled == self.draw {
-                    break;
-                }
-                let overlay = pictures::overlay(&image, &mask, &colours, OPACITY);
-                let panel = pictures::panel(&[("view", &image), ("labels", &overlay)]);
-                let shown = pictures::shown_labels(&[&mask]);
-                self.save(
-                    &format!("labelled_{labelled:03}"),
-                    &pictures::with_legend(&panel, &names, &colours, &shown),
-                )?;
+            for (image, mask) in samples(&batch.labelled).take(self.draw - labelled) {
+                drawing.labelled(&format!("labelled_{labelled:03}"), &image, &mask)?;
                 labelled += 1;
             }
             if let Some(pairs) = batch.unlabelled {
-                let pseudo = net.as_ref().map(|net| {
-                    let images = mentor_seg::upload::images(pairs.weak.clone(), &device);
-                    let output = net.forward(images, None);
-                    softmax(resize_bilinear(output.logits, output.image_size, false), 1)
-                });
-                let labels = pseudo.map(|probabilities| pseudo_labels(&pairs, probabilities, self.threshold));
-                for (panel, shown) in pair_panels(&pairs, labels.as_deref(), &colours) {
-                    if unlabelled == self.draw {
-                        break;
-                    }
-                    self.save(
-                        &format!("unlabelled_{unlabelled:03}"),
-                        &pictures::with_legend(&panel, &names, &colours, &shown),
-                    )?;
+                let labels =
+                    net.as_ref().map(|net| pseudo_labels(&pairs, probabilities(net, &pairs, &device), self.threshold));
+                for (panel, shown) in
+                    pair_panels(&pairs, labels.as_deref(), &drawing.colours).into_iter().take(pairs_wanted - unlabelled)
+                {
+                    drawing.save(&format!("unlabelled_{unlabelled:03}"), &panel, &shown)?;
                     unlabelled += 1;
                 }
             }
@@ -97,11 +83,52 @@ impl Data {
         println!("{}: {labelled} labelled, {unlabelled} unlabelled samples", self.out.display());
         Ok(ExitCode::SUCCESS)
     }
+}
 
-    fn save(&self, name: &str, picture: &RgbImage) -> Result<()> {
-        let path = self.out.join(format!("{name}.png"));
+/// What a net says of the weak views, `[n, classes, h, w]` at their size.
+fn probabilities(net: &SegNet, pairs: &Pairs, device: &Device) -> Tensor<4> {
+    let output = net.forward(mentor_seg::upload::images(pairs.weak.clone(), device), None);
+    softmax(resize_bilinear(output.logits, output.image_size, false), 1)
+}
+
+/// Where samples are drawn, and in which colours.
+#[derive(Clone, Debug)]
+pub struct Drawing {
+    folder: PathBuf,
+    names: Vec<String>,
+    colours: Vec<[u8; 3]>,
+}
+
+impl Drawing {
+    /// Into a folder that is there.
+    pub fn new(card: &Card, folder: PathBuf) -> Self {
+        Self { folder, names: card.class_names(), colours: card.class_colours() }
+    }
+
+    fn labelled(&self, name: &str, image: &RgbImage, mask: &LabelMask) -> Result<()> {
+        let overlay = pictures::overlay(image, mask, &self.colours, OPACITY);
+        self.save(name, &pictures::panel(&[("view", image), ("labels", &overlay)]), &pictures::shown_labels(&[mask]))
+    }
+
+    /// Writes a picture with a legend of the labels that are `shown`.
+    fn save(&self, name: &str, picture: &RgbImage, shown: &[u8]) -> Result<()> {
+        let path = self.folder.join(format!("{name}.png"));
+        let picture = pictures::with_legend(picture, &self.names, &self.colours, shown);
         picture.save(&path).with_context(|| path.display().to_string())
     }
+}
+
+/// Draws every sample of a batch, in files whose names begin with `prefix`.
+pub fn draw_batch(drawing: &Drawing, batch: &SegBatch, prefix: &str) -> Result<()> {
+    for (index, (image, mask)) in samples(&batch.labelled).enumerate() {
+        drawing.labelled(&format!("{prefix}labelled_{index:03}"), &image, &mask)?;
+    }
+    if let Some(pairs) = &batch.unlabelled {
+        for (index, (panel, shown)) in pair_panels(pairs, None, &drawing.colours).iter().enumerate() {
+            drawing.save(&format!("{prefix}unlabelled_{index:03}"), panel, shown)?;
+        }
+    }
+    Ok(())
 }
 
 /// How strongly labels cover a photo.
@@ -125,7 +152,7 @@ fn samples(samples: &Samples) -> impl Iterator<Item = (RgbImage, LabelMask)> {
 }
 
 /// The pseudo-label of every strong pixel: unknown below the threshold, ignored where it takes none.
-pub fn pseudo_labels(pairs: &Pairs, probabilities: burn::tensor::Tensor<4>, threshold: f32) -> Vec<u8> {
+pub fn pseudo_labels(pairs: &Pairs, probabilities: Tensor<4>, threshold: f32) -> Vec<u8> {
     let (confidence, classes) = probabilities.max_dim_with_indices(1);
     let confidence = confidence.into_data().try_into_vec::<f32>().expect("f32 probabilities");
     let classes = classes.into_data().convert::<u8>().try_into_vec::<u8>().expect("converted to u8 above");

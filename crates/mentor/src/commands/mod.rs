@@ -7,6 +7,7 @@ mod export;
 mod list;
 mod new;
 mod predict;
+mod replay;
 mod report;
 mod schema;
 mod study;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use burn::module::Module;
 use burn::tensor::Device;
 use clap::Args;
@@ -16,10 +16,11 @@ use mentor_recipe::{BuiltData, BuiltNets, Loaded, Recipe, check_classes};
 use mentor_seg::metrics::SegMetrics;
 use mentor_seg::nets::SegNet;
 use mentor_seg::{SegMethod, SegModel};
-use mentor_train::{Evaluation, Outcome, Progress, Run, write_atomically};
+use mentor_train::{Evaluation, Outcome, Progress, Run, TrainError, write_atomically};
 use serde_json::{Value, json};
 
 use super::eval::scored;
+use super::replay::replay;
 use super::report::{Job as ReportJob, compared_results, comparisons, write_report};
 use super::{DeviceArgs, PlaceArgs, RecipeArgs};
 use crate::device;
@@ -28,7 +29,7 @@ use crate::run_folder::{COMMIT, Mode, RunFolder, RunInfo};
 /// Train what a recipe describes.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  mentor train recipes/quickstart.toml\n  mentor train recipes/quickstart.toml \
-    --set train.steps=50 --out runs/short\n  mentor train recipes/quickstart.toml --resume")]
+    --set train.steps=50 --out runs/short\n  mentor train recipes/quickstart.toml --resume\n  mentor train recipes/quickstart.toml --replay 41")]
 pub struct Train {
     #[command(flatten)]
     recipe: RecipeArgs,
@@ -42,6 +43,10 @@ pub struct Train {
     /// Go on from the last checkpoint in the run folder.
     #[arg(long, conflicts_with = "again")]
     resume: bool,
+    /// Compute a step of the run in --out again, counted from 1, from the last checkpoint before it:
+    /// every term is logged and the step's images are drawn, under replay/ in the run folder.
+    #[arg(long, value_name = "STEP", conflicts_with_all = ["resume", "again"])]
+    replay: Option<u64>,
     /// Throw away what this recipe left in the run folder, and start anew.
     #[arg(long)]
     again: bool,
@@ -89,15 +94,13 @@ impl Train {
         };
         let device = device::choose(self.device.device)?;
         let places = self.places.places();
-        let finished = run_job(&Job {
-            loaded: &loaded,
-            device,
-            places: &places,
-            out: &out,
-            mode,
-            stop: &stop,
-            report: !self.no_report,
-        })?;
+        let report = !self.no_report;
+        let job = Job { loaded: &loaded, device, places: &places, out: &out, mode, stop: &stop, report };
+        if let Some(step) = self.replay {
+            println!("images and log  {}", replay(&job, step)?.display());
+            return Ok(ExitCode::SUCCESS);
+        }
+        let finished = run_job(&job)?;
         Ok(match finished.result {
             Some(_) => ExitCode::SUCCESS,
             // What a shell reports for a program that Ctrl-C ended.
@@ -130,6 +133,12 @@ pub fn run_job(job: &Job<'_>) -> Result<Finished> {
     if job.report {
         compared_results(job.loaded)?;
     }
+    let precision = recipe.train.precision;
+    ensure!(
+        job.device.0.supports_dtype(precision.dtype()),
+        "train.precision: {} cannot compute in {precision:?}: take \"f32\"",
+        job.device.1
+    );
     let data = BuiltData::open(recipe, job.places)?;
     let counts =
         data.dataset.verify_split(&data.dataset.split(&recipe.data.labelled)?, recipe.data.on_bad_sample, None)?;
@@ -185,7 +194,8 @@ pub fn run_job(job: &Job<'_>) -> Result<Finished> {
         batches: &mut batches,
         evaluate: &mut evaluate,
         progress: &progress,
-    })?;
+    });
+    let outcome = outcome.map_err(|error| with_way_on(error, job))?;
     if outcome.stopped {
         eprintln!(
             "stopped after step {}; go on with:\n  mentor train {} --out {} --resume",
@@ -212,6 +222,13 @@ pub fn run_job(job: &Job<'_>) -> Result<Finished> {
         println!("\nreport    {}\npictures  {}", written.display(), folder.path().join("pictures").display());
     }
     Ok(Finished { result: Some(result) })
+}
+
+/// The error, with what to type next where something can be typed.
+fn with_way_on(error: TrainError, job: &Job<'_>) -> anyhow::Error {
+    let TrainError::NotFinite { step, .. } = &error else { return error.into() };
+    let (recipe, out) = (job.loaded.path.display(), job.out.display());
+    anyhow!("{error}\nlook at that step with:\n  mentor train {recipe} --out {out} --replay {step}")
 }
 
 /// The table at the end of a run.
