@@ -259,7 +259,7 @@ pub fn load_net(
 ) -> Result<(SegNet, LoadReport), BuildError> {
     let net = config.init(classes, 0, device);
     if path.is_dir() {
-        return load_run(net, path);
+        return load_run(net, path, Which::Judged, false);
     }
     Ok(load_weights(net, path, &LoadOptions { scope: Scope::Whole, new_classes: false })?)
 }
@@ -297,13 +297,14 @@ pub enum Which {
     Ema,
 }
 
-/// The net of a run's last checkpoint.
+/// The net of a run's last checkpoint, or of that of its `best` evaluation.
 ///
 /// # Errors
 /// A folder without checkpoints, or whose net has another form.
-pub fn load_run(net: SegNet, folder: &Path) -> Result<(SegNet, LoadReport), BuildError> {
-    let checkpoint = Checkpoints::open_existing(folder.join("checkpoints"))?.newest()?;
-    net_of(net, &checkpoint, Which::Judged, folder)
+pub fn load_run(net: SegNet, folder: &Path, which: Which, best: bool) -> Result<(SegNet, LoadReport), BuildError> {
+    let checkpoints = Checkpoints::open_existing(folder.join("checkpoints"))?;
+    let checkpoint = if best { checkpoints.best()? } else { checkpoints.newest()? };
+    net_of(net, &checkpoint, which, folder)
 }
 
 /// The net in a checkpoint.

@@ -3,8 +3,7 @@
 //! [`Confusion`] counts on the device and is read once; [`ConfusionMatrix`] counts the same on the
 //! host. Counts are whole numbers, so neither the order of images nor how they were batched matters.
 
-use burn::tensor::module::max_pool2d;
-use burn::tensor::ops::{MaxPoolOptions, PadMode};
+use burn::tensor::ops::PadMode;
 use burn::tensor::{DType, Device, FloatDType, Int, IntDType, Tensor, TensorData};
 use mentor_types::{IGNORE, LabelMask, UNKNOWN};
 use serde::{Deserialize, Serialize};
@@ -211,14 +210,25 @@ fn boundary_reach(height: usize, width: usize) -> usize {
 /// 1 where another label, or the end of the image, lies within `reach` of a pixel; `[n, h, w]`.
 fn boundary_on_device(labels_nhw: Tensor<3>, reach: usize) -> Tensor<3> {
     let [n, height, width] = labels_nhw.dims();
-    let around = [(reach, reach), (reach, reach)];
-    let map = labels_nhw.reshape([n, 1, height, width]).pad(around, PadMode::Constant(OUTSIDE));
+    let map = labels_nhw.pad([(reach, reach), (reach, reach)], PadMode::Constant(OUTSIDE));
     let side = 2 * reach + 1;
-    let along = |kernel| MaxPoolOptions::new(kernel).with_stride([1, 1]);
-    let largest = |x| max_pool2d(max_pool2d(x, along([1, side])), along([side, 1]));
+    let largest = |x| largest_along(1, side, largest_along(2, side, x));
     // A window of one label has one value; one that leaves the image has the value from outside too.
     let differs = largest(map.clone()).not_equal(largest(map.neg()).neg());
     differs.float().reshape([n, height, width])
+}
+
+/// The largest value of every window of `side` pixels along an axis; windows of two pixels, then four,
+/// then eight, so that a long one takes few passes.
+fn largest_along(axis: usize, side: usize, mut map: Tensor<3>) -> Tensor<3> {
+    let mut covered = 1;
+    while covered < side {
+        let further = covered.min(side - covered);
+        let left = map.dims()[axis] - further;
+        map = map.clone().narrow(axis, 0, left).max_pair(map.narrow(axis, further, left));
+        covered += further;
+    }
+    map
 }
 
 /// As [`boundary_on_device`], for one map in row order.

@@ -144,6 +144,9 @@ pub fn train<M: Method>(run: Run<'_, M>) -> Result<Outcome<M>, TrainError> {
         }
         clock.stepped();
         progress.step(step);
+        if let Some(seconds) = clock.warmed_up(&run.device) {
+            progress.line(&format!("the first step took {seconds:.1} s: kernels were compiled and chosen"));
+        }
 
         let due = |every: u64| step.is_multiple_of(every) || step == train.steps;
         let (logs, judges) = (due(train.log_every_steps), due(train.eval_every_steps));
@@ -263,6 +266,7 @@ struct Clock {
     steps: f64,
     all_seconds: f64,
     all_steps: f64,
+    warm: bool,
 }
 
 impl Clock {
@@ -276,6 +280,7 @@ impl Clock {
             steps: 0.0,
             all_seconds: 0.0,
             all_steps: 0.0,
+            warm: false,
         }
     }
 
@@ -288,6 +293,20 @@ impl Clock {
 
     fn stepped(&mut self) {
         self.steps += 1.0;
+    }
+
+    /// After the first step on a device that compiles its kernels when they are first called: waits for
+    /// it, leaves it out of the figures, and returns how long it took.
+    fn warmed_up(&mut self, device: &Device) -> Option<f64> {
+        let compiles = device.clone().without_autodiff() != Device::flex();
+        if std::mem::replace(&mut self.warm, true) || !compiles {
+            return None;
+        }
+        // An error of the device shows where the first value is read.
+        let _ = device.sync();
+        let seconds = self.since_line.elapsed().as_secs_f64();
+        (self.since_line, self.waited, self.steps) = (Instant::now(), 0.0, 0.0);
+        Some(seconds)
     }
 
     /// Leaves the time since `start` out of the figures.

@@ -31,6 +31,8 @@ impl FromStr for DeviceRequest {
 
 /// The device and its name for people.
 pub fn choose(request: DeviceRequest) -> Result<(Device, String)> {
+    #[cfg(feature = "cuda")]
+    keep_kernels();
     match request {
         DeviceRequest::Cpu => Ok((Device::flex(), cpu_name())),
         DeviceRequest::Auto if cuda_devices() > 0 => cuda(0),
@@ -46,6 +48,20 @@ fn cpu_name() -> String {
     });
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     format!("cpu ({}, {threads} threads)", model.as_deref().unwrap_or("unknown model"))
+}
+
+/// Keeps what the first run compiled and tuned in the user's cache folder, for the runs after it. A
+/// `cubecl.toml` in the current folder can say where and how; it must be called before any device is.
+#[cfg(feature = "cuda")]
+fn keep_kernels() {
+    use cubecl::config::{CubeClRuntimeConfig, RuntimeConfig, cache::CacheConfig};
+    if ["cubecl.toml", "CubeCL.toml"].iter().any(|file| std::path::Path::new(file).exists()) {
+        return;
+    }
+    let mut config = CubeClRuntimeConfig::default().override_from_env();
+    config.compilation.cache = true;
+    config.environment.path = CacheConfig::Global;
+    CubeClRuntimeConfig::try_set(config);
 }
 
 #[cfg(feature = "cuda")]

@@ -5,9 +5,8 @@ use std::path::Path;
 use anyhow::Result;
 use burn::tensor::Device;
 use clap::Args;
-use mentor_recipe::{Recipe, Which, net_of};
+use mentor_recipe::{Recipe, Which, load_run};
 use mentor_seg::nets::SegNet;
-use mentor_train::Checkpoints;
 
 /// Which weights of a run.
 #[derive(Clone, Debug, Default, Args)]
@@ -37,8 +36,5 @@ pub fn net_of_run(
     best: bool,
     device: &Device,
 ) -> Result<SegNet> {
-    let checkpoints = Checkpoints::open_existing(run.join("checkpoints"))?;
-    let checkpoint = if best { checkpoints.best()? } else { checkpoints.newest()? };
-    let net = recipe.student.init(classes, 0, device);
-    Ok(net_of(net, &checkpoint, which, run)?.0)
+    Ok(load_run(recipe.student.init(classes, 0, device), run, which, best)?.0)
 }
