@@ -126,8 +126,8 @@ pub(crate) fn forward(
     let offsets = Offsets::new(in_channels, layout.len(), &layout.taps);
     let packed = Packed::new([shape.groups, out_channels, block], depth, |group, first, channels, to| {
         let rows = &weight[(group * out_channels + first) * depth..][..channels * depth];
-        for (term, to) in to.chunks_mut(block).enumerate() {
-            to.iter_mut().zip(rows[term..].iter().step_by(depth)).for_each(|(to, from)| *to = *from);
+        for (channel, row) in rows.chunks(depth).enumerate() {
+            to.chunks_exact_mut(block).zip(row).for_each(|(to, from)| to[channel] = *from);
         }
     });
     let zeros = vec![0.0; shape.out_channels];
@@ -266,11 +266,11 @@ fn filter<'a>(
     let places: Vec<usize> = taps.iter().map(|tap| tap.1).collect();
     let offsets = Offsets::new(out_channels, layout.len(), &places);
     let packed = Packed::new([shape.groups, in_channels, block], offsets.len(), |group, first, channels, to| {
-        for (channel, to) in to.chunks_mut((block * taps.len()).max(1)).enumerate() {
-            let from = ((group * out_channels + channel) * in_channels + first) * all_taps;
+        for (out_channel, to) in to.chunks_mut((block * taps.len()).max(1)).enumerate() {
+            let from = ((group * out_channels + out_channel) * in_channels + first) * all_taps;
             let from = &weight[from..from + channels * all_taps];
-            for (to, (tap, _)) in to.chunks_mut(block).zip(&taps) {
-                to.iter_mut().zip(from[*tap..].iter().step_by(all_taps)).for_each(|(to, from)| *to = *from);
+            for (channel, from) in from.chunks(all_taps).enumerate() {
+                to.chunks_exact_mut(block).zip(&taps).for_each(|(to, (tap, _))| to[channel] = from[*tap]);
             }
         }
     });

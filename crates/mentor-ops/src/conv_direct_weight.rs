@@ -50,9 +50,10 @@ impl Cut {
 pub(crate) fn weight_gradient(instructions: Instructions, shape: &ConvShape, x: &[f32], grad: &[f32]) -> Vec<f32> {
     let cut = Cut::new(instructions, shape);
     let layout = Layout::of_band(shape, cut.rows);
+    let blocks = shape.group_in().div_ceil(cut.channels);
     let offsets_of = |channels: usize| Offsets::new(channels, layout.len(), &layout.taps);
     let last = shape.group_in() - (shape.group_in() - 1) / cut.channels * cut.channels;
-    let task = BandSums {
+    let mut task = BandSums {
         instructions,
         shape,
         x,
@@ -60,10 +61,14 @@ pub(crate) fn weight_gradient(instructions: Instructions, shape: &ConvShape, x: 
         offsets: [offsets_of(cut.channels), offsets_of(last)],
         layout: &layout,
         cut: &cut,
+        panels: None,
     };
+    if blocks > 1 {
+        task.panels = Some(task.all_panels());
+    }
+    let task = task;
     let sum_len = shape.depth() * cut.padded_out;
     let mut partial = vec![0.0; shape.groups * cut.sums * sum_len];
-    let blocks = shape.group_in().div_ceil(cut.channels);
     let per_sum = partial.chunks_mut(sum_len);
     let parts: Vec<_> = per_sum.flat_map(|sum| sum.chunks_mut(cut.channels * shape.taps() * cut.padded_out)).collect();
     parts.into_par_iter().enumerate().for_each(|(index, part)| {
@@ -83,9 +88,41 @@ struct BandSums<'a> {
     offsets: [Offsets; 2],
     layout: &'a Layout,
     cut: &'a Cut,
+    /// Those of all bands, where several blocks of input channels share them.
+    panels: Option<Vec<f32>>,
 }
 
 impl BandSums<'_> {
+    /// Floats of the panels of a whole band.
+    fn panels_len(&self) -> usize {
+        self.cut.padded_out * self.cut.rows * self.shape.out_size[1]
+    }
+
+    /// The panels of every band of every image of every group.
+    fn all_panels(&self) -> Vec<f32> {
+        let per_group = self.shape.images * self.cut.bands;
+        let mut panels = vec![0.0; self.shape.groups * per_group * self.panels_len()];
+        panels.par_chunks_mut(self.panels_len()).enumerate().for_each(|(index, panels)| {
+            let (group, index) = (index / per_group, index % per_group);
+            self.fill_panels(group, index / self.cut.bands, index % self.cut.bands * self.cut.rows, panels);
+        });
+        panels
+    }
+
+    /// Fills the panels of the band that begins at row `row`.
+    fn fill_panels(&self, group: usize, image: usize, row: usize, panels: &mut [f32]) {
+        let (shape, [height, width]) = (self.shape, self.shape.out_size);
+        let plane = (image * shape.groups + group) * shape.group_out();
+        let grads = Planes {
+            values: &self.grad[plane * shape.out_area() + row * width..],
+            plane_step: shape.out_area(),
+            channels: shape.group_out(),
+            pixels: self.cut.rows.min(height - row) * width,
+        };
+        // SAFETY: the CPU has the instructions.
+        unsafe { fill_panels(self.instructions, &grads, panels) };
+    }
+
     /// Adds the sums of run `sum` of bands for a block of input channels of a group to `out`.
     fn add(&self, group: usize, sum: usize, block: usize, out: &mut [f32]) {
         let (cut, shape) = (self.cut, self.shape);
@@ -93,23 +130,30 @@ impl BandSums<'_> {
         let channel = group * shape.group_in() + block * cut.channels;
         let channels = out.len() / (shape.taps() * cut.padded_out);
         let rows_len = channels * self.layout.len();
-        with_scratch(rows_len + cut.padded_out * cut.rows * shape.out_size[1], |scratch| {
-            let (rows, panels) = scratch.split_at_mut(rows_len);
+        let own_len = if self.panels.is_some() { 0 } else { self.panels_len() };
+        with_scratch(rows_len + own_len, |scratch| {
+            let (rows, own) = scratch.split_at_mut(rows_len);
             for index in sum * count / cut.sums..(sum + 1) * count / cut.sums {
                 let (image, row) = (index / cut.bands, index % cut.bands * cut.rows);
                 let planes = &self.x[(image * shape.in_channels + channel) * shape.area()..];
                 for (plane, rows) in planes.chunks(shape.area()).zip(rows.chunks_mut(self.layout.len())) {
                     self.layout.fill(row * shape.stride[0], plane, 0.0, rows);
                 }
-                self.add_band(group, image, row, rows, panels, out);
+                let panels = match &self.panels {
+                    Some(panels) => &panels[(group * count + index) * self.panels_len()..][..self.panels_len()],
+                    None => {
+                        self.fill_panels(group, image, row, own);
+                        &*own
+                    }
+                };
+                self.add_band(row, rows, panels, out);
             }
         });
     }
 
-    /// Adds the sums of a band whose padded rows are given.
-    fn add_band(&self, group: usize, image: usize, row: usize, padded: &[f32], panels: &mut [f32], out: &mut [f32]) {
-        let (shape, instructions) = (self.shape, self.instructions);
-        let [height, width] = shape.out_size;
+    /// Adds the sums of a band whose padded rows and panels are given.
+    fn add_band(&self, row: usize, padded: &[f32], panels: &[f32], out: &mut [f32]) {
+        let (shape, [height, width]) = (self.shape, self.shape.out_size);
         let source = Source {
             pixels: padded,
             offsets: &self.offsets[usize::from(padded.len() < self.cut.channels * self.layout.len())],
@@ -117,18 +161,8 @@ impl BandSums<'_> {
             rows: self.cut.rows.min(height - row),
             width,
         };
-        let plane = (image * shape.groups + group) * shape.group_out();
-        let grads = Planes {
-            values: &self.grad[plane * shape.out_area() + row * width..],
-            plane_step: shape.out_area(),
-            channels: shape.group_out(),
-            pixels: source.rows * width,
-        };
         // SAFETY: the CPU has the instructions.
-        unsafe {
-            fill_panels(instructions, &grads, panels);
-            add_tap_sums(instructions, &source, &panels[..self.cut.padded_out * grads.pixels], out);
-        }
+        unsafe { add_tap_sums(self.instructions, &source, panels, out) };
     }
 }
 
@@ -151,7 +185,7 @@ fn add_partial_sums(shape: &ConvShape, cut: &Cut, partial: &[f32]) -> Vec<f32> {
                 let from = &sum[term * cut.padded_out + block * BLOCK..][..channels];
                 values.iter_mut().zip(from).for_each(|(to, from)| *to += from);
             }
-            total[term..].iter_mut().step_by(depth).zip(values).for_each(|(to, from)| *to = from);
+            total.chunks_exact_mut(depth).zip(values).for_each(|(to, from)| to[term] = from);
         }
     });
     total

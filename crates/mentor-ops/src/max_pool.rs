@@ -14,7 +14,7 @@ use burn::tensor::{DType, Device, Tensor, module};
 use rayon::prelude::*;
 
 use crate::buffer::{filled, with_scratch};
-use crate::conv::{tensor, values};
+use crate::conv::{dense, tensor, values};
 use crate::conv_shape::ConvShape;
 use crate::padded::Layout;
 use crate::simd;
@@ -175,7 +175,7 @@ impl MaxPoolGradient for Flex {
         grad: FlexTensor,
         options: MaxPoolOptions<2>,
     ) -> FlexTensor {
-        tensor(gradient(&window(size, &options), values(&places), values(&grad.to_contiguous())), size)
+        tensor(gradient(&window(size, &options), values(&places), values(&dense(&grad))), size)
     }
 }
 
