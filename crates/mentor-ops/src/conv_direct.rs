@@ -5,6 +5,7 @@
 //! these round a product and a sum once, and order sums by the width of their registers.
 
 use std::mem::MaybeUninit;
+use std::ops::Range;
 
 use rayon::prelude::*;
 
@@ -110,6 +111,49 @@ fn fill_rows(layout: &Layout, row: usize, planes: &[f32], area: usize, rows: &mu
     }
 }
 
+/// Rows of a band that see the same rows of taps on the map; the other taps see padding.
+pub(crate) struct Segment {
+    /// Counted from the first row of the band.
+    pub(crate) rows: Range<usize>,
+    taps: Range<usize>,
+}
+
+impl Segment {
+    /// The terms of the segment's rows of taps, where every row of taps has `per_row` terms.
+    pub(crate) fn terms(&self, per_row: usize) -> Range<usize> {
+        self.taps.start * per_row..self.taps.end * per_row
+    }
+}
+
+/// The segments of a band of `rows` rows; `is_on_map(row, tap row)` must hold for neighbouring taps.
+fn segments(rows: usize, taps: usize, is_on_map: impl Fn(usize, usize) -> bool) -> Vec<Segment> {
+    let mut segments: Vec<Segment> = Vec::new();
+    for row in 0..rows {
+        let first = (0..taps).find(|tap| is_on_map(row, *tap)).unwrap_or(0);
+        let count = (first..taps).take_while(|tap| is_on_map(row, *tap)).count();
+        let taps = first..first + count;
+        match segments.last_mut() {
+            Some(last) if last.taps == taps => last.rows.end += 1,
+            _ => segments.push(Segment { rows: row..row + 1, taps }),
+        }
+    }
+    segments
+}
+
+/// The segments of a band of output rows.
+pub(crate) fn forward_segments(shape: &ConvShape, first_row: usize, rows: usize) -> Vec<Segment> {
+    segments(rows, shape.kernel[0], |row, tap| {
+        let padded = (first_row + row) * shape.stride[0] + tap * shape.dilation[0];
+        (shape.padding[0]..shape.padding[0] + shape.size[0]).contains(&padded)
+    })
+}
+
+/// Where every tap of some input channels sees the first pixel of a band.
+pub(crate) fn forward_offsets(shape: &ConvShape, channels: usize, layout: &Layout) -> Offsets {
+    let rows: Vec<Vec<usize>> = layout.taps.chunks(shape.kernel[1]).map(<[usize]>::to_vec).collect();
+    Offsets::new(channels, layout.len(), &rows)
+}
+
 /// The output map.
 pub(crate) fn forward(
     instructions: Instructions,
@@ -123,11 +167,16 @@ pub(crate) fn forward(
     let row_floats = in_channels * Layout::of_band(shape, 1).row * shape.stride[0];
     let tasks = Tasks::new(shape, shape.out_size[0], row_floats, out_channels, block);
     let layout = Layout::of_band(shape, tasks.rows);
-    let offsets = Offsets::new(in_channels, layout.len(), &layout.taps);
+    let offsets = forward_offsets(shape, in_channels, &layout);
     let packed = Packed::new([shape.groups, out_channels, block], depth, |group, first, channels, to| {
         let rows = &weight[(group * out_channels + first) * depth..][..channels * depth];
+        let columns = shape.kernel[1];
         for (channel, row) in rows.chunks(depth).enumerate() {
-            to.chunks_exact_mut(block).zip(row).for_each(|(to, from)| to[channel] = *from);
+            for (index, from) in row.chunks(columns).enumerate() {
+                let (from_channel, tap_row) = (index / shape.kernel[0], index % shape.kernel[0]);
+                let to = &mut to[(tap_row * in_channels + from_channel) * columns * block..];
+                to.chunks_exact_mut(block).zip(from).for_each(|(to, from)| to[channel] = *from);
+            }
         }
     });
     let zeros = vec![0.0; shape.out_channels];
@@ -136,13 +185,17 @@ pub(crate) fn forward(
         with_scratch(in_channels * layout.len() + lanes(instructions), |rows| {
             let planes = &x[(task.image * shape.groups + task.group) * in_channels * area..][..in_channels * area];
             fill_rows(&layout, task.row * shape.stride[0], planes, area, rows);
-            let source = Source {
-                pixels: rows,
-                offsets: &offsets,
-                row_step: shape.stride[0] * layout.row,
-                rows: task.rows,
-                width: shape.out_size[1],
-            };
+            let sources: Vec<Source> = forward_segments(shape, task.row, task.rows)
+                .into_iter()
+                .map(|segment| Source {
+                    pixels: rows,
+                    offsets: &offsets,
+                    terms: segment.terms(in_channels * shape.kernel[1]),
+                    row_step: shape.stride[0] * layout.row,
+                    rows: segment.rows,
+                    width: shape.out_size[1],
+                })
+                .collect();
             for index in task.blocks[0]..task.blocks[1] {
                 let first = task.group * out_channels + index * block;
                 let channels = block.min(out_channels - index * block);
@@ -153,9 +206,11 @@ pub(crate) fn forward(
                     row_step: shape.out_size[1],
                 };
                 let start = &start[first..first + channels];
-                // SAFETY: the CPU has the instructions; these rows of these channels are inside the
-                // output and this task's alone.
-                unsafe { products(instructions, &source, packed.block(task.group, index), start, &target) };
+                for source in &sources {
+                    // SAFETY: the CPU has the instructions; these rows of these channels are inside
+                    // the output and this task's alone.
+                    unsafe { products(instructions, source, packed.block(task.group, index), start, &target) };
+                }
             }
         });
     };
@@ -216,6 +271,8 @@ struct InputGradient<'a> {
     grad: &'a [f32],
     tasks: Tasks,
     layout: Layout,
+    /// Padded rows before those of the gradient.
+    padding: usize,
     filters: Vec<Filter<'a>>,
     /// Columns of the longest phase.
     phase_width: usize,
@@ -238,7 +295,17 @@ pub(crate) fn input_gradient(instructions: Instructions, shape: &ConvShape, weig
     let filters = pairs.map(|(rows, (index, columns))| filter(block, shape, weight, &layout, rows, (index, columns)));
     let filters: Vec<_> = filters.collect();
     let zeros = vec![0.0; block];
-    let gradient = InputGradient { instructions, shape, grad, tasks, layout, filters, phase_width: width, zeros };
+    let gradient = InputGradient {
+        instructions,
+        shape,
+        grad,
+        tasks,
+        layout,
+        padding: padding[0],
+        filters,
+        phase_width: width,
+        zeros,
+    };
     // SAFETY: the tasks cover the whole map.
     unsafe {
         filled(shape.lens()[0], |out| {
@@ -260,17 +327,18 @@ fn filter<'a>(
     (column_phase, columns): (usize, &'a Phase),
 ) -> Filter<'a> {
     let (in_channels, out_channels, all_taps) = (shape.group_in(), shape.group_out(), shape.taps());
-    let pairs = rows.taps.iter().flat_map(|down| columns.taps.iter().map(move |right| (down, right)));
-    let taps: Vec<(usize, usize)> =
-        pairs.map(|(down, right)| (down.0 * shape.kernel[1] + right.0, layout.place(down.1, right.1))).collect();
-    let places: Vec<usize> = taps.iter().map(|tap| tap.1).collect();
+    let place = |down: usize| columns.taps.iter().map(move |right| layout.place(down, right.1)).collect();
+    let places: Vec<Vec<usize>> = rows.taps.iter().map(|down| place(down.1)).collect();
     let offsets = Offsets::new(out_channels, layout.len(), &places);
     let packed = Packed::new([shape.groups, in_channels, block], offsets.len(), |group, first, channels, to| {
-        for (out_channel, to) in to.chunks_mut((block * taps.len()).max(1)).enumerate() {
+        let per_channel = (block * columns.taps.len()).max(1);
+        for (index, to) in to.chunks_mut(per_channel).enumerate() {
+            let (tap_row, out_channel) = (rows.taps[index / out_channels].0, index % out_channels);
             let from = ((group * out_channels + out_channel) * in_channels + first) * all_taps;
             let from = &weight[from..from + channels * all_taps];
             for (channel, from) in from.chunks(all_taps).enumerate() {
-                to.chunks_exact_mut(block).zip(&taps).for_each(|(to, (tap, _))| to[channel] = from[*tap]);
+                let from = &from[tap_row * shape.kernel[1]..][..shape.kernel[1]];
+                to.chunks_exact_mut(block).zip(&columns.taps).for_each(|(to, (tap, _))| to[channel] = from[*tap]);
             }
         }
     });
@@ -302,17 +370,27 @@ impl InputGradient<'_> {
         channel_block(self.instructions) * rows * self.phase_width * self.shape.stride[1]
     }
 
-    /// What a filter sees in the padded rows, if there are any pixels of its phases in the task.
-    fn source<'a>(&'a self, filter: &'a Filter, task: &Task, padded: &'a [f32]) -> Option<Source<'a>> {
-        let rows = filter.rows.len.min(task.row + task.rows).saturating_sub(task.row);
-        let source = Source {
+    /// Rows of a task that are of the filter's phase.
+    fn rows(&self, filter: &Filter, task: &Task) -> usize {
+        filter.rows.len.min(task.row + task.rows).saturating_sub(task.row)
+    }
+
+    /// What a filter sees in the padded rows: nothing if its phases have no pixels in the task.
+    fn sources<'a>(&'a self, filter: &'a Filter, task: &Task, padded: &'a [f32]) -> impl Iterator<Item = Source<'a>> {
+        let (row, before, height) = (task.row, self.padding, self.shape.out_size[0]);
+        let rows = if filter.columns.len == 0 { 0 } else { self.rows(filter, task) };
+        let segments = segments(rows, filter.rows.taps.len(), move |index, tap| {
+            (before..before + height).contains(&(row + index + filter.rows.taps[tap].1))
+        });
+        let per_row = self.shape.group_out() * filter.columns.taps.len();
+        segments.into_iter().map(move |segment| Source {
             pixels: padded,
             offsets: &filter.offsets,
+            terms: segment.terms(per_row),
             row_step: self.layout.row,
-            rows,
+            rows: segment.rows,
             width: filter.columns.len,
-        };
-        (rows * source.width > 0).then_some(source)
+        })
     }
 
     /// The first input channel of a block among those of all groups, and how many there are.
@@ -327,8 +405,10 @@ impl InputGradient<'_> {
         let (width, stride) = (shape.size[1], shape.stride[0]);
         let plane = (task.image * shape.in_channels + first) * shape.area();
         for filter in &self.filters {
-            let Some(source) = self.source(filter, task, padded) else { continue };
-            let row_span = span(source.rows, width, stride * width);
+            let row_span = span(self.rows(filter, task), width, stride * width);
+            if row_span == 0 {
+                continue;
+            }
             let target = Target {
                 address: out.address(
                     plane + (filter.rows.first + task.row * stride) * width,
@@ -338,9 +418,11 @@ impl InputGradient<'_> {
                 row_step: stride * width,
             };
             let weights = filter.packed.block(task.group, block);
-            // SAFETY: the CPU has the instructions; these rows of these channels are inside the map and
-            // this task's alone.
-            unsafe { products(self.instructions, &source, weights, &self.zeros[..channels], &target) };
+            for source in self.sources(filter, task, padded) {
+                // SAFETY: the CPU has the instructions; these rows of these channels are inside the map
+                // and this task's alone.
+                unsafe { products(self.instructions, &source, weights, &self.zeros[..channels], &target) };
+            }
         }
     }
 
@@ -352,16 +434,16 @@ impl InputGradient<'_> {
         let phase_len = channel_block(self.instructions) * step;
         // The filters of one phase of rows follow each other.
         for filters in self.filters.chunks(right) {
-            let mut rows = 0;
             for filter in filters {
-                let Some(source) = self.source(filter, task, padded) else { continue };
-                rows = source.rows;
                 let phase = &mut phases[filter.column_phase * phase_len..][..phase_len];
                 let target = Target { address: phase.as_mut_ptr(), channel_step: step, row_step: width };
                 let weights = filter.packed.block(task.group, block);
-                // SAFETY: the CPU has the instructions; the phase has room for a whole block.
-                unsafe { products(self.instructions, &source, weights, &self.zeros[..channels], &target) };
+                for source in self.sources(filter, task, padded) {
+                    // SAFETY: the CPU has the instructions; the phase has room for a whole block.
+                    unsafe { products(self.instructions, &source, weights, &self.zeros[..channels], &target) };
+                }
             }
+            let rows = self.rows(&filters[0], task);
             for (channel, row) in (0..channels).flat_map(|channel| (0..rows).map(move |row| (channel, row))) {
                 let y = filters[0].rows.first + (task.row + row) * down;
                 let plane = (task.image * shape.in_channels + first + channel) * shape.area();

@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 
 use crate::buffer::with_scratch;
+use crate::conv_direct::{forward_offsets, forward_segments};
 use crate::conv_micro::{Offsets, Planes, Source, add_tap_sums, fill_panels, lanes};
 use crate::conv_shape::ConvShape;
 use crate::instructions::Instructions;
@@ -51,7 +52,7 @@ pub(crate) fn weight_gradient(instructions: Instructions, shape: &ConvShape, x: 
     let cut = Cut::new(instructions, shape);
     let layout = Layout::of_band(shape, cut.rows);
     let blocks = shape.group_in().div_ceil(cut.channels);
-    let offsets_of = |channels: usize| Offsets::new(channels, layout.len(), &layout.taps);
+    let offsets_of = |channels: usize| forward_offsets(shape, channels, &layout);
     let last = shape.group_in() - (shape.group_in() - 1) / cut.channels * cut.channels;
     let mut task = BandSums {
         instructions,
@@ -154,24 +155,40 @@ impl BandSums<'_> {
     /// Adds the sums of a band whose padded rows and panels are given.
     fn add_band(&self, row: usize, padded: &[f32], panels: &[f32], out: &mut [f32]) {
         let (shape, [height, width]) = (self.shape, self.shape.out_size);
-        let source = Source {
-            pixels: padded,
-            offsets: &self.offsets[usize::from(padded.len() < self.cut.channels * self.layout.len())],
-            row_step: shape.stride[0] * self.layout.row,
-            rows: self.cut.rows.min(height - row),
-            width,
-        };
-        // SAFETY: the CPU has the instructions.
-        unsafe { add_tap_sums(self.instructions, &source, panels, out) };
+        let rows = self.cut.rows.min(height - row);
+        let is_last = padded.len() < self.cut.channels * self.layout.len();
+        let channels = padded.len() / self.layout.len();
+        for segment in forward_segments(shape, row, rows) {
+            let source = Source {
+                pixels: padded,
+                offsets: &self.offsets[usize::from(is_last)],
+                terms: segment.terms(channels * shape.kernel[1]),
+                row_step: shape.stride[0] * self.layout.row,
+                rows: segment.rows,
+                width,
+            };
+            // SAFETY: the CPU has the instructions.
+            unsafe { add_tap_sums(self.instructions, &source, panels, rows * width, out) };
+        }
     }
 }
 
-/// Adds the partial sums, which have a row of output channels for every term, into the weight's
-/// layout.
+/// Adds the partial sums into the weight's layout. They have a row of output channels for every term,
+/// and their terms are ordered by block of input channels, row of taps, channel and column of taps.
 fn add_partial_sums(shape: &ConvShape, cut: &Cut, partial: &[f32]) -> Vec<f32> {
     /// Output channels at a time: those of a cache line.
     const BLOCK: usize = 16;
-    let (depth, out_channels) = (shape.depth(), shape.group_out());
+    let (depth, out_channels, in_channels) = (shape.depth(), shape.group_out(), shape.group_in());
+    // Where each term belongs in the weight of an output channel.
+    let mut places = Vec::with_capacity(depth);
+    for first in (0..in_channels).step_by(cut.channels) {
+        let block = first..in_channels.min(first + cut.channels);
+        for (tap_row, channel) in (0..shape.kernel[0]).flat_map(|row| block.clone().map(move |channel| (row, channel)))
+        {
+            let start = (channel * shape.kernel[0] + tap_row) * shape.kernel[1];
+            places.extend(start..start + shape.kernel[1]);
+        }
+    }
     let mut total = vec![0.0; shape.groups * out_channels * depth];
     let per_group = total.chunks_mut(out_channels * depth).zip(partial.chunks(cut.sums * depth * cut.padded_out));
     let parts: Vec<_> = per_group
@@ -179,13 +196,13 @@ fn add_partial_sums(shape: &ConvShape, cut: &Cut, partial: &[f32]) -> Vec<f32> {
         .collect();
     parts.into_par_iter().for_each(|((block, total), sums)| {
         let channels = total.len() / depth;
-        for term in 0..depth {
+        for (term, place) in places.iter().enumerate() {
             let mut values = [0.0; BLOCK];
             for sum in sums.chunks(depth * cut.padded_out) {
                 let from = &sum[term * cut.padded_out + block * BLOCK..][..channels];
                 values.iter_mut().zip(from).for_each(|(to, from)| *to += from);
             }
-            total.chunks_exact_mut(depth).zip(values).for_each(|(to, from)| to[term] = from);
+            total.chunks_exact_mut(depth).zip(values).for_each(|(to, from)| to[*place] = from);
         }
     });
     total

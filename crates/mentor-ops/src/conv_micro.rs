@@ -8,6 +8,7 @@
 #![allow(clippy::needless_range_loop)] // Loops over registers, with bounds that the compiler knows.
 
 use std::arch::x86_64::{__m256, __m512};
+use std::ops::Range;
 
 use crate::instructions::Instructions;
 use crate::lanes::{Lanes, MAX_LANES};
@@ -28,7 +29,7 @@ pub(crate) fn lanes(instructions: Instructions) -> usize {
 pub(crate) fn channel_block(instructions: Instructions) -> usize {
     match instructions {
         Instructions::Avx512 => 8,
-        Instructions::Avx2 => 4,
+        Instructions::Avx2 => 6,
         Instructions::Portable => no_microkernels(),
     }
 }
@@ -37,17 +38,22 @@ fn no_microkernels() -> ! {
     panic!("the portable path has no microkernels")
 }
 
-/// Where the terms of a sum begin in a source.
+/// Where the terms of a sum begin in a source: for every row of taps every channel, and of it every tap
+/// of the row. So the terms of consecutive rows of taps follow each other.
 pub(crate) struct Offsets {
     at: Vec<usize>,
     furthest: usize,
 }
 
 impl Offsets {
-    /// Every tap of every channel, where the channels are `channel_step` pixels apart.
-    pub(crate) fn new(channels: usize, channel_step: usize, taps: &[usize]) -> Self {
-        let channel = |channel: usize| taps.iter().map(move |tap| channel * channel_step + tap);
-        let at: Vec<usize> = (0..channels).flat_map(channel).collect();
+    /// All taps of all channels, where tap (row, column) begins at `taps[row][column]` and the channels
+    /// are `channel_step` pixels apart.
+    pub(crate) fn new(channels: usize, channel_step: usize, taps: &[Vec<usize>]) -> Self {
+        let places = |channel: usize, row: &'_ [usize]| -> Vec<usize> {
+            row.iter().map(|tap| channel * channel_step + tap).collect()
+        };
+        let at: Vec<usize> =
+            taps.iter().flat_map(|row| (0..channels).flat_map(move |channel| places(channel, row))).collect();
         let furthest = at.iter().copied().max().unwrap_or(0);
         Self { at, furthest }
     }
@@ -57,27 +63,36 @@ impl Offsets {
     }
 }
 
-/// Pixels of some rows: term `t` of the sum for output pixel (row, column) is at
+/// Some rows of pixels: term `t` of the sum for output pixel (row, column) is at
 /// `offsets[t] + row * row_step + column`.
 pub(crate) struct Source<'a> {
     pub(crate) pixels: &'a [f32],
     pub(crate) offsets: &'a Offsets,
+    /// The terms that count; the others are known to be zero.
+    pub(crate) terms: Range<usize>,
     pub(crate) row_step: usize,
-    pub(crate) rows: usize,
+    pub(crate) rows: Range<usize>,
     pub(crate) width: usize,
 }
 
 impl Source<'_> {
     /// Panics if a row that is read up to a multiple of `lanes` pixels ends behind the last pixel.
     fn check(&self, lanes: usize) {
-        assert!(self.rows * self.width > 0, "a source without pixels");
-        let last_row = self.offsets.furthest + (self.rows - 1) * self.row_step;
+        assert!(!self.rows.is_empty() && self.width > 0, "a source without pixels");
+        assert!(self.terms.start <= self.terms.end && self.terms.end <= self.offsets.len(), "terms that are not there");
+        let last_row = self.offsets.furthest + (self.rows.end - 1) * self.row_step;
         let end = last_row + self.width.next_multiple_of(lanes);
         assert!(end <= self.pixels.len(), "a source of {} pixels is read up to {end}", self.pixels.len());
     }
+
+    /// The offsets of the terms that count.
+    fn offsets(&self) -> &[usize] {
+        &self.offsets.at[self.terms.clone()]
+    }
 }
 
-/// Rows of output pixels of some channels, which begin at an address and are so many floats apart.
+/// Rows of output pixels of some channels: where row zero of the first begins, and how many floats they
+/// are apart.
 pub(crate) struct Target {
     pub(crate) address: *mut f32,
     pub(crate) channel_step: usize,
@@ -85,7 +100,7 @@ pub(crate) struct Target {
 }
 
 /// Writes the sums over all terms for up to [`channel_block`] output channels: as many as `start` has
-/// values to start from. `weights` has a whole block for every term, the terms in their order.
+/// values to start from. `weights` has a whole block for every offset, in their order.
 ///
 /// # Safety
 /// The CPU must have the instructions, and all rows of the target be valid and this caller's alone.
@@ -100,6 +115,7 @@ pub(crate) unsafe fn products(
     assert_eq!(weights.len(), source.offsets.len() * block, "weights of another number of terms");
     assert!(start.len() <= block, "{} channels in a block of {block}", start.len());
     source.check(lanes(instructions));
+    let weights = &weights[source.terms.start * block..source.terms.end * block];
     // SAFETY: the caller's promise; the operands fit, as was just checked.
     unsafe {
         match instructions {
@@ -115,7 +131,7 @@ pub(crate) unsafe fn products(
 #[target_feature(enable = "avx512f")]
 unsafe fn products_avx512(source: &Source, weights: &[f32], start: &[f32], target: &Target) {
     // SAFETY: this function has the instructions; the rest is the caller's promise.
-    unsafe { products_of_rows::<__m512, 8>(source, weights, start, target) }
+    unsafe { products_of_rows::<__m512, 8, 3>(source, weights, start, target) }
 }
 
 /// # Safety
@@ -123,33 +139,33 @@ unsafe fn products_avx512(source: &Source, weights: &[f32], start: &[f32], targe
 #[target_feature(enable = "avx2,fma")]
 unsafe fn products_avx2(source: &Source, weights: &[f32], start: &[f32], target: &Target) {
     // SAFETY: as above.
-    unsafe { products_of_rows::<__m256, 4>(source, weights, start, target) }
+    unsafe { products_of_rows::<__m256, 6, 2>(source, weights, start, target) }
 }
 
-/// [`products`], three registers of pixels at a time, which may be of different rows.
+/// [`products`], two or three registers of pixels at a time, which may be of different rows.
 ///
 /// # Safety
 /// As [`products`], with operands that were checked.
 #[inline(always)]
-unsafe fn products_of_rows<V: Lanes, const BLOCK: usize>(
+unsafe fn products_of_rows<V: Lanes, const BLOCK: usize, const AT_ONCE: usize>(
     source: &Source,
     weights: &[f32],
     start: &[f32],
     target: &Target,
 ) {
     let per_row = source.width.div_ceil(V::LANES);
-    let count = source.rows * per_row;
-    let mut first = 0;
+    let count = source.rows.end * per_row;
+    let mut first = source.rows.start * per_row;
     while first < count {
         // SAFETY: the registers `first..count` are those of the source's rows.
         unsafe {
-            match count - first {
+            match (count - first).min(AT_ONCE) {
                 1 => products_of_registers::<V, BLOCK, 1>(source, weights, start, target, first),
                 2 => products_of_registers::<V, BLOCK, 2>(source, weights, start, target, first),
-                _ => products_of_registers::<V, BLOCK, 3>(source, weights, start, target, first),
+                _ => products_of_registers::<V, BLOCK, AT_ONCE>(source, weights, start, target, first),
             }
         }
-        first += 3;
+        first += AT_ONCE;
     }
 }
 
@@ -182,7 +198,7 @@ unsafe fn products_of_registers<V: Lanes, const BLOCK: usize, const REGISTERS: u
         for (sums, start) in sums.iter_mut().zip(start) {
             *sums = [V::splat(*start); REGISTERS];
         }
-        for (weights, offset) in weights.as_chunks::<BLOCK>().0.iter().zip(&source.offsets.at) {
+        for (weights, offset) in weights.as_chunks::<BLOCK>().0.iter().zip(source.offsets()) {
             let mut pixels = [V::splat(0.0); REGISTERS];
             for register in 0..REGISTERS {
                 pixels[register] = V::load(from[register].add(*offset));
@@ -323,22 +339,29 @@ unsafe fn transpose<V: Lanes>(sides: [usize; 2], from: *const f32, from_step: us
 }
 
 /// Adds to `sums`, for every term and every channel of the panels, the sum over all pixels of the
-/// term's pixel times the panels' value there. `sums` has for each term a value for every channel,
-/// filled up to whole registers.
+/// term's pixel times the panels' value there. `sums` has for each offset a value for every channel,
+/// filled up to whole registers; the panels have `band` pixels, of which the source sees some rows.
 ///
 /// # Safety
 /// The CPU must have the instructions.
-pub(crate) unsafe fn add_tap_sums(instructions: Instructions, source: &Source, panels: &[f32], sums: &mut [f32]) {
+pub(crate) unsafe fn add_tap_sums(
+    instructions: Instructions,
+    source: &Source,
+    panels: &[f32],
+    band: usize,
+    sums: &mut [f32],
+) {
     source.check(1);
     let channels = sums.len() / source.offsets.len();
     assert_eq!(channels * source.offsets.len(), sums.len(), "sums of another number of terms");
     assert_eq!(channels % lanes(instructions), 0, "the channels do not fill registers");
-    assert!(channels * source.rows * source.width <= panels.len(), "panels of fewer pixels than the source");
+    assert!(source.rows.end * source.width <= band, "a band of fewer pixels than the source");
+    assert!(channels * band <= panels.len(), "panels of fewer pixels than the band");
     // SAFETY: the caller's promise; the operands fit, as was just checked.
     unsafe {
         match instructions {
-            Instructions::Avx512 => add_tap_sums_avx512(source, panels, channels, sums),
-            Instructions::Avx2 => add_tap_sums_avx2(source, panels, channels, sums),
+            Instructions::Avx512 => add_tap_sums_avx512(source, &panels[..channels * band], channels, sums),
+            Instructions::Avx2 => add_tap_sums_avx2(source, &panels[..channels * band], channels, sums),
             Instructions::Portable => no_microkernels(),
         }
     }
@@ -366,13 +389,14 @@ unsafe fn add_tap_sums_avx2(source: &Source, panels: &[f32], channels: usize, su
 unsafe fn add_tap_sums_with<V: Lanes>(source: &Source, panels: &[f32], channels: usize, sums: &mut [f32]) {
     let registers = channels / V::LANES;
     let rows_at_once = (CACHED_GRADS / (panel_registers::<V>().min(registers) * V::LANES * source.width)).max(1);
-    for row in (0..source.rows).step_by(rows_at_once) {
-        let rows = rows_at_once.min(source.rows - row);
+    let band = panels.len() / channels;
+    for row in source.rows.clone().step_by(rows_at_once) {
+        let rows = rows_at_once.min(source.rows.end - row);
         for register in (0..registers).step_by(panel_registers::<V>()) {
             let panel = Panel {
                 row,
                 rows,
-                values: panels[register * V::LANES * source.rows * source.width..].as_ptr(),
+                values: panels[register * V::LANES * band..].as_ptr(),
                 sums: sums[register * V::LANES..].as_mut_ptr(),
                 sums_step: channels,
             };
@@ -408,7 +432,7 @@ impl Panel {
     /// of channels.
     #[inline(always)]
     unsafe fn add_all<V: Lanes, const TERMS: usize, const REGISTERS: usize>(&self, source: &Source) {
-        for first in (0..source.offsets.len()).step_by(TERMS) {
+        for first in source.terms.clone().step_by(TERMS) {
             // SAFETY: the caller's promise.
             unsafe { self.add_terms::<V, TERMS, REGISTERS>(source, first) };
         }
@@ -420,7 +444,7 @@ impl Panel {
     /// As [`Self::add_all`], and there must be such a term.
     #[inline(always)]
     unsafe fn add_terms<V: Lanes, const TERMS: usize, const REGISTERS: usize>(&self, source: &Source, first: usize) {
-        let offsets = &source.offsets.at[first..];
+        let offsets = &source.offsets.at[first..source.terms.end];
         let mut from = [source.pixels.as_ptr(); TERMS];
         for term in 0..TERMS {
             // Terms that are too many repeat the first: their sums are dropped.
@@ -473,13 +497,14 @@ mod tests {
     fn products_write_their_rows_and_nothing_else() {
         for (instructions, width) in with_microkernels().flat_map(|i| [1, 7, 16, 19, 33].map(|width| (i, width))) {
             let (rows, channels, step) = (3, channel_block(instructions) - 1, width + 2);
-            let offsets = Offsets::new(2, rows * step, &[0, 1]);
+            let offsets = Offsets::new(2, rows * step, &[vec![0, 1]]);
             // The source ends where the last register that is read ends.
             let end = offsets.furthest + (rows - 1) * step + width.next_multiple_of(lanes(instructions));
             let pixels: Vec<f32> = (0..end).map(|pixel| pixel as f32).collect();
             let weights = vec![1.0; offsets.len() * channel_block(instructions)];
             let mut out = vec![GUARD; channels * rows * step + 8];
-            let source = Source { pixels: &pixels, offsets: &offsets, row_step: step, rows, width };
+            let source =
+                Source { pixels: &pixels, offsets: &offsets, terms: 0..4, row_step: step, rows: 0..rows, width };
             let target = Target { address: out[4..].as_mut_ptr(), channel_step: rows * step, row_step: step };
             // SAFETY: the CPU has the instructions, and the rows are inside `out`.
             unsafe { products(instructions, &source, &weights, &vec![0.5; channels], &target) };
@@ -500,10 +525,11 @@ mod tests {
     #[test]
     fn a_source_that_ends_inside_a_register_is_refused() {
         for instructions in with_microkernels() {
-            let offsets = Offsets::new(1, 0, &[3]);
+            let offsets = Offsets::new(1, 0, &[vec![3]]);
             let pixels = vec![0.0; 3 + lanes(instructions) - 1];
             let refused = std::panic::catch_unwind(|| {
-                let source = Source { pixels: &pixels, offsets: &offsets, row_step: 1, rows: 1, width: 1 };
+                let source =
+                    Source { pixels: &pixels, offsets: &offsets, terms: 0..1, row_step: 1, rows: 0..1, width: 1 };
                 let mut out = [0.0];
                 let target = Target { address: out.as_mut_ptr(), channel_step: 1, row_step: 1 };
                 // SAFETY: the CPU has the instructions, and the target is one pixel.
