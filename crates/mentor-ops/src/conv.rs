@@ -12,22 +12,27 @@ use burn::backend::{Autodiff, Backend, Dispatch, Flex, TensorMetadata, backend_e
 use burn::tensor::ops::ConvOptions;
 use burn::tensor::{DType, Tensor, TensorData};
 
-use crate::conv_depthwise;
-use crate::conv_kernels::{self, ConvShape};
+use crate::conv_paths::{self, Convolution};
+use crate::conv_shape::ConvShape;
+use crate::instructions::Instructions;
 use crate::optional::Optional;
 
 /// The convolution of `x_nchw` with `weight` `[out, in / groups, kh, kw]`.
 ///
-/// On the CPU in f32, dense (`groups` of one) and depthwise (`groups` of all channels, one output
-/// for each) convolutions are our own, with the same bits on any number of threads; whatever else
-/// there is goes to burn's operation.
+/// On the CPU in f32 it is our own, with the same bits on any number of threads; whatever else there
+/// is goes to burn's operation.
+///
+/// It uses the best instructions that the CPU has, and the last bits of the result may differ between
+/// instructions. The environment variable `MENTOR_CPU` forces them: `avx512`, `avx2` (with FMA) or
+/// `portable`; it is read once, at the first convolution. On the portable path groups of several
+/// channels are burn's.
 ///
 /// # Shapes
 /// `[n, in, h, w]` to `[n, out, h', w']`; `bias` is `[out]`.
 ///
 /// # Panics
 /// If the channels of `x_nchw`, `weight` and `bias` do not fit, or the kernel is larger than the
-/// padded map.
+/// padded map, or `MENTOR_CPU` names instructions that are unknown or that the CPU lacks.
 #[must_use]
 pub fn conv2d(x_nchw: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>, options: ConvOptions<2>) -> Tensor<4> {
     let (x, w) = (x_nchw.dims(), weight.dims());
@@ -87,33 +92,30 @@ impl Conv for burn::backend::Cube {}
 #[cfg(feature = "cuda")]
 impl ConvGradients for burn::backend::Cube {}
 
-/// Which of our kernels does a convolution.
-enum Kernel {
-    Dense(ConvShape),
-    Depthwise(ConvShape),
-}
-
-/// The kernel for these operands, or none if burn's operation has to do it.
-fn kernel(x: &FlexTensor, weight: &FlexTensor, options: &ConvOptions<2>) -> Option<Kernel> {
-    let ([images, in_channels, height, width], [out_channels, _, kernel_height, kernel_width]) =
-        (x.shape().dims::<4>(), weight.shape().dims::<4>());
-    let (size, kernel) = ([height, width], [kernel_height, kernel_width]);
+/// The convolution of these operands by our kernels, or none if burn's operation has to do it.
+fn convolution(x: &FlexTensor, weight: &FlexTensor, options: &ConvOptions<2>) -> Option<Convolution> {
     if x.dtype() != DType::F32 || weight.dtype() != DType::F32 {
         return None;
     }
+    let shape = shape(x.shape().dims(), weight.shape().dims(), options)?;
+    Convolution::new(shape, Instructions::chosen())
+}
+
+/// The sides of a convolution; none if the output has no pixels.
+fn shape(x: [usize; 4], weight: [usize; 4], options: &ConvOptions<2>) -> Option<ConvShape> {
+    let ([images, in_channels, height, width], [out_channels, _, kernel_height, kernel_width]) = (x, weight);
+    let (size, kernel) = ([height, width], [kernel_height, kernel_width]);
     let mut out_size = [0; 2];
     for axis in 0..2 {
         let (before, after) = options.padding[axis];
         let covered = options.dilation[axis] * kernel[axis].checked_sub(1)? + 1;
         out_size[axis] = (size[axis] + before + after).checked_sub(covered)? / options.stride[axis] + 1;
     }
-    if images * in_channels * out_channels * height * width == 0 {
-        return None;
-    }
     let shape = ConvShape {
         images,
         in_channels,
         out_channels,
+        groups: options.groups,
         size,
         out_size,
         kernel,
@@ -121,16 +123,23 @@ fn kernel(x: &FlexTensor, weight: &FlexTensor, options: &ConvOptions<2>) -> Opti
         padding: [options.padding[0].0, options.padding[1].0],
         dilation: options.dilation,
     };
-    match options.groups {
-        1 => Some(Kernel::Dense(shape)),
-        groups if groups == in_channels && groups == out_channels => Some(Kernel::Depthwise(shape)),
-        _ => None,
-    }
+    (images * in_channels * out_channels * height * width > 0).then_some(shape)
 }
 
 /// The values of a dense f32 tensor.
 pub(crate) fn values(tensor: &FlexTensor) -> &[f32] {
     tensor.as_slice().expect("a dense tensor of f32, as was checked before")
+}
+
+/// The same values in row order. One value everywhere, as `sum` hands it back, is written at once:
+/// burn would look up every pixel's.
+pub(crate) fn dense(tensor: &FlexTensor) -> FlexTensor {
+    let (layout, shape) = (tensor.layout(), tensor.shape());
+    let is_repeated = layout.strides().iter().zip(shape.iter()).all(|(stride, side)| *stride == 0 || *side == 1);
+    if !is_repeated || tensor.dtype() != DType::F32 || shape.num_elements() == 0 {
+        return tensor.to_contiguous();
+    }
+    FlexTensor::filled_typed(shape, DType::F32, tensor.storage::<f32>()[layout.start_offset()])
 }
 
 /// A tensor of values in row order.
@@ -141,38 +150,28 @@ pub(crate) fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> Fle
 impl Conv for Flex {
     fn mentor_conv2d(x: FlexTensor, weight: FlexTensor, bias: Optional<Self>, options: ConvOptions<2>) -> FlexTensor {
         let bias = bias.into_option();
-        let Some(kernel) = kernel(&x, &weight, &options) else { return Flex::conv2d(x, weight, bias, options) };
-        let (x, weight, bias) = (x.to_contiguous(), weight.to_contiguous(), bias.map(|bias| bias.to_contiguous()));
-        let bias = bias.as_ref().map(values);
-        let (shape, y) = match kernel {
-            Kernel::Dense(shape) => {
-                let y = conv_kernels::forward(&shape, values(&x), values(&weight), bias);
-                (shape, y)
-            }
-            Kernel::Depthwise(shape) => {
-                let y = conv_depthwise::forward(&shape, values(&x), values(&weight), bias);
-                (shape, y)
-            }
+        let Some(convolution) = convolution(&x, &weight, &options) else {
+            return Flex::conv2d(x, weight, bias, options);
         };
+        let (x, weight, bias) = (x.to_contiguous(), weight.to_contiguous(), bias.map(|bias| bias.to_contiguous()));
+        let y = convolution.forward(values(&x), values(&weight), bias.as_ref().map(values));
+        let shape = convolution.shape();
         tensor(y, [shape.images, shape.out_channels, shape.out_size[0], shape.out_size[1]])
     }
 }
 
 impl ConvGradients for Flex {
     fn mentor_dense(grad: FlexTensor) -> FlexTensor {
-        grad.to_contiguous()
+        dense(&grad)
     }
 
     fn mentor_conv2d_x(x: FlexTensor, weight: FlexTensor, grad: FlexTensor, options: ConvOptions<2>) -> FlexTensor {
         let dims = x.shape().dims::<4>();
-        let Some(kernel) = kernel(&x, &weight, &options) else {
+        let Some(convolution) = convolution(&x, &weight, &options) else {
             return Flex::conv2d_x_backward(x, weight, grad, options);
         };
         let (weight, grad) = (weight.to_contiguous(), grad.to_contiguous());
-        let gradient = match kernel {
-            Kernel::Dense(shape) => conv_kernels::input_gradient(&shape, values(&weight), values(&grad)),
-            Kernel::Depthwise(shape) => conv_depthwise::input_gradient(&shape, values(&weight), values(&grad)),
-        };
+        let gradient = convolution.input_gradient(values(&weight), values(&grad));
         tensor(gradient, dims)
     }
 
@@ -183,14 +182,11 @@ impl ConvGradients for Flex {
         options: ConvOptions<2>,
     ) -> FlexTensor {
         let dims = weight.shape().dims::<4>();
-        let Some(kernel) = kernel(&x, &weight, &options) else {
+        let Some(convolution) = convolution(&x, &weight, &options) else {
             return Flex::conv2d_weight_backward(x, weight, grad, options);
         };
         let (x, grad) = (x.to_contiguous(), grad.to_contiguous());
-        let gradient = match kernel {
-            Kernel::Dense(shape) => conv_kernels::weight_gradient(&shape, values(&x), values(&grad)),
-            Kernel::Depthwise(shape) => conv_depthwise::weight_gradient(&shape, values(&x), values(&grad)),
-        };
+        let gradient = convolution.weight_gradient(values(&x), values(&grad));
         tensor(gradient, dims)
     }
 
@@ -200,7 +196,7 @@ impl ConvGradients for Flex {
             return Flex::conv2d_bias_backward(x, bias, grad);
         }
         let grad = grad.to_contiguous();
-        tensor(conv_kernels::bias_gradient(channels, height * width, values(&grad)), [channels])
+        tensor(conv_paths::bias_gradient(channels, height * width, values(&grad)), [channels])
     }
 }
 
@@ -271,7 +267,7 @@ fn tracked<B: Conv + ConvGradients, C: CheckpointStrategy, const N: usize>(
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::test_maps::{assert_close, noise, values, with_one_and_four_threads};
+    use crate::test_maps::{assert_close, noise, noise_values, values, with_one_and_four_threads};
     use burn::tensor::{Device, module};
 
     type Conv2d = fn(Tensor<4>, Tensor<4>, Option<Tensor<1>>, ConvOptions<2>) -> Tensor<4>;
@@ -298,6 +294,30 @@ mod tests {
         {
             assert_close(ours, burns, 1e-5, &format!("{part} of {x:?} by {weight:?} with {options:?}"));
         }
+        for instructions in Instructions::available() {
+            for (ours, burns) in kernels(x, weight, options, instructions).iter().zip(&burns) {
+                let what = format!("{x:?} by {weight:?} with {options:?} and {instructions:?}");
+                assert_close(ours, burns, 1e-5, &what);
+            }
+        }
+    }
+
+    /// As [`results`], but for the bias, by the kernels of some instructions; nothing if it has none.
+    fn kernels(
+        x: [usize; 4],
+        weight: [usize; 4],
+        options: &ConvOptions<2>,
+        instructions: Instructions,
+    ) -> Vec<Vec<f32>> {
+        let Some(convolution) = Convolution::new(shape(x, weight, options).unwrap(), instructions) else {
+            return Vec::new();
+        };
+        let [x_len, y_len, weight_len] = convolution.shape().lens();
+        let (x, w, bias) =
+            (noise_values(x_len, "x"), noise_values(weight_len, "weight"), noise_values(weight[0], "bias"));
+        let grad = noise_values(y_len, "grad");
+        let y = convolution.forward(&x, &w, Some(&bias));
+        vec![y, convolution.input_gradient(&w, &grad), convolution.weight_gradient(&x, &grad)]
     }
 
     /// All that fits of three map sizes, three dilations and three paddings.

@@ -8,7 +8,7 @@ use std::mem::MaybeUninit;
 use rayon::prelude::*;
 
 use crate::buffer::{filled, with_scratch};
-use crate::conv_kernels::ConvShape;
+use crate::conv_shape::ConvShape;
 use crate::padded::Layout;
 use crate::simd;
 
@@ -19,7 +19,7 @@ pub(crate) fn forward(shape: &ConvShape, x: &[f32], weight: &[f32], bias: Option
         let start = bias.map_or(0.0, |bias| bias[channel]);
         with_scratch(layout.len() + width, |scratch| {
             let (padded, sums) = scratch.split_at_mut(layout.len());
-            layout.fill(shape, plane, 0.0, padded);
+            layout.fill(0, plane, 0.0, padded);
             for (row, out) in out.chunks_mut(width).enumerate() {
                 let padded = &padded[row * shape.stride[0] * layout.row..];
                 sums.fill(start);
@@ -53,7 +53,7 @@ pub(crate) fn input_gradient(shape: &ConvShape, weight: &[f32], grad: &[f32]) ->
                     simd::add_scaled(&mut padded[*tap..tap + width], *weight, grad);
                 }
             }
-            layout.unfill(shape, padded, out);
+            layout.unfill(padded, out);
         });
     };
     // SAFETY: `unfill` writes every pixel of every plane.
@@ -79,7 +79,7 @@ pub(crate) fn weight_gradient(shape: &ConvShape, x: &[f32], grad: &[f32]) -> Vec
             let grad = &grad[(image * channels + channel) * out_area..][..out_area];
             with_scratch(layout.len() + width, |scratch| {
                 let (padded, products) = scratch.split_at_mut(layout.len());
-                layout.fill(shape, plane, 0.0, padded);
+                layout.fill(0, plane, 0.0, padded);
                 for (sum, tap) in sums.iter_mut().zip(&layout.taps) {
                     products.fill(0.0);
                     for (row, grad) in grad.chunks(width).enumerate() {

@@ -6,11 +6,22 @@
 mod alloc;
 mod buffer;
 mod conv;
+mod conv_columns;
 mod conv_depthwise;
-mod conv_kernels;
+#[cfg(target_arch = "x86_64")]
+mod conv_direct;
+#[cfg(target_arch = "x86_64")]
+mod conv_direct_weight;
+#[cfg(target_arch = "x86_64")]
+mod conv_micro;
+mod conv_paths;
+mod conv_shape;
 mod ema;
 mod gemm;
 mod grad;
+mod instructions;
+#[cfg(target_arch = "x86_64")]
+mod lanes;
 mod max_pool;
 mod named;
 mod norm;

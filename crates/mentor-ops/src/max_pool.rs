@@ -14,8 +14,8 @@ use burn::tensor::{DType, Device, Tensor, module};
 use rayon::prelude::*;
 
 use crate::buffer::{filled, with_scratch};
-use crate::conv::{tensor, values};
-use crate::conv_kernels::ConvShape;
+use crate::conv::{dense, tensor, values};
+use crate::conv_shape::ConvShape;
 use crate::padded::Layout;
 use crate::simd;
 
@@ -74,6 +74,7 @@ fn window([images, channels, height, width]: [usize; 4], options: &MaxPoolOption
         images,
         in_channels: channels,
         out_channels: channels,
+        groups: channels,
         size,
         out_size,
         kernel: options.kernel_size,
@@ -89,7 +90,7 @@ fn forward(shape: &ConvShape, x: &[f32]) -> Vec<f32> {
     let compute = |plane: &[f32], out: &mut [MaybeUninit<f32>]| {
         with_scratch(layout.len() + width, |scratch| {
             let (padded, best) = scratch.split_at_mut(layout.len());
-            layout.fill(shape, plane, f32::NEG_INFINITY, padded);
+            layout.fill(0, plane, f32::NEG_INFINITY, padded);
             for (row, out) in out.chunks_mut(width).enumerate() {
                 let padded = &padded[row * shape.stride[0] * layout.row..];
                 best.fill(f32::NEG_INFINITY);
@@ -115,7 +116,7 @@ fn forward_with_places(shape: &ConvShape, x: &[f32]) -> (Vec<f32>, Vec<f32>) {
     let outputs = y.par_chunks_mut(shape.out_area()).zip(places.par_chunks_mut(shape.out_area()));
     outputs.zip(x.par_chunks(shape.area())).for_each(|((y, places), plane)| {
         with_scratch(layout.len(), |padded| {
-            layout.fill(shape, plane, f32::NEG_INFINITY, padded);
+            layout.fill(0, plane, f32::NEG_INFINITY, padded);
             for (row, (y, places)) in y.chunks_mut(width).zip(places.chunks_mut(width)).enumerate() {
                 let padded = &padded[row * shape.stride[0] * layout.row..];
                 for (index, tap) in layout.taps.iter().enumerate() {
@@ -174,7 +175,7 @@ impl MaxPoolGradient for Flex {
         grad: FlexTensor,
         options: MaxPoolOptions<2>,
     ) -> FlexTensor {
-        tensor(gradient(&window(size, &options), values(&places), values(&grad.to_contiguous())), size)
+        tensor(gradient(&window(size, &options), values(&places), values(&dense(&grad))), size)
     }
 }
 

@@ -11,7 +11,7 @@ use burn::backend::{Autodiff, AutodiffBackend, Backend, Dispatch, Flex, Scalar, 
 use burn::nn::BatchNorm;
 use burn::tensor::{DType, Shape, Tensor};
 
-use crate::conv::{tensor, values};
+use crate::conv::{dense, tensor, values};
 use crate::norm_kernels::{self, NormInput, Statistics};
 use crate::optional::Optional;
 
@@ -286,7 +286,7 @@ impl NormGradients for Flex {
         if [&x, &gamma, &saved.mean, &grad].iter().any(|tensor| tensor.dtype() != DType::F32) || dims.contains(&0) {
             return composed_gradients::<Flex>(x, gamma, saved, grad);
         }
-        let (x, gamma, grad) = (x.to_contiguous(), gamma.to_contiguous(), grad.to_contiguous());
+        let (x, gamma, grad) = (x.to_contiguous(), gamma.to_contiguous(), dense(&grad));
         let (mean, variance) = (saved.mean.to_contiguous(), saved.variance.to_contiguous());
         let y = saved.y.map(|y| y.to_contiguous());
         let gradients = norm_kernels::backward(

@@ -6,10 +6,15 @@ use burn::tensor::{Device, Tensor, TensorData};
 use mentor_types::Key;
 use rand::RngExt;
 
+/// Values in -1..1 by name.
+pub(crate) fn noise_values(len: usize, name: &str) -> Vec<f32> {
+    let mut rng = Key::new(3).at(name, 0).rng();
+    (0..len).map(|_| 2.0 * rng.random::<f32>() - 1.0).collect()
+}
+
 /// Values in -1..1 by name, on the CPU with autodiff.
 pub(crate) fn noise<const D: usize>(shape: [usize; D], name: &str) -> Tensor<D> {
-    let mut rng = Key::new(3).at(name, 0).rng();
-    let values = (0..shape.iter().product()).map(|_| 2.0 * rng.random::<f32>() - 1.0).collect();
+    let values = noise_values(shape.iter().product(), name);
     Tensor::from_data(TensorData::new::<f32, _>(values, shape), &Device::flex().autodiff())
 }
 

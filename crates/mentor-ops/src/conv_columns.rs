@@ -1,5 +1,5 @@
-//! Dense convolution of f32 slices and its gradients: columns of one tile of the map at a time, and
-//! matrix products over them.
+//! Dense convolution of f32 slices and its gradients on any CPU: columns of one tile of the map at a
+//! time, and matrix products over them.
 //!
 //! All work is cut into tasks by the shapes alone, and partial sums are added in the order of the
 //! tasks, so the bits do not depend on the number of threads.
@@ -9,6 +9,7 @@ use std::mem::MaybeUninit;
 use rayon::prelude::*;
 
 use crate::buffer::{Interleaved, filled, with_scratch};
+use crate::conv_shape::ConvShape;
 use crate::gemm::{Matrix, multiply, multiply_raw, span};
 use crate::simd;
 
@@ -21,39 +22,7 @@ const TILE_PIXELS: usize = 128;
 /// Floats of all partial sums of a weight gradient, at most.
 const PARTIAL_SUMS: usize = 1024 * 1024;
 
-/// The sides of a convolution; pairs are (vertical, horizontal).
-#[derive(Clone, Debug)]
-pub(crate) struct ConvShape {
-    pub(crate) images: usize,
-    pub(crate) in_channels: usize,
-    pub(crate) out_channels: usize,
-    pub(crate) size: [usize; 2],
-    pub(crate) out_size: [usize; 2],
-    pub(crate) kernel: [usize; 2],
-    pub(crate) stride: [usize; 2],
-    /// Before the first row and column; that after the last follows from the other sides.
-    pub(crate) padding: [usize; 2],
-    pub(crate) dilation: [usize; 2],
-}
-
 impl ConvShape {
-    pub(crate) fn area(&self) -> usize {
-        self.size[0] * self.size[1]
-    }
-
-    pub(crate) fn out_area(&self) -> usize {
-        self.out_size[0] * self.out_size[1]
-    }
-
-    pub(crate) fn taps(&self) -> usize {
-        self.kernel[0] * self.kernel[1]
-    }
-
-    /// Rows of the column matrix: every tap of every input channel.
-    fn depth(&self) -> usize {
-        self.in_channels * self.taps()
-    }
-
     /// Whether the map is its own column matrix.
     fn is_pointwise(&self) -> bool {
         self.kernel == [1, 1] && self.stride == [1, 1] && self.padding == [0, 0] && self.size == self.out_size
@@ -310,14 +279,4 @@ fn add_partial_sums(partial: &[f32], rows: usize, columns: usize, block: usize) 
         }
     });
     total
-}
-
-/// The gradient of the bias: the sum of `grad` over images and pixels.
-pub(crate) fn bias_gradient(channels: usize, area: usize, grad: &[f32]) -> Vec<f32> {
-    let images = grad.len() / (channels * area);
-    let plane = |image: usize, channel: usize| &grad[(image * channels + channel) * area..][..area];
-    (0..channels)
-        .into_par_iter()
-        .map(|channel| (0..images).map(|image| simd::sum(plane(image, channel))).sum::<f64>() as f32)
-        .collect()
 }

@@ -1,0 +1,272 @@
+//! Which kernels compute a convolution: the one door to them all.
+
+use rayon::prelude::*;
+
+use crate::conv_shape::ConvShape;
+use crate::instructions::Instructions;
+use crate::{conv_columns, conv_depthwise, simd};
+#[cfg(target_arch = "x86_64")]
+use crate::{conv_direct, conv_direct_weight};
+
+/// A convolution of f32 slices and the kernels that compute it.
+#[derive(Debug)]
+pub(crate) struct Convolution {
+    shape: ConvShape,
+    path: Path,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Path {
+    Depthwise,
+    Columns,
+    #[cfg(target_arch = "x86_64")]
+    Direct(Instructions),
+}
+
+impl Convolution {
+    /// The convolution of this shape by these instructions; none if we have no kernel for it.
+    pub(crate) fn new(shape: ConvShape, instructions: Instructions) -> Option<Self> {
+        let path = match instructions {
+            _ if shape.is_depthwise() => Path::Depthwise,
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx512 | Instructions::Avx2 => Path::Direct(instructions),
+            _ if shape.groups == 1 => Path::Columns,
+            _ => return None,
+        };
+        let sides = [shape.images, shape.in_channels, shape.out_channels, shape.area(), shape.out_area(), shape.taps()];
+        assert!(sides.iter().all(|side| *side > 0), "a convolution without any product: {shape:?}");
+        assert!(
+            shape.in_channels.is_multiple_of(shape.groups) && shape.out_channels.is_multiple_of(shape.groups),
+            "channels that are no multiple of the groups: {shape:?}"
+        );
+        Some(Self { shape, path })
+    }
+
+    pub(crate) fn shape(&self) -> &ConvShape {
+        &self.shape
+    }
+
+    /// Panics if one of input, output and weight has another size than the shape says.
+    fn check(&self, x: Option<&[f32]>, y: Option<&[f32]>, weight: Option<&[f32]>) {
+        for ((name, values), len) in [("input", x), ("output", y), ("weight", weight)].iter().zip(self.shape.lens()) {
+            if let Some(values) = values {
+                assert_eq!(values.len(), len, "the {name} of a convolution {:?}", self.shape);
+            }
+        }
+    }
+
+    /// The output map.
+    pub(crate) fn forward(&self, x: &[f32], weight: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
+        self.check(Some(x), None, Some(weight));
+        assert!(bias.is_none_or(|bias| bias.len() == self.shape.out_channels), "a bias of another size");
+        match self.path {
+            Path::Depthwise => conv_depthwise::forward(&self.shape, x, weight, bias),
+            Path::Columns => conv_columns::forward(&self.shape, x, weight, bias),
+            #[cfg(target_arch = "x86_64")]
+            Path::Direct(instructions) => conv_direct::forward(instructions, &self.shape, x, weight, bias),
+        }
+    }
+
+    /// The gradient of the input map for the gradient of the output.
+    pub(crate) fn input_gradient(&self, weight: &[f32], grad: &[f32]) -> Vec<f32> {
+        self.check(None, Some(grad), Some(weight));
+        match self.path {
+            Path::Depthwise => conv_depthwise::input_gradient(&self.shape, weight, grad),
+            Path::Columns => conv_columns::input_gradient(&self.shape, weight, grad),
+            #[cfg(target_arch = "x86_64")]
+            Path::Direct(instructions) => conv_direct::input_gradient(instructions, &self.shape, weight, grad),
+        }
+    }
+
+    /// The gradient of the weight for the gradient of the output.
+    pub(crate) fn weight_gradient(&self, x: &[f32], grad: &[f32]) -> Vec<f32> {
+        self.check(Some(x), Some(grad), None);
+        match self.path {
+            Path::Depthwise => conv_depthwise::weight_gradient(&self.shape, x, grad),
+            Path::Columns => conv_columns::weight_gradient(&self.shape, x, grad),
+            #[cfg(target_arch = "x86_64")]
+            Path::Direct(instructions) => conv_direct_weight::weight_gradient(instructions, &self.shape, x, grad),
+        }
+    }
+}
+
+/// The gradient of the bias: the sum of `grad` over images and pixels.
+pub(crate) fn bias_gradient(channels: usize, area: usize, grad: &[f32]) -> Vec<f32> {
+    let images = grad.len() / (channels * area);
+    let plane = |image: usize, channel: usize| &grad[(image * channels + channel) * area..][..area];
+    (0..channels)
+        .into_par_iter()
+        .map(|channel| (0..images).map(|image| simd::sum(plane(image, channel))).sum::<f64>() as f32)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_maps::{assert_close, noise_values, with_one_and_four_threads};
+
+    /// The shape of two images, if the kernel fits the padded map.
+    fn shape(
+        [in_channels, out_channels, groups]: [usize; 3],
+        size: [usize; 2],
+        [kernel, stride, padding, dilation]: [[usize; 2]; 4],
+    ) -> Option<ConvShape> {
+        let mut out_size = [0; 2];
+        for axis in 0..2 {
+            let covered = dilation[axis] * (kernel[axis] - 1) + 1;
+            out_size[axis] = (size[axis] + 2 * padding[axis]).checked_sub(covered)? / stride[axis] + 1;
+        }
+        let images = 2;
+        Some(ConvShape { images, in_channels, out_channels, groups, size, out_size, kernel, stride, padding, dilation })
+    }
+
+    /// Calls `each(input, output, weight)` with the indices of every product of a convolution.
+    fn for_each_product(shape: &ConvShape, mut each: impl FnMut(usize, usize, usize)) {
+        let (taps, area, out_area) = (shape.taps(), shape.area(), shape.out_area());
+        for plane in 0..shape.images * shape.out_channels {
+            let (image, channel) = (plane / shape.out_channels, plane % shape.out_channels);
+            let group = channel / shape.group_out();
+            for (pixel, term) in (0..out_area).flat_map(|pixel| (0..shape.depth()).map(move |term| (pixel, term))) {
+                let (from, tap) = (group * shape.group_in() + term / taps, term % taps);
+                let place = |axis: usize, out: usize, tap: usize| {
+                    let padded = out * shape.stride[axis] + tap * shape.dilation[axis];
+                    padded.checked_sub(shape.padding[axis]).filter(|place| *place < shape.size[axis])
+                };
+                let y = place(0, pixel / shape.out_size[1], tap / shape.kernel[1]);
+                let x = place(1, pixel % shape.out_size[1], tap % shape.kernel[1]);
+                if let (Some(y), Some(x)) = (y, x) {
+                    let input = (image * shape.in_channels + from) * area + y * shape.size[1] + x;
+                    each(input, plane * out_area + pixel, channel * shape.depth() + term);
+                }
+            }
+        }
+    }
+
+    /// Output, gradient of the input and gradient of the weight by plain loops in f64.
+    fn expected(shape: &ConvShape, [x, grad, weight]: [&[f32]; 3], bias: &[f32]) -> [Vec<f32>; 3] {
+        let [mut dx, mut y, mut dw] = shape.lens().map(|len| vec![0.0; len]);
+        for (index, y) in y.iter_mut().enumerate() {
+            *y = f64::from(bias[index / shape.out_area() % shape.out_channels]);
+        }
+        for_each_product(shape, |input, output, tap| {
+            y[output] += f64::from(x[input]) * f64::from(weight[tap]);
+            dx[input] += f64::from(grad[output]) * f64::from(weight[tap]);
+            dw[tap] += f64::from(grad[output]) * f64::from(x[input]);
+        });
+        [y, dx, dw].map(|values| values.into_iter().map(|value| value as f32).collect())
+    }
+
+    /// The same by our kernels, if there are any for these instructions.
+    fn found(
+        shape: &ConvShape,
+        instructions: Instructions,
+        [x, grad, weight]: [&[f32]; 3],
+        bias: &[f32],
+    ) -> Option<[Vec<f32>; 3]> {
+        let convolution = Convolution::new(shape.clone(), instructions)?;
+        let y = convolution.forward(x, weight, Some(bias));
+        Some([y, convolution.input_gradient(weight, grad), convolution.weight_gradient(x, grad)])
+    }
+
+    /// Input, gradient of the output, weight and bias: in vectors of exactly their length.
+    fn operands(shape: &ConvShape) -> ([Vec<f32>; 3], Vec<f32>) {
+        let [x, grad, weight] = shape.lens();
+        let maps = [(x, "x"), (grad, "grad"), (weight, "weight")].map(|(len, name)| noise_values(len, name));
+        (maps, noise_values(shape.out_channels, "bias"))
+    }
+
+    fn assert_as_plain_loops(shape: &ConvShape) {
+        let (maps, bias) = operands(shape);
+        let maps = maps.each_ref().map(Vec::as_slice);
+        let expected = expected(shape, maps, &bias);
+        for instructions in Instructions::available() {
+            let Some(found) = found(shape, instructions, maps, &bias) else {
+                assert_eq!(instructions, Instructions::Portable, "no kernel for {shape:?}");
+                continue;
+            };
+            for (part, (found, expected)) in
+                ["output", "gradient of x", "gradient of weight"].iter().zip(found.iter().zip(&expected))
+            {
+                assert_close(found, expected, 1e-5, &format!("{part} of {shape:?} with {instructions:?}"));
+            }
+        }
+    }
+
+    /// Dilations, strides, paddings, odd sizes, and channels that are no multiple of any register.
+    fn check_kernel(kernel: [usize; 2]) {
+        let channels = [[3, 5, 1], [4, 6, 2], [9, 17, 1], [8, 12, 4], [1, 1, 1], [5, 5, 5]];
+        let sizes = [[1, 1], [7, 10], [2, 3], [5, 17]];
+        let mut checked = 0;
+        for dilation in [1, 2, 4] {
+            for stride in [[1, 1], [2, 2], [3, 3], [1, 2], [2, 1]] {
+                for size in sizes {
+                    let half = kernel.map(|kernel| (dilation * (kernel - 1)).div_ceil(2));
+                    for padding in [[0, 0], half, [size[0] + 2, size[1] + 1]] {
+                        let channels = channels[checked % channels.len()];
+                        if let Some(shape) = shape(channels, size, [kernel, stride, padding, [dilation; 2]]) {
+                            assert_as_plain_loops(&shape);
+                            checked += 1;
+                        }
+                    }
+                }
+            }
+        }
+        assert!(checked > 50, "{checked}");
+    }
+
+    #[test]
+    fn kernels_of_one_are_as_plain_loops() {
+        check_kernel([1, 1]);
+    }
+
+    #[test]
+    fn kernels_of_three_are_as_plain_loops() {
+        check_kernel([3, 3]);
+    }
+
+    #[test]
+    fn kernels_of_five_are_as_plain_loops() {
+        check_kernel([5, 5]);
+    }
+
+    #[test]
+    fn kernels_of_seven_and_uneven_ones_are_as_plain_loops() {
+        check_kernel([7, 7]);
+        check_kernel([2, 3]);
+    }
+
+    #[test]
+    fn several_blocks_bands_and_parts_are_as_plain_loops() {
+        for (channels, size, kernel, stride) in
+            [([3, 70, 1], [40, 33], 3, 1), ([130, 150, 1], [6, 5], 3, 2), ([66, 34, 2], [19, 21], 3, 1)]
+        {
+            let sides = [[kernel; 2], [stride; 2], [kernel / 2; 2], [1, 1]];
+            assert_as_plain_loops(&shape(channels, size, sides).expect("the kernel fits"));
+        }
+    }
+
+    #[test]
+    fn one_and_four_threads_give_the_same_bits_with_all_instructions() {
+        for (channels, kernel, stride) in
+            [([20, 36, 1], 3, 1), ([20, 36, 1], 3, 2), ([20, 36, 1], 1, 1), ([24, 16, 4], 3, 2), ([9, 9, 9], 3, 1)]
+        {
+            let sides = [[kernel; 2], [stride; 2], [kernel / 2; 2], [1, 1]];
+            let shape = shape(channels, [37, 50], sides).expect("the kernel fits");
+            let (maps, bias) = operands(&shape);
+            let maps = maps.each_ref().map(Vec::as_slice);
+            for instructions in Instructions::available() {
+                let [one, four] = with_one_and_four_threads(|| found(&shape, instructions, maps, &bias));
+                assert_eq!(one, four, "{shape:?} with {instructions:?}");
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "the input of a convolution")]
+    fn an_input_of_another_size_is_refused() {
+        let shape = shape([2, 3, 1], [4, 4], [[3, 3], [1, 1], [1, 1], [1, 1]]).expect("the kernel fits");
+        let (maps, _) = operands(&shape);
+        let convolution = Convolution::new(shape, Instructions::Portable).expect("dense");
+        let _ = convolution.forward(&maps[0][1..], &maps[2], None);
+    }
+}

@@ -1,0 +1,95 @@
+//! Which vector instructions the convolutions use.
+
+use std::sync::OnceLock;
+
+/// The environment variable that forces a path.
+const VARIABLE: &str = "MENTOR_CPU";
+
+/// The instructions that a convolution is computed with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Instructions {
+    /// AVX-512: 32 registers of 16 lanes.
+    Avx512,
+    /// AVX2 and FMA: 16 registers of 8 lanes.
+    Avx2,
+    /// Whatever there is: columns and the `gemm` crate.
+    Portable,
+}
+
+impl Instructions {
+    /// The best first.
+    const ALL: [Self; 3] = [Self::Avx512, Self::Avx2, Self::Portable];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Avx512 => "avx512",
+            Self::Avx2 => "avx2",
+            Self::Portable => "portable",
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn is_available(self) -> bool {
+        match self {
+            Self::Avx512 => std::arch::is_x86_feature_detected!("avx512f"),
+            Self::Avx2 => std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma"),
+            Self::Portable => true,
+        }
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    fn is_available(self) -> bool {
+        self == Self::Portable
+    }
+
+    /// All that this CPU can run, the best first.
+    pub(crate) fn available() -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().filter(|instructions| instructions.is_available())
+    }
+
+    /// The best that this CPU can run, or the one named.
+    fn choose(name: Option<&str>) -> Result<Self, String> {
+        let found = match name {
+            None => Self::available().next(),
+            Some(name) => Self::available().find(|instructions| instructions.name() == name),
+        };
+        found.ok_or_else(|| {
+            let names: Vec<_> = Self::available().map(Self::name).collect();
+            format!("{VARIABLE} is `{}`, but this CPU can run {}", name.unwrap_or_default(), names.join(", "))
+        })
+    }
+
+    /// What this process uses: the best that this CPU can run, or what `MENTOR_CPU` names.
+    ///
+    /// # Panics
+    /// If `MENTOR_CPU` names something unknown, or what this CPU cannot run.
+    pub(crate) fn chosen() -> Self {
+        static CHOSEN: OnceLock<Instructions> = OnceLock::new();
+        *CHOSEN.get_or_init(|| {
+            let name = std::env::var_os(VARIABLE);
+            let name = name.as_ref().map(|name| name.to_string_lossy());
+            Self::choose(name.as_deref()).unwrap_or_else(|message| panic!("{message}"))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_best_is_chosen_unless_one_is_named() {
+        assert_eq!(Instructions::choose(None).ok(), Instructions::available().next());
+        for instructions in Instructions::available() {
+            assert_eq!(Instructions::choose(Some(instructions.name())), Ok(instructions));
+        }
+    }
+
+    #[test]
+    fn an_unknown_name_is_answered_with_those_that_work() {
+        let message = Instructions::choose(Some("avx1024")).err();
+        let message = message.as_deref().unwrap_or_default();
+        assert!(message.starts_with("MENTOR_CPU is `avx1024`, but this CPU can run "), "{message}");
+        assert!(message.ends_with("portable"), "{message}");
+    }
+}
