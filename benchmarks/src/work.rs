@@ -1,0 +1,188 @@
+//! What is measured: a piece of work that both sides do, and its inputs.
+
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use burn::tensor::{Device, Tensor, TensorData};
+use mentor_ops::NamedTensors;
+use mentor_types::Key;
+use rand::RngExt;
+use serde_json::Value;
+
+/// The sizes of a run: on the CPU, quick, or on a GPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Images in a batch.
+    pub batch: usize,
+    /// Height and width of an image.
+    pub image: [usize; 2],
+    /// Whether only the smallest of everything is wanted.
+    pub quick: bool,
+}
+
+impl Sizes {
+    /// The sizes for a CPU or a GPU.
+    pub fn new(cuda: bool, quick: bool) -> Self {
+        match (quick, cuda) {
+            (true, _) => Self { batch: 2, image: [96, 128], quick },
+            (_, true) => Self { batch: 16, image: [512, 512], quick },
+            _ => Self { batch: 4, image: [192, 256], quick },
+        }
+    }
+
+    /// Height and width of a map that is `reduction` times smaller than the image.
+    pub fn map(&self, reduction: usize) -> [usize; 2] {
+        self.image.map(|side| side / reduction)
+    }
+}
+
+/// A piece of work of ours, ready to run.
+pub trait Work {
+    /// What is compared with the peer's. It may run the work several times.
+    fn check(&mut self) -> NamedTensors;
+
+    /// Makes ready for one [`run`](Self::run); not measured.
+    fn prepare(&mut self) {}
+
+    /// Does the work once, whatever it allocates and frees included.
+    fn run(&mut self);
+}
+
+/// A piece of work with the inputs that both sides share.
+pub struct Built {
+    /// Inputs and weights.
+    pub tensors: NamedTensors,
+    /// Our side.
+    pub work: Box<dyn Work>,
+}
+
+/// How far two results may lie apart, as a share of the largest value.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Tolerance {
+    /// Every value.
+    Largest(f32),
+    /// The mean over all values, where single ones may differ for a good reason.
+    Mean(f32),
+}
+
+/// One row of the table.
+pub struct Case {
+    /// `group/what`.
+    pub name: String,
+    /// What the peer is told.
+    pub spec: Value,
+    /// For the comparison of results.
+    pub tolerance: Tolerance,
+    /// Images that one run goes through, where that is what counts.
+    pub images: Option<usize>,
+    /// Whether the peak of memory is of interest.
+    pub memory: bool,
+    /// Makes our side on a plain device.
+    pub build: Box<dyn Fn(&Device) -> Result<Built>>,
+}
+
+/// Whether a row is asked for: `filter` holds parts of names, separated by commas.
+pub fn is_wanted(name: &str, filter: Option<&str>) -> bool {
+    filter.is_none_or(|filter| filter.split(',').any(|part| name.contains(part.trim())))
+}
+
+/// Milliseconds of one run, the mean of `repeat` runs in a row.
+pub fn measure(work: &mut dyn Work, device: &Device, repeat: usize) -> Result<f64> {
+    let mut seconds = 0.0;
+    for _ in 0..repeat {
+        work.prepare();
+        device.sync().context("before a run")?;
+        let start = Instant::now();
+        work.run();
+        device.sync().context("after a run")?;
+        seconds += start.elapsed().as_secs_f64();
+    }
+    Ok(seconds * 1e3 / repeat as f64)
+}
+
+/// Says what is wrong with the peer's results.
+pub fn difference(ours: &NamedTensors, peer: &NamedTensors, tolerance: Tolerance) -> Option<String> {
+    for (name, (shape, values)) in ours {
+        let Some((peer_shape, peer_values)) = peer.get(name) else { return Some(format!("PyTorch has no `{name}`")) };
+        if shape != peer_shape {
+            return Some(format!("`{name}` is {shape:?} here and {peer_shape:?} in PyTorch"));
+        }
+        let largest = peer_values.iter().fold(f32::MIN_POSITIVE, |most, value| most.max(value.abs()));
+        let gaps = values.iter().zip(peer_values).map(|(ours, peer)| (ours - peer).abs());
+        // NaN is never within a tolerance: `max` would pass over it, a sum does not.
+        let (gap, most) = match tolerance {
+            Tolerance::Largest(most) => (gaps.fold(0.0, |a, b| if b > a || b.is_nan() { b } else { a }), most),
+            Tolerance::Mean(most) => (gaps.sum::<f32>() / values.len().max(1) as f32, most),
+        };
+        if !(gap / largest <= most) {
+            return Some(format!("`{name}` differs by {:.1e} of its largest value, at most {most:.0e}", gap / largest));
+        }
+    }
+    None
+}
+
+/// Uniform numbers in [-1, 1) that are a function of the name.
+pub fn noise(name: &str, len: usize) -> Vec<f32> {
+    let mut rng = Key::new(0).at(name, 0).rng();
+    (0..len).map(|_| rng.random::<f32>() * 2.0 - 1.0).collect()
+}
+
+/// Labels below `classes`, a tenth of them ignored.
+pub fn labels(name: &str, len: usize, classes: usize) -> Vec<u8> {
+    let mut rng = Key::new(0).at(name, 1).rng();
+    let mut label = || rng.random_range(0..classes as u32) as u8;
+    (0..len).map(|index| if index % 10 == 9 { mentor_types::IGNORE } else { label() }).collect()
+}
+
+/// A tensor of values in row order.
+pub fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D], device: &Device) -> Tensor<D> {
+    Tensor::from_data(TensorData::new(values, shape), device)
+}
+
+/// A tensor as it goes into a file.
+pub fn on_host<const D: usize>(tensor: Tensor<D>) -> (Vec<usize>, Vec<f32>) {
+    let data = tensor.into_data();
+    (data.shape().to_vec(), data.try_into_vec_as::<f32>().expect("a float tensor reads as f32"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(values: &[f32]) -> NamedTensors {
+        [("y".to_owned(), (vec![values.len()], values.to_vec()))].into()
+    }
+
+    #[test]
+    fn a_filter_is_any_of_several_parts_of_a_name() {
+        assert!(is_wanted("op/conv", None));
+        assert!(is_wanted("op/conv", Some("conv")));
+        assert!(is_wanted("op/conv", Some("step/, op/")));
+        assert!(!is_wanted("op/conv", Some("step/,data/")));
+    }
+
+    #[test]
+    fn results_are_compared_by_their_largest_value() {
+        let ours = named(&[100.0, 1.0, 0.0]);
+        assert_eq!(difference(&ours, &named(&[100.0, 1.0, 0.009]), Tolerance::Largest(1e-4)), None);
+        assert!(difference(&ours, &named(&[100.0, 1.0, 0.02]), Tolerance::Largest(1e-4)).is_some());
+        assert_eq!(difference(&ours, &named(&[100.0, 1.0, 0.02]), Tolerance::Mean(1e-4)), None);
+        assert!(difference(&ours, &named(&[100.0, 1.0]), Tolerance::Mean(1e-4)).is_some());
+        assert!(difference(&ours, &NamedTensors::new(), Tolerance::Mean(1e-4)).is_some());
+    }
+
+    #[test]
+    fn not_a_number_is_wrong() {
+        for tolerance in [Tolerance::Largest(1.0), Tolerance::Mean(1.0)] {
+            assert!(difference(&named(&[1.0, f32::NAN, 1.0]), &named(&[1.0, 1.0, 1.0]), tolerance).is_some());
+            assert!(difference(&named(&[1.0]), &named(&[f32::NAN]), tolerance).is_some());
+        }
+    }
+
+    #[test]
+    fn inputs_are_a_function_of_their_name() {
+        assert_eq!(noise("x", 5), noise("x", 9)[..5]);
+        assert_ne!(noise("x", 5), noise("y", 5));
+        assert!(labels("t", 100, 3).iter().all(|label| *label < 3 || *label == mentor_types::IGNORE));
+    }
+}
