@@ -64,6 +64,9 @@ struct Args {
     /// PyTorch's nets go through torch.compile.
     #[arg(long)]
     compile: bool,
+    /// Lets PyTorch's threads spin where they wait for each other: its default, and for a machine that does nothing else.
+    #[arg(long)]
+    spin: bool,
     /// Where the record goes. Default: benchmarks/results/DATE-DEVICE.json for a whole run, else nowhere.
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
@@ -217,6 +220,7 @@ impl Bench {
             compile: args.compile,
             channels_last: args.channels_last || args.device != "cpu",
             avx2: args.isa.is_some(),
+            spin: args.spin,
         };
         let peer = if args.alone { None } else { Some((Peer::start(&options)?, options)) };
         let rounds = args.rounds.unwrap_or(if args.quick { 2 } else { 7 });
@@ -234,8 +238,12 @@ impl Bench {
             commit(),
             torch.as_ref().map_or_else(|| "alone".to_owned(), |torch| format!("PyTorch {torch}")),
             self.peer.as_ref().map_or_else(String::new, |(_, options)| {
-                let flags =
-                    [("channels_last", options.channels_last), ("compile", options.compile), ("avx2", options.avx2)];
+                let flags = [
+                    ("channels_last", options.channels_last),
+                    ("compile", options.compile),
+                    ("avx2", options.avx2),
+                    ("spin", options.spin),
+                ];
                 let on = flags.iter().filter(|(_, on)| *on).map(|(name, _)| format!(", {name}"));
                 format!(" ({}{})", options.precision, on.collect::<String>())
             })
@@ -366,4 +374,45 @@ fn commit() -> String {
     let commit = git(&["rev-parse", "--short=12", "HEAD"]).unwrap_or_else(|| "unknown".to_owned());
     let changed = git(&["status", "--porcelain", "--untracked-files=no"]).is_some_and(|status| !status.is_empty());
     format!("{commit}{}", if changed { "+changes" } else { "" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(arguments: &[&str]) -> Vec<String> {
+        let args = Args::parse_from(["mentor-bench"].iter().chain(arguments));
+        cases(&args, 2).into_iter().map(|case| case.name).collect()
+    }
+
+    #[test]
+    fn rows_have_names_of_their_own_in_every_group() {
+        for arguments in [&[][..], &["--quick"], &["--device", "cuda:0"]] {
+            let names = names(arguments);
+            let distinct: std::collections::BTreeSet<&String> = names.iter().collect();
+            assert_eq!(distinct.len(), names.len());
+            for group in ["op/", "step/", "infer/", "data/"] {
+                assert!(names.iter().any(|name| name.starts_with(group)), "{group} in {names:?}");
+            }
+        }
+        assert!(names(&["--only", "data/"]).iter().all(|name| name.starts_with("data/")));
+    }
+
+    #[test]
+    fn only_a_whole_run_is_recorded_unasked() {
+        let path = |arguments: &[&str]| record_path(&Args::parse_from(["mentor-bench"].iter().chain(arguments)));
+        let whole = path(&["--device", "cuda:0"]);
+        assert!(whole.is_some_and(|path| path.to_string_lossy().ends_with("-cuda0.json")));
+        for part in ["--quick", "--alone", "--only=op/"] {
+            assert_eq!(path(&[part]), None);
+            assert_eq!(path(&[part, "--record", "x.json"]), Some(PathBuf::from("x.json")));
+        }
+    }
+
+    #[test]
+    fn lower_precision_is_compared_more_loosely_but_labels_are_not() {
+        assert_eq!(looser(Tolerance::Largest(1e-4), false), Tolerance::Largest(5e-3));
+        assert_eq!(looser(Tolerance::Largest(1e-4), true), Tolerance::Largest(5e-2));
+        assert_eq!(looser(Tolerance::Mean(1e-2), true), Tolerance::Mean(1e-2));
+    }
 }

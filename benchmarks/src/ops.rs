@@ -15,7 +15,7 @@ use mentor_seg::upload;
 use mentor_types::{Key, LossTerms, SegOutput, Tap, Taps};
 use serde_json::{Value, json};
 
-use crate::work::{Built, Case, Sizes, Tolerance, Work, labels, noise, on_host, tensor};
+use crate::work::{Built, Case, Sizes, Tolerance, Work, labels, noise, on_host, tensor, uneven};
 
 /// What an operation works on.
 struct Operands {
@@ -71,7 +71,7 @@ fn build(operation: &Operation, backward: bool, device: &Device) -> Built {
     let mut tensors = NamedTensors::new();
     let mut operands = Operands { maps: Vec::new(), norm: None, target: None };
     for (name, shape, grad) in &operation.maps {
-        let values = noise(name, shape.iter().product());
+        let values = uneven(name, *shape);
         tensors.insert((*name).to_owned(), (shape.to_vec(), values.clone()));
         let map = tensor(values, *shape, &on);
         operands.maps.push(if *grad && backward { map.require_grad() } else { map });

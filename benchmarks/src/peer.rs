@@ -27,6 +27,8 @@ pub struct PeerOptions {
     pub channels_last: bool,
     /// Whether it may use no more than AVX2.
     pub avx2: bool,
+    /// Whether its threads spin where they wait for each other.
+    pub spin: bool,
 }
 
 /// A PyTorch process, ended when this is dropped.
@@ -55,6 +57,10 @@ impl Peer {
             .env("GLIBC_TUNABLES", "glibc.malloc.mmap_threshold=4000000000:glibc.malloc.trim_threshold=4000000000")
             .env("OMP_NUM_THREADS", options.threads.to_string())
             .env("PYTHONDONTWRITEBYTECODE", "1");
+        // A thread that spins while a neighbour has the processor of the one it waits for makes PyTorch several times slower.
+        if !options.spin {
+            command.env("OMP_WAIT_POLICY", "PASSIVE");
+        }
         if options.avx2 {
             command.env("ATEN_CPU_CAPABILITY", "avx2").env("ONEDNN_MAX_CPU_ISA", "AVX2");
         }

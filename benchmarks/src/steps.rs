@@ -14,7 +14,7 @@ use mentor_train::{Optimizer, OptimizerConfig, SgdConfig};
 use mentor_types::{Key, LossTerms, SegOutput};
 use serde_json::{Value, json};
 
-use crate::work::{Built, Case, Sizes, Tolerance, Work, labels, noise, on_host, tensor};
+use crate::work::{Built, Case, Sizes, Tolerance, Work, labels, on_host, tensor, uneven};
 
 const CLASSES: usize = 11;
 
@@ -95,7 +95,7 @@ fn step(sizes: &Sizes, student: Net, teacher: Option<Net>) -> Case {
         if let Some(teacher) = &teacher {
             tensors.extend(prefixed("teacher.", teacher.net()));
         }
-        let images = noise("images", batch * 3 * height * width);
+        let images = uneven("images", [batch, 3, height, width]);
         tensors.insert("images".to_owned(), (vec![batch, 3, height, width], images.clone()));
         let shape = [batch, height, width];
         let target = labels("target", shape.iter().product(), CLASSES);
@@ -198,7 +198,7 @@ fn prediction(net: Net, [height, width]: [usize; 2]) -> Case {
     let build = move |device: &Device| -> Result<Built> {
         let net = Frozen::of(&net.init_for_evaluation(1, device));
         let mut tensors = prefixed("net.", net.net());
-        let image = noise("image", 3 * height * width);
+        let image = uneven("image", [1, 3, height, width]);
         tensors.insert("image".to_owned(), (vec![1, 3, height, width], image.clone()));
         Ok(Built { tensors, work: Box::new(Prediction { net, image: tensor(image, [1, 3, height, width], device) }) })
     };

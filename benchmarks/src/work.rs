@@ -78,8 +78,11 @@ pub struct Case {
     /// Whether the peak of memory is of interest.
     pub memory: bool,
     /// Makes our side on a plain device.
-    pub build: Box<dyn Fn(&Device) -> Result<Built>>,
+    pub build: Build,
 }
+
+/// Makes a piece of work on a device.
+pub type Build = Box<dyn Fn(&Device) -> Result<Built>>;
 
 /// Whether a row is asked for: `filter` holds parts of names, separated by commas.
 pub fn is_wanted(name: &str, filter: Option<&str>) -> bool {
@@ -108,14 +111,20 @@ pub fn difference(ours: &NamedTensors, peer: &NamedTensors, tolerance: Tolerance
             return Some(format!("`{name}` is {shape:?} here and {peer_shape:?} in PyTorch"));
         }
         let largest = peer_values.iter().fold(f32::MIN_POSITIVE, |most, value| most.max(value.abs()));
-        let gaps = values.iter().zip(peer_values).map(|(ours, peer)| (ours - peer).abs());
-        // NaN is never within a tolerance: `max` would pass over it, a sum does not.
-        let (gap, most) = match tolerance {
-            Tolerance::Largest(most) => (gaps.fold(0.0, |a, b| if b > a || b.is_nan() { b } else { a }), most),
-            Tolerance::Mean(most) => (gaps.sum::<f32>() / values.len().max(1) as f32, most),
+        let gap = |(ours, peer): (&f32, &f32)| (ours - peer).abs();
+        let pairs = || values.iter().zip(peer_values);
+        let (share, most) = match tolerance {
+            // NaN is never within a tolerance: the order puts it above all numbers, `max` would pass over it.
+            Tolerance::Largest(most) => (pairs().map(gap).max_by(f32::total_cmp).unwrap_or(0.0) / largest, most),
+            Tolerance::Mean(most) => (pairs().map(gap).sum::<f32>() / values.len().max(1) as f32 / largest, most),
         };
-        if !(gap / largest <= most) {
-            return Some(format!("`{name}` differs by {:.1e} of its largest value, at most {most:.0e}", gap / largest));
+        if share > most || share.is_nan() {
+            let worst = pairs().max_by(|a, b| gap(*a).total_cmp(&gap(*b)));
+            let (ours, peer) = worst.unwrap_or((&f32::NAN, &f32::NAN));
+            return Some(format!(
+                "`{name}` differs by {share:.1e} of its largest value, at most {most:.0e}; at worst {ours} here and \
+                 {peer} in PyTorch"
+            ));
         }
     }
     None
@@ -125,6 +134,22 @@ pub fn difference(ours: &NamedTensors, peer: &NamedTensors, tolerance: Tolerance
 pub fn noise(name: &str, len: usize) -> Vec<f32> {
     let mut rng = Key::new(0).at(name, 0).rng();
     (0..len).map(|_| rng.random::<f32>() * 2.0 - 1.0).collect()
+}
+
+/// Values of a map or an image whose planes, and the halves of each, differ in mean and spread. Of mere noise every region
+/// looks alike: norms over small batches and cosines of regions would then compare rounding errors.
+pub fn uneven(name: &str, shape: [usize; 4]) -> Vec<f32> {
+    let half = (shape[2] * shape[3]).div_ceil(2);
+    let halves = shape[0] * shape[1] * 2;
+    let (means, spreads) = (noise(&format!("{name} means"), halves), noise(&format!("{name} spreads"), halves));
+    let mut values = noise(name, shape.iter().product());
+    for (plane, values) in values.chunks_mut((shape[2] * shape[3]).max(1)).enumerate() {
+        for (side, values) in values.chunks_mut(half).enumerate() {
+            let (mean, spread) = (means[2 * plane + side], spreads[2 * plane + side]);
+            values.iter_mut().for_each(|value| *value = *value * spread + mean);
+        }
+    }
+    values
 }
 
 /// Labels below `classes`, a tenth of them ignored.
