@@ -124,10 +124,20 @@ fn step(sizes: &Sizes, student: Net, teacher: Option<Net>) -> Case {
             "pixel_wise": PixelWise::default().weight,
             "pair_wise": PairWise::default().weight,
         }),
-        tolerance: Tolerance::Largest(1e-3),
+        tolerance: Tolerance::Largest(tolerance(sizes, student)),
         images: Some(batch),
         memory: true,
         build: Box::new(build),
+    }
+}
+
+/// How far losses may lie apart after three steps. The pyramid's norm over one value per image is ill-conditioned, and
+/// MobileNetV2 feels it most: there PyTorch in 32 and in 64 bits differ by 1e-3, with two images by 2e-2.
+fn tolerance(sizes: &Sizes, student: Net) -> f32 {
+    match (student.backbone, sizes.quick) {
+        (BackboneKind::MobilenetV2, true) => 5e-2,
+        (BackboneKind::MobilenetV2, false) => 1e-2,
+        _ => 1e-3,
     }
 }
 
