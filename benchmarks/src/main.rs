@@ -155,8 +155,12 @@ fn cases(args: &Args, threads: usize) -> Vec<Case> {
 
 /// GPUs round the factors of products to 11 bits, and bf16 everything to 8.
 fn looser(tolerance: Tolerance, half: bool) -> Tolerance {
+    let least = if half { 5e-2 } else { 5e-3 };
     match tolerance {
-        Tolerance::Largest(most) => Tolerance::Largest(most.max(if half { 5e-2 } else { 5e-3 })),
+        Tolerance::Largest(most) => Tolerance::Largest(most.max(least)),
+        Tolerance::Steps { logits, losses } => {
+            Tolerance::Steps { logits: logits.max(least), losses: losses.max(2.0 * least) }
+        }
         mean @ Tolerance::Mean(_) => mean,
     }
 }

@@ -63,6 +63,13 @@ pub enum Tolerance {
     Largest(f32),
     /// The mean over all values, where single ones may differ for a good reason.
     Mean(f32),
+    /// Every value of training steps: the `losses` in their own measure, all else in that of the logits.
+    Steps {
+        /// Of what the first forward pass gave.
+        logits: f32,
+        /// Of the losses, into which the gradients of the steps before went.
+        losses: f32,
+    },
 }
 
 /// One row of the table.
@@ -113,9 +120,12 @@ pub fn difference(ours: &NamedTensors, peer: &NamedTensors, tolerance: Tolerance
         let largest = peer_values.iter().fold(f32::MIN_POSITIVE, |most, value| most.max(value.abs()));
         let gap = |(ours, peer): (&f32, &f32)| (ours - peer).abs();
         let pairs = || values.iter().zip(peer_values);
+        // NaN is never within a tolerance: the order puts it above all numbers, `max` would pass over it.
+        let largest_gap = || pairs().map(gap).max_by(f32::total_cmp).unwrap_or(0.0);
         let (share, most) = match tolerance {
-            // NaN is never within a tolerance: the order puts it above all numbers, `max` would pass over it.
-            Tolerance::Largest(most) => (pairs().map(gap).max_by(f32::total_cmp).unwrap_or(0.0) / largest, most),
+            Tolerance::Largest(most) => (largest_gap() / largest, most),
+            Tolerance::Steps { losses, .. } if name == "losses" => (largest_gap() / largest, losses),
+            Tolerance::Steps { logits, .. } => (largest_gap() / largest, logits),
             Tolerance::Mean(most) => (pairs().map(gap).sum::<f32>() / values.len().max(1) as f32 / largest, most),
         };
         if share > most || share.is_nan() {
@@ -194,6 +204,16 @@ mod tests {
         assert_eq!(difference(&ours, &named(&[100.0, 1.0, 0.02]), Tolerance::Mean(1e-4)), None);
         assert!(difference(&ours, &named(&[100.0, 1.0]), Tolerance::Mean(1e-4)).is_some());
         assert!(difference(&ours, &NamedTensors::new(), Tolerance::Mean(1e-4)).is_some());
+    }
+
+    #[test]
+    fn losses_of_steps_have_a_measure_of_their_own() {
+        let steps = Tolerance::Steps { logits: 1e-3, losses: 1e-2 };
+        let (ours, peer) = (named(&[1.0, 1.0]), named(&[1.0, 1.005]));
+        assert!(difference(&ours, &peer, steps).is_some());
+        let losses =
+            |tensors: NamedTensors| tensors.into_values().map(|values| ("losses".to_owned(), values)).collect();
+        assert_eq!(difference(&losses(ours), &losses(peer), steps), None);
     }
 
     #[test]
