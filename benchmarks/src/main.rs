@@ -1,0 +1,422 @@
+//! The yardstick: Mentor and PyTorch do the same work in turn, on the same threads, and the ratio is printed.
+//!
+//! A program beside the layers: it uses the library crates as the binary does. See `benchmarks/README.md`.
+
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+mod data;
+mod ops;
+mod peer;
+mod steps;
+mod table;
+mod updates;
+mod work;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result, bail, ensure};
+use burn::tensor::Device;
+use clap::Parser;
+use mentor_ops::NamedTensors;
+
+use crate::peer::{Peer, PeerOptions, write_inputs};
+use crate::table::{Circumstances, Memory, Row};
+use crate::work::{Case, Sizes, Tolerance, difference, is_wanted, measure};
+
+/// Runs Mentor and PyTorch on the same work in turn, and prints ours / PyTorch.
+#[derive(Debug, Parser)]
+#[command(after_help = "Example:\n  cargo run --release -p mentor-bench -- --only op/conv,step/ --rounds 5")]
+struct Args {
+    /// Only rows whose name contains this; several parts are separated by commas.
+    #[arg(long, value_name = "FILTER")]
+    only: Option<String>,
+    /// Rounds, each of one measurement of ours and one of PyTorch. Default: 7, with --quick 2.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    rounds: Option<u64>,
+    /// Threads of each side. Default: all processors.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    threads: Option<u64>,
+    /// Two rounds at the smallest sizes: a trial, not a measurement.
+    #[arg(long)]
+    quick: bool,
+    /// The Python that has PyTorch.
+    #[arg(long, value_name = "PROGRAM", default_value = "python3")]
+    python: String,
+    /// Where both compute: cpu, or cuda:N in a build with `--features cuda`.
+    #[arg(long, default_value = "cpu")]
+    device: String,
+    /// Measures ours without PyTorch.
+    #[arg(long)]
+    alone: bool,
+    /// Prints the names of the rows.
+    #[arg(long)]
+    list: bool,
+    /// Holds both sides to AVX2 (ours through MENTOR_CPU=avx2).
+    #[arg(long, value_name = "ISA", value_parser = ["avx2"])]
+    isa: Option<String>,
+    /// PyTorch's maps as NHWC; always so on a GPU.
+    #[arg(long)]
+    channels_last: bool,
+    /// PyTorch's precision in steps and predictions: f32, or bf16 through autocast.
+    #[arg(long, default_value = "f32", value_parser = ["f32", "bf16"])]
+    precision: String,
+    /// PyTorch's nets go through torch.compile.
+    #[arg(long)]
+    compile: bool,
+    /// Lets PyTorch's threads spin where they wait for each other: its default, and for a machine that does nothing else.
+    #[arg(long)]
+    spin: bool,
+    /// Where the record goes. Default: benchmarks/results/DATE-DEVICE.json for a whole run, else nowhere.
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
+    /// Runs one row a few times and prints its memory: what this program asks of itself.
+    #[arg(long, hide = true, value_name = "NAME")]
+    memory_of: Option<String>,
+}
+
+fn main() -> ExitCode {
+    mentor_ops::tune_allocator();
+    let args = Args::parse();
+    if args.isa.is_some() {
+        // SAFETY: no other thread runs yet that could read the environment.
+        unsafe { std::env::set_var("MENTOR_CPU", "avx2") };
+    }
+    match run(&args) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether all results agreed.
+fn run(args: &Args) -> Result<bool> {
+    let threads = match args.threads {
+        Some(threads) => usize::try_from(threads)?,
+        None => std::thread::available_parallelism().map_or(1, usize::from),
+    };
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
+    let device = choose(&args.device)?;
+    let cases = cases(args, threads);
+    if let Some(name) = &args.memory_of {
+        let case = cases.iter().find(|case| case.name == *name).with_context(|| format!("no row `{name}`"))?;
+        let memory = memory_of(case, &device)?;
+        println!("{} {}", memory.before, memory.peak);
+        return Ok(true);
+    }
+    ensure!(!cases.is_empty(), "--only {}: no row has such a name; see --list", args.only.as_deref().unwrap_or(""));
+    if args.list {
+        cases.iter().for_each(|case| println!("{}", case.name));
+        return Ok(true);
+    }
+    let mut bench = Bench::new(args, threads, device)?;
+    let about = bench.introduce(args);
+    let width = cases.iter().map(|case| case.name.len()).max().unwrap_or(0);
+    println!("{}", Row::head(width));
+    let mut rows = Vec::new();
+    for case in &cases {
+        let row = bench.row(case).with_context(|| case.name.clone())?;
+        println!("{}", row.line(width));
+        rows.push(row);
+    }
+    for (name, count, ratio) in table::groups(&rows) {
+        println!("geometric mean of {count} rows, {name}: {ratio:.2}");
+    }
+    if let Some(path) = record_path(args) {
+        write_record(&path, &table::record(&about, &rows))?;
+        println!("record: {}", path.display());
+    }
+    let wrong = rows.iter().filter(|row| row.wrong.is_some()).count();
+    if wrong > 0 {
+        eprintln!("error: {wrong} of {} rows are WRONG: the two sides do not compute the same", rows.len());
+    }
+    Ok(wrong == 0)
+}
+
+fn cases(args: &Args, threads: usize) -> Vec<Case> {
+    let is_cuda = args.device != "cpu";
+    let sizes = Sizes::new(is_cuda, args.quick);
+    let mut cases = ops::cases(&sizes);
+    cases.extend(updates::cases(&sizes));
+    cases.extend(steps::training(&sizes));
+    cases.extend(steps::inference(&sizes));
+    cases.extend(data::cases(&sizes, threads));
+    if is_cuda || args.precision != "f32" {
+        for case in &mut cases {
+            case.tolerance = looser(case.tolerance, args.precision != "f32");
+        }
+    }
+    cases.retain(|case| is_wanted(&case.name, args.only.as_deref()));
+    cases
+}
+
+/// GPUs round the factors of products to 11 bits, and bf16 everything to 8.
+fn looser(tolerance: Tolerance, half: bool) -> Tolerance {
+    let least = if half { 5e-2 } else { 5e-3 };
+    match tolerance {
+        Tolerance::Largest(most) => Tolerance::Largest(most.max(least)),
+        Tolerance::Steps { logits, losses } => {
+            Tolerance::Steps { logits: logits.max(least), losses: losses.max(2.0 * least) }
+        }
+        mean @ Tolerance::Mean(_) => mean,
+    }
+}
+
+fn choose(name: &str) -> Result<Device> {
+    match name.strip_prefix("cuda:").map(str::parse) {
+        None if name == "cpu" => Ok(Device::flex()),
+        Some(Ok(number)) => cuda(number),
+        _ => bail!("--device {name}: expected cpu or cuda:N"),
+    }
+}
+
+#[cfg(feature = "cuda")]
+fn cuda(number: usize) -> Result<Device> {
+    let found = Device::enumerate(burn::tensor::DeviceType::Cuda).len();
+    ensure!(number < found, "--device cuda:{number}: {found} CUDA devices found; is the NVIDIA driver installed?");
+    Ok(Device::cuda(number))
+}
+
+#[cfg(not(feature = "cuda"))]
+fn cuda(number: usize) -> Result<Device> {
+    bail!("--device cuda:{number}: this program was built without CUDA; build it with `--features cuda`")
+}
+
+/// The record of a whole run has a place of its own; any other only where it is asked for.
+fn record_path(args: &Args) -> Option<PathBuf> {
+    let is_whole = args.only.is_none() && !args.quick && !args.alone;
+    let default = || {
+        let name = format!("results/{}-{}.json", table::today(), args.device.replace(':', ""));
+        Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
+    };
+    args.record.clone().or_else(|| is_whole.then(default))
+}
+
+fn write_record(path: &Path, record: &serde_json::Value) -> Result<()> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    std::fs::write(path, format!("{}\n", serde_json::to_string_pretty(record)?))
+        .with_context(|| path.display().to_string())
+}
+
+/// What all rows share.
+struct Bench {
+    device: Device,
+    threads: usize,
+    rounds: u64,
+    /// A measurement repeats what is short until it takes about this long.
+    least_ms: f64,
+    peer: Option<(Peer, PeerOptions)>,
+    folder: tempfile::TempDir,
+}
+
+impl Bench {
+    fn new(args: &Args, threads: usize, device: Device) -> Result<Self> {
+        let options = PeerOptions {
+            python: args.python.clone(),
+            device: args.device.clone(),
+            threads,
+            precision: args.precision.clone(),
+            compile: args.compile,
+            channels_last: args.channels_last || args.device != "cpu",
+            avx2: args.isa.is_some(),
+            spin: args.spin,
+        };
+        let peer = if args.alone { None } else { Some((Peer::start(&options)?, options)) };
+        let rounds = args.rounds.unwrap_or(if args.quick { 2 } else { 7 });
+        let least_ms = if args.quick { 5.0 } else { 50.0 };
+        Ok(Self { device, threads, rounds, least_ms, peer, folder: tempfile::tempdir()? })
+    }
+
+    fn introduce(&self, args: &Args) -> Circumstances {
+        let device = if args.device == "cpu" { cpu_name() } else { args.device.clone() };
+        let torch = self.peer.as_ref().map(|(peer, _)| peer.torch.clone());
+        println!(
+            "{device}, {} threads, {} rounds, ours at {} and {}{}",
+            self.threads,
+            self.rounds,
+            commit(),
+            torch.as_ref().map_or_else(|| "alone".to_owned(), |torch| format!("PyTorch {torch}")),
+            self.peer.as_ref().map_or_else(String::new, |(_, options)| {
+                let flags = [
+                    ("channels_last", options.channels_last),
+                    ("compile", options.compile),
+                    ("avx2", options.avx2),
+                    ("spin", options.spin),
+                ];
+                let on = flags.iter().filter(|(_, on)| *on).map(|(name, _)| format!(", {name}"));
+                format!(" ({}{})", options.precision, on.collect::<String>())
+            })
+        );
+        let command = std::env::args().skip(1).collect();
+        Circumstances { device, threads: self.threads, commit: commit(), torch, command }
+    }
+
+    fn row(&mut self, case: &Case) -> Result<Row> {
+        let mut row = Row { name: case.name.clone(), images: case.images, ..Row::default() };
+        let mut built = (case.build)(&self.device)?;
+        if let Some((peer, _)) = &mut self.peer {
+            write_inputs(&built.tensors, self.folder.path())?;
+            built.tensors = NamedTensors::new();
+            peer.prepare(&case.spec, self.folder.path())?;
+            let (ours, theirs) = (built.work.check(), peer.check(self.folder.path())?);
+            row.wrong = difference(&ours, &theirs, case.tolerance);
+            if row.wrong.is_some() {
+                return Ok(row);
+            }
+        }
+        let warm = |ms: f64| ((self.least_ms / ms).ceil() as usize).clamp(1, 1000);
+        // The first run still pays for memory that later ones find.
+        measure(&mut *built.work, &self.device, 1)?;
+        let ours_repeat = warm(measure(&mut *built.work, &self.device, 1)?);
+        let peer_repeat = match &mut self.peer {
+            Some((peer, _)) => {
+                peer.run(1)?;
+                warm(peer.run(1)?)
+            }
+            None => 0,
+        };
+        for _ in 0..self.rounds {
+            // What is short starts with the caches that the other side left: one run more, not counted.
+            if ours_repeat > 1 {
+                measure(&mut *built.work, &self.device, 1)?;
+            }
+            row.ours_ms.push(measure(&mut *built.work, &self.device, ours_repeat)?);
+            if let Some((peer, _)) = &mut self.peer {
+                if peer_repeat > 1 {
+                    peer.run(1)?;
+                }
+                row.peer_ms.push(peer.run(peer_repeat)?);
+            }
+        }
+        drop(built);
+        if case.memory {
+            row.memory = self.memory(case)?;
+        }
+        Ok(row)
+    }
+
+    /// The memory of both sides, each in a process that does nothing else.
+    fn memory(&self, case: &Case) -> Result<Option<(Memory, Memory)>> {
+        let Some((_, options)) = self.peer.as_ref().filter(|(_, options)| options.device == "cpu") else {
+            return Ok(None);
+        };
+        let output = Command::new(std::env::current_exe()?)
+            .args(std::env::args().skip(1))
+            .args(["--memory-of", &case.name])
+            .output()?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let numbers: Vec<f64> = text.split_whitespace().filter_map(|number| number.parse().ok()).collect();
+        let [before, peak] = numbers[..] else {
+            bail!("no memory of ours: {}", String::from_utf8_lossy(&output.stderr))
+        };
+        let mut peer = Peer::start(options)?;
+        peer.prepare(&case.spec, self.folder.path())?;
+        for _ in 0..MEMORY_RUNS {
+            peer.run(1)?;
+        }
+        Ok(Some((Memory { before, peak }, peer.memory()?)))
+    }
+}
+
+/// Runs after which memory has settled.
+const MEMORY_RUNS: usize = 3;
+
+fn memory_of(case: &Case, device: &Device) -> Result<Memory> {
+    let before = memory_mib("VmRSS")?;
+    let mut built = (case.build)(device)?;
+    built.tensors = NamedTensors::new();
+    forget_peak();
+    for _ in 0..MEMORY_RUNS {
+        measure(&mut *built.work, device, 1)?;
+    }
+    Ok(Memory { before, peak: memory_mib("VmHWM")? })
+}
+
+/// Hands back what building left, so that the peak is that of the work. The peer does the same.
+fn forget_peak() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        unsafe extern "C" {
+            fn malloc_trim(pad: usize) -> i32;
+        }
+        // SAFETY: `malloc_trim` takes a plain number and locks the allocator itself.
+        unsafe { malloc_trim(0) };
+        // Where the kernel does not know it, the peak is that of building too.
+        let _ = std::fs::write("/proc/self/clear_refs", "5");
+    }
+}
+
+/// A line of this process's status, in MiB.
+fn memory_mib(key: &str) -> Result<f64> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
+    kib.map(|kib| kib / 1024.0).with_context(|| format!("/proc/self/status has no {key}"))
+}
+
+/// As `mentor` names the device in its run folders.
+fn cpu_name() -> String {
+    let model = std::fs::read_to_string("/proc/cpuinfo").ok().and_then(|info| {
+        let line = info.lines().find(|line| line.starts_with("model name"))?;
+        Some(line.split_once(':')?.1.trim().to_owned())
+    });
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    format!("cpu ({}, {threads} threads)", model.as_deref().unwrap_or("unknown model"))
+}
+
+/// The commit of the working tree.
+fn commit() -> String {
+    let git = |args: &[&str]| {
+        let output = Command::new("git").args(args).current_dir(env!("CARGO_MANIFEST_DIR")).output().ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let commit = git(&["rev-parse", "--short=12", "HEAD"]).unwrap_or_else(|| "unknown".to_owned());
+    let changed = git(&["status", "--porcelain", "--untracked-files=no"]).is_some_and(|status| !status.is_empty());
+    format!("{commit}{}", if changed { "+changes" } else { "" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(arguments: &[&str]) -> Vec<String> {
+        let args = Args::parse_from(["mentor-bench"].iter().chain(arguments));
+        cases(&args, 2).into_iter().map(|case| case.name).collect()
+    }
+
+    #[test]
+    fn rows_have_names_of_their_own_in_every_group() {
+        for arguments in [&[][..], &["--quick"], &["--device", "cuda:0"]] {
+            let names = names(arguments);
+            let distinct: std::collections::BTreeSet<&String> = names.iter().collect();
+            assert_eq!(distinct.len(), names.len());
+            for group in ["op/", "step/", "infer/", "data/"] {
+                assert!(names.iter().any(|name| name.starts_with(group)), "{group} in {names:?}");
+            }
+        }
+        assert!(names(&["--only", "data/"]).iter().all(|name| name.starts_with("data/")));
+    }
+
+    #[test]
+    fn only_a_whole_run_is_recorded_unasked() {
+        let path = |arguments: &[&str]| record_path(&Args::parse_from(["mentor-bench"].iter().chain(arguments)));
+        let whole = path(&["--device", "cuda:0"]);
+        assert!(whole.is_some_and(|path| path.to_string_lossy().ends_with("-cuda0.json")));
+        for part in ["--quick", "--alone", "--only=op/"] {
+            assert_eq!(path(&[part]), None);
+            assert_eq!(path(&[part, "--record", "x.json"]), Some(PathBuf::from("x.json")));
+        }
+    }
+
+    #[test]
+    fn lower_precision_is_compared_more_loosely_but_labels_are_not() {
+        assert_eq!(looser(Tolerance::Largest(1e-4), false), Tolerance::Largest(5e-3));
+        assert_eq!(looser(Tolerance::Largest(1e-4), true), Tolerance::Largest(5e-2));
+        assert_eq!(looser(Tolerance::Mean(1e-2), true), Tolerance::Mean(1e-2));
+    }
+}
