@@ -132,7 +132,7 @@ fn step(sizes: &Sizes, student: Net, teacher: Option<Net>) -> Case {
 }
 
 /// How far results may lie apart. The pyramid's norm over one value per image is ill-conditioned, and its gradients go
-/// into the later losses: those of PyTorch in 32 and in 64 bits differ by some 1e-3, of MobileNetV2 at two images by 2e-2.
+/// into the later losses: those of PyTorch in 32 and in 64 bits differ by 1e-3 to 4e-3, at two images by up to 2e-2.
 fn tolerance(sizes: &Sizes) -> Tolerance {
     Tolerance::Steps { logits: 1e-3, losses: if sizes.quick { 5e-2 } else { 1e-2 } }
 }
