@@ -14,6 +14,19 @@ use crate::gemm::span;
 use crate::instructions::Instructions;
 use crate::padded::Layout;
 
+/// The weights of all taps.
+fn packed(block: usize, shape: &ConvShape, weight: &[f32]) -> Packed {
+    let [rows, columns] = shape.kernel.map(|side| (0..side).collect::<Vec<usize>>());
+    let weights = Weights {
+        values: weight,
+        groups: shape.groups,
+        channels: shape.group_out(),
+        channel_step: shape.depth(),
+        places: term_places(shape, shape.group_in(), shape.taps(), &rows, &columns),
+    };
+    Packed::new(block, &weights)
+}
+
 /// The output map.
 pub(crate) fn forward(
     instructions: Instructions,
@@ -23,22 +36,12 @@ pub(crate) fn forward(
     bias: Option<&[f32]>,
 ) -> Vec<f32> {
     let (block, area, out_area) = (channel_block(instructions), shape.area(), shape.out_area());
-    let [rows, columns] = shape.kernel.map(|side| (0..side).collect::<Vec<usize>>());
     let (in_channels, out_channels) = (shape.group_in(), shape.group_out());
     let row_floats = in_channels * Layout::of_band(shape, 1).row * shape.stride[0];
     let tasks = Tasks::new(shape, shape.out_size[0], row_floats, out_channels, block);
     let layout = Layout::of_band(shape, tasks.rows);
     let offsets = forward_offsets(shape, in_channels, &layout);
-    let packed = Packed::new(
-        block,
-        &Weights {
-            values: weight,
-            groups: shape.groups,
-            channels: out_channels,
-            channel_step: shape.depth(),
-            places: term_places(shape, in_channels, shape.taps(), &rows, &columns),
-        },
-    );
+    let packed = packed(block, shape, weight);
     let zeros = vec![0.0; shape.out_channels];
     let start = bias.unwrap_or(&zeros);
     let compute = |out: &Interleaved, task: Task| {
