@@ -3,9 +3,10 @@
 use rayon::prelude::*;
 
 use crate::buffer::with_scratch;
-use crate::conv_direct::{forward_offsets, forward_segments};
-use crate::conv_micro::{Offsets, Planes, Source, add_tap_sums, fill_panels, lanes};
+use crate::conv_micro::{Offsets, Source, lanes};
+use crate::conv_micro_taps::{Planes, add_tap_sums, fill_panels};
 use crate::conv_shape::ConvShape;
+use crate::conv_tasks::{forward_offsets, forward_segments};
 use crate::instructions::Instructions;
 use crate::padded::Layout;
 

@@ -6,7 +6,7 @@ use crate::conv_shape::ConvShape;
 use crate::instructions::Instructions;
 use crate::{conv_columns, conv_depthwise, simd};
 #[cfg(target_arch = "x86_64")]
-use crate::{conv_direct, conv_direct_weight};
+use crate::{conv_direct, conv_direct_input, conv_direct_weight};
 
 /// A convolution of f32 slices and the kernels that compute it.
 #[derive(Debug)]
@@ -74,7 +74,7 @@ impl Convolution {
             Path::Depthwise => conv_depthwise::input_gradient(&self.shape, weight, grad),
             Path::Columns => conv_columns::input_gradient(&self.shape, weight, grad),
             #[cfg(target_arch = "x86_64")]
-            Path::Direct(instructions) => conv_direct::input_gradient(instructions, &self.shape, weight, grad),
+            Path::Direct(instructions) => conv_direct_input::input_gradient(instructions, &self.shape, weight, grad),
         }
     }
 

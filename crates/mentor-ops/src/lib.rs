@@ -11,11 +11,17 @@ mod conv_depthwise;
 #[cfg(target_arch = "x86_64")]
 mod conv_direct;
 #[cfg(target_arch = "x86_64")]
+mod conv_direct_input;
+#[cfg(target_arch = "x86_64")]
 mod conv_direct_weight;
 #[cfg(target_arch = "x86_64")]
 mod conv_micro;
+#[cfg(target_arch = "x86_64")]
+mod conv_micro_taps;
 mod conv_paths;
 mod conv_shape;
+#[cfg(target_arch = "x86_64")]
+mod conv_tasks;
 mod ema;
 mod gemm;
 mod grad;
