@@ -89,10 +89,13 @@ def build(setup, spec, folder):
 
 def run(setup, work, repeat):
     seconds = 0.0
-    for _ in range(repeat):
+    in_a_row = getattr(work, "in_a_row", False)
+    waits, runs = (1, repeat) if in_a_row else (repeat, 1)
+    for _ in range(waits):
         setup.synchronize()
         start = time.perf_counter()
-        work.run()
+        for _ in range(runs):
+            work.run()
         setup.synchronize()
         seconds += time.perf_counter() - start
     return seconds * 1e3 / repeat

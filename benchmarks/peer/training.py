@@ -16,6 +16,8 @@ def net_of(setup, spec, weights):
 class Step:
     """Forward, losses, backward and update on one fixed batch."""
 
+    in_a_row = True
+
     def __init__(self, setup, spec, tensors):
         self.setup, self.spec = setup, spec
         student = net_of(setup, spec["student"], under("student.", tensors)).train()
@@ -49,10 +51,10 @@ class Step:
         total = self.loss()
         total.backward()
         self.optimizer.step()
-        return total.item()
+        return total.detach()
 
     def check(self):
-        steps = [self.step() for _ in range(self.spec["steps"])]
+        steps = [self.step().item() for _ in range(self.spec["steps"])]
         return {"losses": torch.tensor(steps), "logits": self.first_logits}
 
     def run(self):

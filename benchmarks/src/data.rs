@@ -16,7 +16,7 @@ use mentor_data::{
 use mentor_ops::NamedTensors;
 use serde_json::json;
 
-use crate::work::{Built, Case, Sizes, Tolerance, Work};
+use crate::work::{Built, Case, Sizes, Tolerance, Work, folder};
 
 const CROP_PX: [usize; 2] = [192, 192];
 const BATCH: usize = 8;
@@ -27,7 +27,7 @@ const FLIP: f64 = 0.5;
 pub fn cases(sizes: &Sizes, workers: usize) -> Vec<Case> {
     let batches: u64 = if sizes.quick { 6 } else { 24 };
     let case = |name: &str, cache_mb: usize| {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../datasets/aerial_sample");
+        let folder = folder().join("../datasets/aerial_sample");
         Case {
             name: format!("data/{name}-{BATCH}x{}x{}", CROP_PX[0], CROP_PX[1]),
             spec: json!({

@@ -16,13 +16,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail, ensure};
-use burn::tensor::Device;
+use burn::tensor::{DType, Device};
 use clap::Parser;
 use mentor_ops::NamedTensors;
 
 use crate::peer::{Peer, PeerOptions, write_inputs};
 use crate::table::{Circumstances, Memory, Row};
-use crate::work::{Case, Sizes, Tolerance, difference, is_wanted, measure};
+use crate::work::{Case, Sizes, Tolerance, difference, folder, is_wanted, measure};
 
 /// Runs Mentor and PyTorch on the same work in turn, and prints ours / PyTorch.
 #[derive(Debug, Parser)]
@@ -58,7 +58,7 @@ struct Args {
     /// PyTorch's maps as NHWC; always so on a GPU.
     #[arg(long)]
     channels_last: bool,
-    /// PyTorch's precision in steps and predictions: f32, or bf16 through autocast.
+    /// Precision of steps and predictions on both sides; bf16 is autocast in PyTorch.
     #[arg(long, default_value = "f32", value_parser = ["f32", "bf16"])]
     precision: String,
     /// PyTorch's nets go through torch.compile.
@@ -138,7 +138,8 @@ fn run(args: &Args) -> Result<bool> {
 
 fn cases(args: &Args, threads: usize) -> Vec<Case> {
     let is_cuda = args.device != "cpu";
-    let sizes = Sizes::new(is_cuda, args.quick);
+    let precision = if args.precision == "bf16" { DType::BF16 } else { DType::F32 };
+    let sizes = Sizes::new(is_cuda, args.quick, precision);
     let mut cases = ops::cases(&sizes);
     cases.extend(updates::cases(&sizes));
     cases.extend(steps::training(&sizes));
@@ -190,7 +191,7 @@ fn record_path(args: &Args) -> Option<PathBuf> {
     let is_whole = args.only.is_none() && !args.quick && !args.alone;
     let default = || {
         let name = format!("results/{}-{}.json", table::today(), args.device.replace(':', ""));
-        Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
+        folder().join(name)
     };
     args.record.clone().or_else(|| is_whole.then(default))
 }
@@ -372,7 +373,7 @@ fn cpu_name() -> String {
 /// The commit of the working tree.
 fn commit() -> String {
     let git = |args: &[&str]| {
-        let output = Command::new("git").args(args).current_dir(env!("CARGO_MANIFEST_DIR")).output().ok()?;
+        let output = Command::new("git").args(args).current_dir(folder()).output().ok()?;
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
     };
     let commit = git(&["rev-parse", "--short=12", "HEAD"]).unwrap_or_else(|| "unknown".to_owned());

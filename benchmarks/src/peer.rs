@@ -9,6 +9,7 @@ use mentor_ops::{NamedTensors, from_safetensors, to_safetensors};
 use serde_json::{Value, json};
 
 use crate::table::Memory;
+use crate::work::folder;
 
 /// How the peer is started.
 #[derive(Clone, Debug)]
@@ -47,7 +48,7 @@ impl Peer {
     /// # Errors
     /// Where there is no Python, or no PyTorch in it.
     pub fn start(options: &PeerOptions) -> Result<Self> {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peer/peer.py");
+        let script = folder().join("peer/peer.py");
         let mut command = Command::new(&options.python);
         command
             .arg(script)

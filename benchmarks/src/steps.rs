@@ -3,7 +3,7 @@
 use anyhow::Result;
 use burn::module::Module;
 use burn::optim::GradientsParams;
-use burn::tensor::{Device, Int, Tensor};
+use burn::tensor::{DType, Device, Int, Tensor};
 use mentor_nets::{BackboneKind, Frozen, fill_weights, pytorch_name};
 use mentor_ops::{NamedTensors, named_weights};
 use mentor_seg::distill::{PairWise, PixelWise, Term, TermContext};
@@ -87,7 +87,7 @@ pub fn training(sizes: &Sizes) -> Vec<Case> {
 
 fn step(sizes: &Sizes, student: Net, teacher: Option<Net>) -> Case {
     let taught = teacher.map_or_else(String::new, |net| format!("-taught-by-{}-{}", net.name(), net.width));
-    let (batch, [height, width]) = (sizes.batch, sizes.image);
+    let (batch, [height, width], precision) = (sizes.batch, sizes.image, sizes.precision);
     let build = move |device: &Device| -> Result<Built> {
         let net = student.init(1, &device.clone().autodiff());
         let mut tensors = prefixed("student.", &net);
@@ -105,7 +105,7 @@ fn step(sizes: &Sizes, student: Net, teacher: Option<Net>) -> Case {
             model: Some(SegModel { net, adapters: vec![Vec::new()] }),
             optimizer: optimizer(),
             teacher,
-            images: tensor(images, [batch, 3, height, width], device),
+            images: tensor(images, [batch, 3, height, width], device).cast(precision),
             target: upload::labels(target, shape, device),
             first_logits: None,
         };
@@ -148,7 +148,7 @@ struct Step {
 }
 
 impl Step {
-    fn step(&mut self) -> f32 {
+    fn step(&mut self) -> Tensor<1> {
         let model = self.model.take().expect("present between steps");
         let output = model.net.forward(self.images.clone(), None);
         self.first_logits.get_or_insert_with(|| output.logits.clone().inner());
@@ -159,7 +159,7 @@ impl Step {
             self.distil(&output, &taught, &mut terms);
         }
         let total = terms.total().expect("there is a loss");
-        let loss = total.clone().into_scalar::<f32>();
+        let loss = total.clone().inner();
         let grads = GradientsParams::from_grads(total.backward(), &model);
         self.model = Some(self.optimizer.step(model, grads, 1.0, &SegModel::is_head));
         loss
@@ -183,7 +183,7 @@ impl Step {
 
 impl Work for Step {
     fn check(&mut self) -> NamedTensors {
-        let losses: Vec<f32> = (0..CHECKED).map(|_| self.step()).collect();
+        let losses: Vec<f32> = (0..CHECKED).map(|_| self.step().into_scalar::<f32>()).collect();
         let logits = self.first_logits.clone().expect("set by the first step");
         [("losses".to_owned(), (vec![CHECKED], losses)), ("logits".to_owned(), on_host(logits))].into()
     }
@@ -191,22 +191,27 @@ impl Work for Step {
     fn run(&mut self) {
         self.step();
     }
+
+    fn in_a_row(&self) -> bool {
+        true
+    }
 }
 
 /// The rows of prediction.
 pub fn inference(sizes: &Sizes) -> Vec<Case> {
     let images: &[[usize; 2]] = if sizes.quick { &[[96, 128]] } else { &[[192, 256], [512, 1024]] };
     let net = Net { backbone: BackboneKind::Resnet18, width: if sizes.quick { 16 } else { 64 } };
-    images.iter().map(|size| prediction(net, *size)).collect()
+    images.iter().map(|size| prediction(net, *size, sizes.precision)).collect()
 }
 
-fn prediction(net: Net, [height, width]: [usize; 2]) -> Case {
+fn prediction(net: Net, [height, width]: [usize; 2], precision: DType) -> Case {
     let build = move |device: &Device| -> Result<Built> {
         let net = Frozen::of(&net.init_for_evaluation(1, device));
         let mut tensors = prefixed("net.", net.net());
         let image = uneven("image", [1, 3, height, width]);
         tensors.insert("image".to_owned(), (vec![1, 3, height, width], image.clone()));
-        Ok(Built { tensors, work: Box::new(Prediction { net, image: tensor(image, [1, 3, height, width], device) }) })
+        let image = tensor(image, [1, 3, height, width], device).cast(precision);
+        Ok(Built { tensors, work: Box::new(Prediction { net, image }) })
     };
     Case {
         name: format!("infer/{}-pspnet-{}-{height}x{width}", net.name(), net.width),

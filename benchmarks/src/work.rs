@@ -1,9 +1,10 @@
 //! What is measured: a piece of work that both sides do, and its inputs.
 
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 use mentor_ops::NamedTensors;
 use mentor_types::Key;
 use rand::RngExt;
@@ -18,15 +19,17 @@ pub struct Sizes {
     pub image: [usize; 2],
     /// Whether only the smallest of everything is wanted.
     pub quick: bool,
+    /// The type that nets compute in.
+    pub precision: DType,
 }
 
 impl Sizes {
     /// The sizes for a CPU or a GPU.
-    pub fn new(cuda: bool, quick: bool) -> Self {
+    pub fn new(cuda: bool, quick: bool, precision: DType) -> Self {
         match (quick, cuda) {
-            (true, _) => Self { batch: 2, image: [96, 128], quick },
-            (_, true) => Self { batch: 16, image: [512, 512], quick },
-            _ => Self { batch: 4, image: [192, 256], quick },
+            (true, _) => Self { batch: 2, image: [96, 128], quick, precision },
+            (_, true) => Self { batch: 16, image: [512, 512], quick, precision },
+            _ => Self { batch: 4, image: [192, 256], quick, precision },
         }
     }
 
@@ -36,6 +39,13 @@ impl Sizes {
     }
 }
 
+/// The folder `benchmarks` of the repository: below the current one, on a machine that only got the program
+/// and the repository's files, or where this was built.
+pub fn folder() -> PathBuf {
+    let here = Path::new("benchmarks");
+    if here.join("peer/peer.py").is_file() { here.to_owned() } else { PathBuf::from(env!("CARGO_MANIFEST_DIR")) }
+}
+
 /// A piece of work of ours, ready to run.
 pub trait Work {
     /// What is compared with the peer's. It may run the work several times.
@@ -43,6 +53,11 @@ pub trait Work {
 
     /// Makes ready for one [`run`](Self::run); not measured.
     fn prepare(&mut self) {}
+
+    /// Whether runs follow each other without waiting for the device, as steps of training do.
+    fn in_a_row(&self) -> bool {
+        false
+    }
 
     /// Does the work once, whatever it allocates and frees included.
     fn run(&mut self);
@@ -99,11 +114,12 @@ pub fn is_wanted(name: &str, filter: Option<&str>) -> bool {
 /// Milliseconds of one run, the mean of `repeat` runs in a row.
 pub fn measure(work: &mut dyn Work, device: &Device, repeat: usize) -> Result<f64> {
     let mut seconds = 0.0;
-    for _ in 0..repeat {
+    let (waits, runs) = if work.in_a_row() { (1, repeat) } else { (repeat, 1) };
+    for _ in 0..waits {
         work.prepare();
         device.sync().context("before a run")?;
         let start = Instant::now();
-        work.run();
+        (0..runs).for_each(|_| work.run());
         device.sync().context("after a run")?;
         seconds += start.elapsed().as_secs_f64();
     }
