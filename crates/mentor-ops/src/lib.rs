@@ -39,6 +39,7 @@ mod softmax;
 mod softmax_kernels;
 #[cfg(test)]
 mod test_maps;
+mod update;
 mod weights;
 
 pub use alloc::tune_allocator;
@@ -54,4 +55,5 @@ pub use reduce::{mean_all, sum_all};
 pub use resize::{bilinear_matrix, nearest_indices, resize_bilinear, resize_nearest_int};
 pub use seeded::SeededInit;
 pub use softmax::{log_softmax, softmax};
+pub use update::{AdamwStep, SgdStep, adamw_update, sgd_update};
 pub use weights::{PathStack, is_buffer, named_weights, weights_fingerprint};
