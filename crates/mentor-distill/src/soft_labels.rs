@@ -2,7 +2,7 @@
 //! cross-entropy, each from logits.
 
 use burn::tensor::Tensor;
-use burn::tensor::activation::log_softmax;
+use mentor_ops::{log_softmax, softmax};
 
 /// The Kullback-Leibler divergence of the student's class probabilities from the teacher's.
 ///
@@ -40,8 +40,9 @@ pub fn kl_divergence<const D: usize>(
     classes: usize,
     temperature: f64,
 ) -> Tensor<D> {
-    let [student, teacher] = log_probabilities(student_logits, teacher_logits, classes, temperature);
-    (teacher.clone().exp() * (teacher - student)).sum_dim(classes)
+    let (student, teacher) = scaled(student_logits, teacher_logits, temperature);
+    let difference = log_softmax(teacher.clone(), classes) - log_softmax(student, classes);
+    (softmax(teacher, classes) * difference).sum_dim(classes)
 }
 
 /// The cross-entropy of the student's class probabilities under the teacher's.
@@ -76,21 +77,15 @@ pub fn soft_cross_entropy<const D: usize>(
     classes: usize,
     temperature: f64,
 ) -> Tensor<D> {
-    let [student, teacher] = log_probabilities(student_logits, teacher_logits, classes, temperature);
-    (teacher.exp() * student).sum_dim(classes).neg()
+    let (student, teacher) = scaled(student_logits, teacher_logits, temperature);
+    (softmax(teacher, classes) * log_softmax(student, classes)).sum_dim(classes).neg()
 }
 
-fn log_probabilities<const D: usize>(
-    student_logits: Tensor<D>,
-    teacher_logits: Tensor<D>,
-    classes: usize,
-    temperature: f64,
-) -> [Tensor<D>; 2] {
-    assert_eq!(student_logits.dims(), teacher_logits.dims(), "logits of student and teacher differ in shape");
-    [student_logits, teacher_logits.inner()].map(|logits| {
-        let scaled = if temperature == 1.0 { logits } else { logits.div_scalar(temperature) };
-        log_softmax(scaled, classes)
-    })
+/// The logits over the temperature, the teacher's off the graph.
+fn scaled<const D: usize>(student: Tensor<D>, teacher: Tensor<D>, temperature: f64) -> (Tensor<D>, Tensor<D>) {
+    assert_eq!(student.dims(), teacher.dims(), "logits of student and teacher differ in shape");
+    let scaled = |logits: Tensor<D>| if temperature == 1.0 { logits } else { logits.div_scalar(temperature) };
+    (scaled(student), scaled(teacher.inner()))
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 use burn::tensor::container::TensorContainer;
 
+use crate::update::moved_average;
 use crate::weights::{PathStack, is_buffer};
 
 /// What becomes of batch-norm running statistics in an average.
@@ -99,7 +100,7 @@ impl ModuleMapper for Average {
             .unwrap_or_else(|| panic!("the average has a weight `{path}` that the student lacks"));
         let copied = self.buffers == Buffers::Copy && is_buffer(&path);
         let (id, teacher, mapper) = param.consume();
-        let value = if copied { student } else { teacher * self.decay + student * (1.0 - self.decay) };
+        let value = if copied { student } else { moved_average(teacher, student, self.decay) };
         Param::from_mapped_value(id, value, mapper)
     }
 }

@@ -22,7 +22,9 @@ mod conv_paths;
 mod conv_shape;
 #[cfg(target_arch = "x86_64")]
 mod conv_tasks;
+mod cross_entropy;
 mod ema;
+mod exp;
 mod gemm;
 mod grad;
 mod instructions;
@@ -39,12 +41,16 @@ mod reduce;
 mod resize;
 mod seeded;
 mod simd;
+mod softmax;
+mod softmax_kernels;
 #[cfg(test)]
 mod test_maps;
+mod update;
 mod weights;
 
 pub use alloc::tune_allocator;
 pub use conv::conv2d;
+pub use cross_entropy::pixel_cross_entropy;
 pub use ema::{Buffers, Ema};
 pub use grad::{clip_by_global_norm, global_norm};
 pub use max_pool::max_pool2d;
@@ -54,4 +60,6 @@ pub use pool::adaptive_avg_pool2d;
 pub use reduce::{mean_all, sum_all};
 pub use resize::{bilinear_matrix, nearest_indices, resize_bilinear, resize_nearest_int};
 pub use seeded::SeededInit;
+pub use softmax::{log_softmax, softmax};
+pub use update::{AdamwStep, SgdStep, adamw_update, sgd_update};
 pub use weights::{PathStack, is_buffer, named_weights, weights_fingerprint};

@@ -13,7 +13,7 @@ const BLOCK: usize = 4096;
 type Lanes = [f32; LANES];
 
 /// A loop with its operands.
-trait Kernel {
+pub(crate) trait Kernel {
     type Output;
 
     /// Runs the loop. It must be marked `inline(always)`: otherwise it may stay a function of its
@@ -23,7 +23,7 @@ trait Kernel {
 
 /// Runs a kernel as compiled for the widest vectors of this CPU.
 #[inline(always)]
-fn vectorised<K: Kernel>(kernel: K) -> K::Output {
+pub(crate) fn vectorised<K: Kernel>(kernel: K) -> K::Output {
     #[cfg(target_arch = "x86_64")]
     {
         #[target_feature(enable = "avx2")]
@@ -179,7 +179,9 @@ pub(crate) fn raise(best: &mut [f32], x: &[f32]) {
         fn run(self) {
             let Self(best, x) = self;
             for (best, x) in best.iter_mut().zip(x) {
-                *best = if *x > *best || x.is_nan() { *x } else { *best };
+                // Not one choice between old and new: it would be a masked store, which some CPUs are slow at.
+                let larger = if *x > *best { *x } else { *best };
+                *best = if x.is_nan() { *x } else { larger };
             }
         }
     }
@@ -195,9 +197,11 @@ pub(crate) fn keep_largest(best: &mut [f32], place: &mut [f32], x: &[f32], tap: 
         fn run(self) {
             let Self(best, place, x, tap) = self;
             for ((best, place), x) in best.iter_mut().zip(place).zip(x) {
+                // As in `raise`, without masked stores.
                 let better = *x > *best || x.is_nan();
-                *best = if better { *x } else { *best };
-                *place = if better { tap } else { *place };
+                let larger = if *x > *best { *x } else { *best };
+                *best = if x.is_nan() { *x } else { larger };
+                *place += if better { tap - *place } else { 0.0 };
             }
         }
     }

@@ -1,8 +1,7 @@
 //! Prediction for whole images, and evaluation over a list of them.
 
-use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use mentor_ops::resize_bilinear;
+use mentor_ops::{resize_bilinear, softmax};
 use mentor_types::{Images, LabelMask};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

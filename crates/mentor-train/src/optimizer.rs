@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use burn::module::{Module, ModuleMapper, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor, TensorData};
-use mentor_ops::{NamedTensors, PathStack};
+use mentor_ops::{AdamwStep, NamedTensors, PathStack, SgdStep, adamw_update, sgd_update};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -175,36 +175,31 @@ impl Optimizer {
     fn updated(&mut self, path: String, weight: Tensor<1>, grad: Tensor<1>, lr: f64, decays: bool) -> Tensor<1> {
         match &self.config {
             OptimizerConfig::Sgd(config) => {
-                let decay = if decays { config.weight_decay } else { 0.0 };
-                let grad = if decay == 0.0 { grad } else { grad + weight.clone().mul_scalar(decay) };
+                let weight_decay = if decays { config.weight_decay } else { 0.0 };
                 if config.momentum == 0.0 {
+                    let grad = if decays { grad + weight.clone().mul_scalar(weight_decay) } else { grad };
                     return weight - grad.mul_scalar(lr);
                 }
                 let velocity = match self.states.remove(&path) {
-                    Some(State::Sgd { velocity }) => velocity.mul_scalar(config.momentum) + grad.clone(),
-                    _ => grad.clone(),
+                    Some(State::Sgd { velocity }) => velocity,
+                    _ => weight.zeros_like(),
                 };
-                self.states.insert(path, State::Sgd { velocity: velocity.clone() });
-                let step = if config.nesterov { grad + velocity.mul_scalar(config.momentum) } else { velocity };
-                weight - step.mul_scalar(lr)
+                let step = SgdStep { lr, momentum: config.momentum, weight_decay, nesterov: config.nesterov };
+                let (weight, velocity) = sgd_update(weight, grad, velocity, step);
+                self.states.insert(path, State::Sgd { velocity });
+                weight
             }
             OptimizerConfig::Adamw(config) => {
-                let [beta_1, beta_2] = config.betas;
-                let decay = if decays { config.weight_decay } else { 0.0 };
-                let grown = grad.clone().mul_scalar(1.0 - beta_1);
-                let squares = grad.clone().mul(grad).mul_scalar(1.0 - beta_2);
-                let (mean, square, time) = match self.states.remove(&path) {
-                    Some(State::Adamw { mean, square, time }) => {
-                        (mean.mul_scalar(beta_1) + grown, square.mul_scalar(beta_2) + squares, time + 1)
-                    }
-                    _ => (grown, squares, 1),
+                let weight_decay = if decays { config.weight_decay } else { 0.0 };
+                let (moments, time) = match self.states.remove(&path) {
+                    Some(State::Adamw { mean, square, time }) => ([mean, square], time + 1),
+                    _ => ([weight.zeros_like(), weight.zeros_like()], 1),
                 };
-                self.states.insert(path, State::Adamw { mean: mean.clone(), square: square.clone(), time });
-                let correction_1 = 1.0 - beta_1.powf(time as f64);
-                let correction_2 = 1.0 - beta_2.powf(time as f64);
-                let root = square.sqrt().div_scalar(correction_2.sqrt()).add_scalar(config.epsilon);
-                let weight = if decay == 0.0 { weight } else { weight.mul_scalar(1.0 - lr * decay) };
-                weight - mean.div(root).mul_scalar(lr / correction_1)
+                let AdamwConfig { betas, epsilon, .. } = *config;
+                let step = AdamwStep { lr, betas, epsilon, weight_decay, time };
+                let (weight, [mean, square]) = adamw_update(weight, grad, moments, step);
+                self.states.insert(path, State::Adamw { mean, square, time });
+                weight
             }
         }
     }

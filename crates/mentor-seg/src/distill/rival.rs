@@ -7,14 +7,14 @@ use std::collections::BTreeMap;
 
 use burn::module::{Module, Param};
 use burn::optim::GradientsParams;
-use burn::tensor::activation::{leaky_relu, softmax};
+use burn::tensor::activation::leaky_relu;
 use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Device, Tensor, TensorData};
 use mentor_distill::weighted_mean;
 use mentor_nets::Frozen;
 use mentor_ops::{
     NamedError, NamedTensors, SeededInit, conv2d, from_safetensors, load_named, named_weights, resize_bilinear,
-    to_safetensors,
+    softmax, to_safetensors,
 };
 use mentor_train::{AdamwConfig, Optimizer, OptimizerConfig};
 use mentor_types::Key;

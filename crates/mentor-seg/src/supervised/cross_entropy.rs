@@ -1,8 +1,7 @@
 //! Cross-entropy per pixel.
 
-use burn::tensor::activation::log_softmax;
 use burn::tensor::{Int, Tensor, TensorData};
-use mentor_ops::sum_all;
+use mentor_ops::{pixel_cross_entropy, sum_all};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -96,20 +95,6 @@ fn per_pixel(weights: &[f64], logits_nkhw: &Tensor<4>, classes_nhw: &Tensor<3, I
     let weights: Vec<f32> = weights.iter().map(|weight| *weight as f32).collect();
     let weights = Tensor::<1>::from_data(TensorData::new(weights, [classes]), &classes_nhw.device());
     weights.select(0, classes_nhw.clone().flatten::<1>(0, 2)).reshape(classes_nhw.dims())
-}
-
-/// The cross-entropy of every pixel with its class, `-log softmax(logits)[class]`.
-///
-/// # Shapes
-/// Logits `[n, k, h, w]`, classes `[n, h, w]`, each below `k` (see [`Labels`]); the result is `[n, h, w]`.
-///
-/// # Panics
-/// If the shapes differ.
-pub(crate) fn pixel_cross_entropy(logits_nkhw: Tensor<4>, classes_nhw: Tensor<3, Int>) -> Tensor<3> {
-    let [n, _, height, width] = logits_nkhw.dims();
-    let found = classes_nhw.dims();
-    assert_eq!([n, height, width], found, "logits {:?} for labels {found:?}", logits_nkhw.dims());
-    log_softmax(logits_nkhw, 1).gather(1, classes_nhw.unsqueeze_dim::<4>(1)).squeeze_dim::<3>(1).neg()
 }
 
 #[cfg(test)]

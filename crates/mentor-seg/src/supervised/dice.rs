@@ -1,8 +1,7 @@
 //! Soft Dice.
 
-use burn::tensor::activation::softmax;
 use burn::tensor::{Int, Tensor};
-use mentor_ops::{mean_all, sum_all};
+use mentor_ops::{mean_all, softmax, sum_all};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

@@ -1,8 +1,7 @@
 //! Lovasz-softmax.
 
-use burn::tensor::activation::softmax;
 use burn::tensor::{IndexingUpdateOp, Int, Tensor};
-use mentor_ops::sum_all;
+use mentor_ops::{softmax, sum_all};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

@@ -14,7 +14,6 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use cross_entropy::CrossEntropy;
-pub(crate) use cross_entropy::pixel_cross_entropy;
 pub use dice::{AbsentClass, Dice};
 pub use lovasz::{LovaszClasses, LovaszSoftmax};
 pub use ohem::Ohem;

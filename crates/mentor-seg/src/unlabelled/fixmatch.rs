@@ -1,12 +1,13 @@
 //! `fixmatch`: hard pseudo-labels where the teacher is sure.
 
 use burn::tensor::Tensor;
+use mentor_ops::pixel_cross_entropy;
 use mentor_unlabeled::sigmoid_ramp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{PseudoLabels, Teaching, check_probability, mean_over_free, strong_logits_at};
-use crate::supervised::{check_weight, one, pixel_cross_entropy};
+use crate::supervised::{check_weight, one};
 
 /// `[unlabelled.fixmatch]`: the student learns on the strong view the most probable class of the weak
 /// view, where that is probable enough.

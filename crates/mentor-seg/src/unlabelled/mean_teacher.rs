@@ -1,7 +1,7 @@
 //! `mean_teacher`: consistency with the moving average of the student.
 
 use burn::tensor::Tensor;
-use burn::tensor::activation::{log_softmax, softmax};
+use mentor_ops::{log_softmax, softmax};
 use mentor_unlabeled::{confident, sigmoid_ramp};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -6,8 +6,8 @@
 mod fixmatch;
 mod mean_teacher;
 
-use burn::tensor::{FloatDType, Int, Tensor, activation::softmax};
-use mentor_ops::{resize_bilinear, sum_all};
+use burn::tensor::{FloatDType, Int, Tensor};
+use mentor_ops::{resize_bilinear, softmax, sum_all};
 use mentor_types::{LossTerms, Stats, UNKNOWN};
 use mentor_unlabeled::{Acceptance, confident};
 use schemars::JsonSchema;
