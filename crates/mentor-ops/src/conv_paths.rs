@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use crate::conv_epilogue::Epilogue;
 use crate::conv_shape::ConvShape;
 use crate::instructions::Instructions;
 use crate::{conv_columns, conv_depthwise, simd};
@@ -56,14 +57,16 @@ impl Convolution {
     }
 
     /// The output map.
-    pub(crate) fn forward(&self, x: &[f32], weight: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
-        self.check(Some(x), None, Some(weight));
-        assert!(bias.is_none_or(|bias| bias.len() == self.shape.out_channels), "a bias of another size");
+    pub(crate) fn forward(&self, x: &[f32], weight: &[f32], epilogue: Epilogue) -> Vec<f32> {
+        self.check(Some(x), epilogue.residual, Some(weight));
+        for by_channel in [epilogue.scale, epilogue.bias].into_iter().flatten() {
+            assert_eq!(by_channel.len(), self.shape.out_channels, "a scale or bias of another size");
+        }
         match self.path {
-            Path::Depthwise => conv_depthwise::forward(&self.shape, x, weight, bias),
-            Path::Columns => conv_columns::forward(&self.shape, x, weight, bias),
+            Path::Depthwise => conv_depthwise::forward(&self.shape, x, weight, epilogue),
+            Path::Columns => conv_columns::forward(&self.shape, x, weight, epilogue),
             #[cfg(target_arch = "x86_64")]
-            Path::Direct(instructions) => conv_direct::forward(instructions, &self.shape, x, weight, bias),
+            Path::Direct(instructions) => conv_direct::forward(instructions, &self.shape, x, weight, epilogue),
         }
     }
 
@@ -164,7 +167,7 @@ mod tests {
         bias: &[f32],
     ) -> Option<[Vec<f32>; 3]> {
         let convolution = Convolution::new(shape.clone(), instructions)?;
-        let y = convolution.forward(x, weight, Some(bias));
+        let y = convolution.forward(x, weight, Epilogue::bias(Some(bias)));
         Some([y, convolution.input_gradient(weight, grad), convolution.weight_gradient(x, grad)])
     }
 
@@ -267,6 +270,6 @@ mod tests {
         let shape = shape([2, 3, 1], [4, 4], [[3, 3], [1, 1], [1, 1], [1, 1]]).expect("the kernel fits");
         let (maps, _) = operands(&shape);
         let convolution = Convolution::new(shape, Instructions::Portable).expect("dense");
-        let _ = convolution.forward(&maps[0][1..], &maps[2], None);
+        let _ = convolution.forward(&maps[0][1..], &maps[2], Epilogue::bias(None));
     }
 }

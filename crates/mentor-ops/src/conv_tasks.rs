@@ -78,6 +78,8 @@ pub(crate) struct Packed {
 /// Where the weights of the channels that are packed lie.
 pub(crate) struct Weights<'a> {
     pub(crate) values: &'a [f32],
+    /// A factor for every channel of every group.
+    pub(crate) scale: Option<&'a [f32]>,
     pub(crate) groups: usize,
     /// Channels of a group, and how far apart their weights are.
     pub(crate) channels: usize,
@@ -92,12 +94,16 @@ impl Packed {
         let group_len = from.values.len() / from.groups;
         let mut weights = vec![0.0; from.groups * blocks * block_len];
         weights.par_chunks_mut(block_len.max(1)).enumerate().for_each(|(index, to)| {
-            let first = index % blocks * block;
+            let (group, first) = (index / blocks, index % blocks * block);
             let channels = block.min(from.channels - first);
-            let values = &from.values[index / blocks * group_len + first * from.channel_step..];
+            let values = &from.values[group * group_len + first * from.channel_step..];
+            let scale = from.scale.map(|scale| &scale[group * from.channels + first..][..channels]);
             for (to, place) in to.chunks_exact_mut(block).zip(&from.places) {
                 for (channel, to) in to[..channels].iter_mut().enumerate() {
                     *to = values[place + channel * from.channel_step];
+                }
+                if let Some(scale) = scale {
+                    to.iter_mut().zip(scale).for_each(|(to, scale)| *to *= scale);
                 }
             }
         });
