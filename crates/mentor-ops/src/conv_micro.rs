@@ -230,7 +230,12 @@ unsafe fn products_of_registers<V: Lanes, const BLOCK: usize, const REGISTERS: u
         for channel in 0..BLOCK {
             if channel < start.len() {
                 for register in 0..REGISTERS {
-                    finish(sums[channel][register], target, to[register] + channel * target.channel_step, lanes[register]);
+                    finish(
+                        sums[channel][register],
+                        target,
+                        to[register] + channel * target.channel_step,
+                        lanes[register],
+                    );
                 }
             }
         }
