@@ -159,3 +159,142 @@ fn scale_and_shift([gamma, beta, mean, variance]: [&[f32]; 4], epsilon: f32) -> 
     let shift = scale.iter().zip(beta.iter().zip(mean)).map(|(scale, (beta, mean))| beta - scale * mean).collect();
     (scale, shift)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::test_maps::{assert_close, noise, values, with_one_and_four_threads};
+    use burn::module::{Module, Param};
+    use burn::nn::BatchNormConfig;
+    use burn::tensor::Device;
+
+    const ACTIVATIONS: [Activation; 3] = [Activation::Identity, Activation::Relu, Activation::Relu6];
+
+    /// A norm with weights and statistics of its own, off the graph.
+    fn fixed(channels: usize) -> BatchNorm {
+        trained(channels).valid()
+    }
+
+    /// The same on the graph.
+    fn trained(channels: usize) -> BatchNorm {
+        let mut layer = BatchNormConfig::new(channels).init(&Device::flex().autodiff());
+        layer.gamma = Param::from_tensor(noise([channels], "gamma") * 2.0);
+        layer.beta = Param::from_tensor(noise([channels], "beta") * 3.0);
+        layer.running_mean.update(noise([channels], "mean").inner());
+        layer.running_var.update((noise([channels], "variance") + 1.2).inner());
+        layer
+    }
+
+    /// Map, weight and residual on the graph.
+    fn operands(x: [usize; 4], weight: [usize; 4], options: &ConvOptions<2>) -> [Tensor<4>; 3] {
+        let (x, weight) = (noise(x, "x"), noise(weight, "weight"));
+        let y = conv2d(x.clone(), weight.clone(), None, options.clone());
+        [x, weight, noise(y.dims(), "residual") * 4.0]
+    }
+
+    /// One pass against two, with and without a residual, for every activation.
+    fn assert_as_two_passes(x: [usize; 4], weight: [usize; 4], options: &ConvOptions<2>) {
+        let layer = fixed(weight[0]);
+        let [x, weight, residual] = operands(x, weight, options).map(Tensor::inner);
+        for residual in [None, Some(residual)] {
+            for activation in ACTIVATIONS {
+                let (x, weight, options) = (x.clone(), weight.clone(), options.clone());
+                let what = format!("{:?} by {:?} with {options:?}, {activation:?}", x.dims(), weight.dims());
+                let y = conv2d(x.clone(), weight.clone(), None, options.clone());
+                let expected = values(in_turn(y, &layer, residual.clone(), activation));
+                let found = conv2d_norm(x, weight, &layer, residual.clone(), activation, options);
+                assert_close(&values(found), &expected, 1e-5, &what);
+                let changed = expected.iter().any(|value| *value != 0.0);
+                assert!(changed, "nothing to compare for {what}");
+            }
+        }
+    }
+
+    #[test]
+    fn one_pass_is_as_two() {
+        for (channels, groups) in [([3, 5], 1), ([4, 6], 2), ([6, 6], 6), ([9, 17], 1)] {
+            for (kernel, stride, dilation) in [(1, 1, 1), (3, 1, 1), (3, 2, 1), (3, 1, 2), (1, 2, 1), (5, 2, 2)] {
+                let padding = dilation * (kernel - 1) / 2;
+                let options = ConvOptions::new([stride; 2], [padding; 2], [dilation; 2], groups);
+                let weight = [channels[1], channels[0] / groups, kernel, kernel];
+                assert_as_two_passes([2, channels[0], 13, 19], weight, &options);
+            }
+        }
+        assert_as_two_passes([1, 40, 33, 47], [70, 40, 3, 3], &ConvOptions::new([1, 1], [1, 1], [1, 1], 1));
+    }
+
+    #[test]
+    fn on_the_graph_output_and_gradients_are_those_of_two_passes_to_the_bit() {
+        let options = ConvOptions::new([1, 1], [1, 1], [1, 1], 1);
+        let tensors = operands([2, 3, 7, 9], [5, 3, 3, 3], &options);
+        for (frozen, activation) in [false, true].into_iter().flat_map(|frozen| ACTIVATIONS.map(|a| (frozen, a))) {
+            let results = |in_one: bool| {
+                let layer = if frozen { trained(5).no_grad().freeze() } else { trained(5) };
+                let [x, weight, residual] = tensors.clone().map(|tensor| tensor.detach().require_grad());
+                let (kept, options) = ([x.clone(), weight.clone(), residual.clone()], options.clone());
+                let y = if in_one {
+                    conv2d_norm(x, weight, &layer, Some(residual), activation, options)
+                } else {
+                    in_turn(conv2d(x, weight, None, options), &layer, Some(residual), activation)
+                };
+                let grads = (y.clone() * noise(y.dims(), "grad")).sum().backward();
+                let gradients = kept.map(|tensor| values(tensor.grad(&grads).unwrap()));
+                (values(y), gradients, values(layer.running_mean.value_sync()))
+            };
+            assert_eq!(results(true), results(false), "{activation:?}");
+        }
+    }
+
+    #[test]
+    fn a_plain_map_before_weights_on_the_graph_stays_on_the_graph() {
+        let options = ConvOptions::new([1, 1], [1, 1], [1, 1], 1);
+        let [x, weight, _] = operands([1, 3, 5, 5], [4, 3, 3, 3], &options);
+        let y = conv2d_norm(x.inner(), weight.require_grad(), &trained(4), None, Activation::Relu, options);
+        assert!(y.is_autodiff());
+    }
+
+    #[test]
+    fn nan_stays_nan_and_one_and_four_threads_give_the_same_bits() {
+        for (weight, groups) in [([20, 16, 3, 3], 1), ([16, 1, 3, 3], 16)] {
+            let options = ConvOptions::new([1, 1], [1, 1], [1, 1], groups);
+            let layer = fixed(weight[0]);
+            let [x, weight, residual] = operands([2, 16, 23, 37], weight, &options).map(Tensor::inner);
+            let run = |x: Tensor<4>, residual: Tensor<4>| {
+                let options = options.clone();
+                values(conv2d_norm(x, weight.clone(), &layer, Some(residual), Activation::Relu6, options))
+            };
+            let [one, four] = with_one_and_four_threads(|| run(x.clone(), residual.clone()));
+            assert_eq!(one, four);
+            let nan = |map: Tensor<4>| map.slice_fill([0..1, 2..3, 5..6, 36..37], f32::NAN);
+            let is_nan = |values: Vec<f32>| values.iter().filter(|value| value.is_nan()).count();
+            assert_eq!(is_nan(run(x.clone(), nan(residual.clone()))), 1);
+            // A corner sees its neighbours: six pixels of every channel that sums this one.
+            let summing = if groups == 1 { 20 } else { 1 };
+            assert_eq!(is_nan(run(nan(x.clone()), residual.clone())), 6 * summing);
+        }
+    }
+
+    #[test]
+    fn maps_of_bf16_are_computed_in_two_passes() {
+        let options = ConvOptions::new([1, 1], [1, 1], [1, 1], 1);
+        let layer = fixed(4);
+        let [x, weight, residual] =
+            operands([1, 3, 5, 5], [4, 3, 3, 3], &options).map(|tensor| tensor.inner().cast(DType::BF16));
+        let y = conv2d(x.clone(), weight.clone(), None, options.clone());
+        let expected = batch_norm_relu(&layer, y, Some(residual.clone()));
+        let found = conv2d_norm(x, weight, &layer, Some(residual), Activation::Relu, options);
+        assert_eq!(found.dtype(), DType::BF16);
+        assert_eq!(values(found.cast(DType::F32)), values(expected.cast(DType::F32)));
+    }
+
+    #[test]
+    #[should_panic(expected = "the residual has another shape")]
+    fn a_residual_of_another_shape_is_refused() {
+        let device = Device::flex();
+        let (x, weight) = (Tensor::zeros([1, 3, 5, 5], &device), Tensor::zeros([4, 3, 3, 3], &device));
+        let residual = Some(Tensor::zeros([1, 4, 5, 5], &device));
+        let options = ConvOptions::new([1, 1], [0, 0], [1, 1], 1);
+        let _ = conv2d_norm(x, weight, &fixed(4), residual, Activation::Relu, options);
+    }
+}
