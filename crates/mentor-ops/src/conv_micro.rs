@@ -212,8 +212,11 @@ unsafe fn products_of_registers<V: Lanes, const BLOCK: usize, const REGISTERS: u
     // (`Target::check`).
     unsafe {
         let mut sums = [[V::splat(0.0); REGISTERS]; BLOCK];
-        for (sums, start) in sums.iter_mut().zip(start) {
-            *sums = [V::splat(*start); REGISTERS];
+        for channel in 0..BLOCK {
+            // Indexed by a constant: a loop over `start` would send the sums through memory.
+            if channel < start.len() {
+                sums[channel] = [V::splat(start[channel]); REGISTERS];
+            }
         }
         for (weights, offset) in weights.as_chunks::<BLOCK>().0.iter().zip(source.offsets()) {
             let mut pixels = [V::splat(0.0); REGISTERS];
