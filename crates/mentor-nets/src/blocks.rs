@@ -5,7 +5,7 @@ use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{BatchNorm, BatchNormConfig, Initializer, PaddingConfig2d};
 use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Device, Tensor};
-use mentor_ops::{batch_norm, batch_norm_relu, conv2d};
+use mentor_ops::{Activation, conv2d, conv2d_norm};
 
 /// A square convolution without bias, padded so that stride 1 keeps the size.
 #[derive(Clone, Copy, Debug)]
@@ -82,9 +82,40 @@ pub(crate) fn norm(channels: usize, device: &Device) -> BatchNorm {
 /// If the layer has "same" padding: none of ours has.
 #[must_use]
 pub fn conv(layer: &Conv2d, x_nchw: Tensor<4>) -> Tensor<4> {
-    let options = ConvOptions::new_with_padding(layer.stride, padding(layer), layer.dilation, layer.groups);
     let dtype = x_nchw.dtype();
-    conv2d(x_nchw, layer.weight.val().cast(dtype), layer.bias.as_ref().map(|bias| bias.val().cast(dtype)), options)
+    let bias = layer.bias.as_ref().map(|bias| bias.val().cast(dtype));
+    conv2d(x_nchw, layer.weight.val().cast(dtype), bias, options(layer))
+}
+
+/// The convolution `conv` as [`conv`], its batch norm, the sum with an optional residual, and an
+/// activation, through [`mentor_ops::conv2d_norm`].
+///
+/// # Shapes
+/// `[n, in, h, w]` to `[n, out, h', w']`, which is also the residual's.
+///
+/// # Panics
+/// If the convolution has "same" padding or a bias: none of ours before a norm has.
+#[must_use]
+pub fn conv_norm(
+    conv: &Conv2d,
+    norm: &BatchNorm,
+    x_nchw: Tensor<4>,
+    residual: Option<Tensor<4>>,
+    activation: Activation,
+) -> Tensor<4> {
+    assert!(conv.bias.is_none(), "a convolution with a bias before a batch norm");
+    let weight = conv.weight.val().cast(x_nchw.dtype());
+    conv2d_norm(x_nchw, weight, norm, residual, activation, options(conv))
+}
+
+/// [`conv_norm`] with `ReLU` and no residual.
+#[must_use]
+pub fn conv_norm_relu(conv: &Conv2d, norm: &BatchNorm, x_nchw: Tensor<4>) -> Tensor<4> {
+    conv_norm(conv, norm, x_nchw, None, Activation::Relu)
+}
+
+fn options(layer: &Conv2d) -> ConvOptions<2> {
+    ConvOptions::new_with_padding(layer.stride, padding(layer), layer.dilation, layer.groups)
 }
 
 fn padding(layer: &Conv2d) -> [(usize, usize); 2] {
@@ -114,19 +145,19 @@ impl ConvNorm {
     /// Convolution and norm.
     #[must_use]
     pub fn linear(&self, x_nchw: Tensor<4>) -> Tensor<4> {
-        batch_norm(&self.bn_1, conv(&self.conv_0, x_nchw))
+        conv_norm(&self.conv_0, &self.bn_1, x_nchw, None, Activation::Identity)
     }
 
     /// Convolution, norm, `ReLU`.
     #[must_use]
     pub fn relu(&self, x_nchw: Tensor<4>) -> Tensor<4> {
-        batch_norm_relu(&self.bn_1, conv(&self.conv_0, x_nchw), None)
+        conv_norm_relu(&self.conv_0, &self.bn_1, x_nchw)
     }
 
     /// Convolution, norm, `ReLU` up to 6.
     #[must_use]
     pub fn relu6(&self, x_nchw: Tensor<4>) -> Tensor<4> {
-        self.relu(x_nchw).clamp_max(6.0)
+        conv_norm(&self.conv_0, &self.bn_1, x_nchw, None, Activation::Relu6)
     }
 
     /// Adds its cost.

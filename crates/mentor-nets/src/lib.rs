@@ -21,7 +21,7 @@ pub mod weights;
 
 pub use adapter::{Adapter, AdapterSpec};
 pub use backbone::{Backbone, BackboneKind, BackboneSpec};
-pub use blocks::{ConvNorm, ConvSpec, Cost, conv, freeze_norms, score_conv};
+pub use blocks::{ConvNorm, ConvSpec, Cost, conv, conv_norm, conv_norm_relu, freeze_norms, score_conv};
 pub use frozen::Frozen;
 pub use mobilenet::{InvertedResidual, MobileNetLayer, MobileNetV2, Step};
 pub use names::{fill_weights, num_params, pytorch_name, pytorch_shapes};

@@ -4,11 +4,11 @@ use burn::module::Module;
 use burn::nn::BatchNorm;
 use burn::nn::conv::Conv2d;
 use burn::tensor::{Device, Tensor};
-use mentor_ops::batch_norm;
+use mentor_ops::Activation;
 use mentor_types::{Tap, Taps};
 
 use crate::blocks::norm;
-use crate::{ConvNorm, ConvSpec, Cost, conv};
+use crate::{ConvNorm, ConvSpec, Cost, conv_norm};
 
 /// Expansion, channels at the published width, blocks and stride of the seven stages (table 2).
 const STAGES: [(usize, usize, usize, usize); 7] =
@@ -57,12 +57,21 @@ impl InvertedResidual {
     }
 
     fn forward(&self, x_nchw: Tensor<4>) -> Tensor<4> {
-        let y = self.conv.iter().fold(x_nchw.clone(), |x, step| match step {
+        let residual = self.shortcut.then(|| x_nchw.clone());
+        let y = self.conv.iter().fold(x_nchw, |x, step| match step {
             Step::Activated(layer) => layer.relu6(x),
-            Step::Conv(layer) => conv(layer, x),
-            Step::Norm(layer) => batch_norm(layer, x),
+            Step::Conv(_) | Step::Norm(_) => x,
         });
-        if self.shortcut { y + x_nchw } else { y }
+        let (conv, norm) = self.projection();
+        conv_norm(conv, norm, y, residual, Activation::Identity)
+    }
+
+    /// The last two steps.
+    fn projection(&self) -> (&Conv2d, &BatchNorm) {
+        match self.conv.as_slice() {
+            [.., Step::Conv(conv), Step::Norm(norm)] => (conv, norm),
+            _ => unreachable!("a block ends with a convolution and its norm"),
+        }
     }
 }
 
@@ -146,10 +155,7 @@ impl MobileNetV2 {
         let (index, _) = TAPS.iter().find(|(_, at)| *at == tap)?;
         let last = match &self.features[*index] {
             MobileNetLayer::Stem(stem) => &stem.conv_0,
-            MobileNetLayer::Block(block) => block.conv.iter().rev().find_map(|step| match step {
-                Step::Conv(layer) => Some(layer),
-                _ => None,
-            })?,
+            MobileNetLayer::Block(block) => block.projection().0,
         };
         Some(last.weight.lazy_shape()[0])
     }

@@ -5,11 +5,11 @@ use burn::nn::BatchNorm;
 use burn::nn::conv::Conv2d;
 use burn::tensor::ops::MaxPoolOptions;
 use burn::tensor::{Device, Tensor};
-use mentor_ops::{batch_norm_relu, max_pool2d};
+use mentor_ops::{Activation, max_pool2d};
 use mentor_types::{Tap, Taps};
 
 use crate::blocks::norm;
-use crate::{ConvNorm, ConvSpec, Cost, conv};
+use crate::{ConvNorm, ConvSpec, Cost, conv_norm, conv_norm_relu};
 
 /// How blocks of one stage are wired.
 #[derive(Clone, Copy)]
@@ -45,8 +45,8 @@ impl BasicBlock {
 
     fn forward(&self, x_nchw: Tensor<4>) -> Tensor<4> {
         let residual = shortcut(self.downsample.as_ref(), x_nchw.clone());
-        let y = batch_norm_relu(&self.bn1, conv(&self.conv1, x_nchw), None);
-        batch_norm_relu(&self.bn2, conv(&self.conv2, y), Some(residual))
+        let y = conv_norm_relu(&self.conv1, &self.bn1, x_nchw);
+        conv_norm(&self.conv2, &self.bn2, y, Some(residual), Activation::Relu)
     }
 }
 
@@ -83,9 +83,9 @@ impl Bottleneck {
 
     fn forward(&self, x_nchw: Tensor<4>) -> Tensor<4> {
         let residual = shortcut(self.downsample.as_ref(), x_nchw.clone());
-        let y = batch_norm_relu(&self.bn1, conv(&self.conv1, x_nchw), None);
-        let y = batch_norm_relu(&self.bn2, conv(&self.conv2, y), None);
-        batch_norm_relu(&self.bn3, conv(&self.conv3, y), Some(residual))
+        let y = conv_norm_relu(&self.conv1, &self.bn1, x_nchw);
+        let y = conv_norm_relu(&self.conv2, &self.bn2, y);
+        conv_norm(&self.conv3, &self.bn3, y, Some(residual), Activation::Relu)
     }
 }
 
@@ -231,7 +231,7 @@ impl ResNet {
     #[must_use]
     pub fn forward(&self, images_nchw: Tensor<4>) -> Taps {
         let mut taps = Taps::default();
-        let stem = batch_norm_relu(&self.bn1, conv(&self.conv1, images_nchw), None);
+        let stem = conv_norm_relu(&self.conv1, &self.bn1, images_nchw);
         let pool = MaxPoolOptions::new([3, 3]).with_stride([2, 2]).with_padding([1, 1]);
         let mut x = max_pool2d(stem.clone(), pool);
         taps.insert(Tap::Stem, stem);

@@ -12,6 +12,7 @@ use burn::backend::{Autodiff, Backend, Dispatch, Flex, TensorMetadata, backend_e
 use burn::tensor::ops::ConvOptions;
 use burn::tensor::{DType, Tensor, TensorData};
 
+use crate::conv_epilogue::Epilogue;
 use crate::conv_paths::{self, Convolution};
 use crate::conv_shape::ConvShape;
 use crate::instructions::Instructions;
@@ -93,7 +94,7 @@ impl Conv for burn::backend::Cube {}
 impl ConvGradients for burn::backend::Cube {}
 
 /// The convolution of these operands by our kernels, or none if burn's operation has to do it.
-fn convolution(x: &FlexTensor, weight: &FlexTensor, options: &ConvOptions<2>) -> Option<Convolution> {
+pub(crate) fn convolution(x: &FlexTensor, weight: &FlexTensor, options: &ConvOptions<2>) -> Option<Convolution> {
     if x.dtype() != DType::F32 || weight.dtype() != DType::F32 {
         return None;
     }
@@ -154,9 +155,8 @@ impl Conv for Flex {
             return Flex::conv2d(x, weight, bias, options);
         };
         let (x, weight, bias) = (x.to_contiguous(), weight.to_contiguous(), bias.map(|bias| bias.to_contiguous()));
-        let y = convolution.forward(values(&x), values(&weight), bias.as_ref().map(values));
-        let shape = convolution.shape();
-        tensor(y, [shape.images, shape.out_channels, shape.out_size[0], shape.out_size[1]])
+        let epilogue = Epilogue::bias(bias.as_ref().map(values));
+        tensor(convolution.forward(values(&x), values(&weight), epilogue), convolution.shape().out_dims())
     }
 }
 
@@ -316,7 +316,7 @@ mod tests {
         let (x, w, bias) =
             (noise_values(x_len, "x"), noise_values(weight_len, "weight"), noise_values(weight[0], "bias"));
         let grad = noise_values(y_len, "grad");
-        let y = convolution.forward(&x, &w, Some(&bias));
+        let y = convolution.forward(&x, &w, Epilogue::bias(Some(&bias)));
         vec![y, convolution.input_gradient(&w, &grad), convolution.weight_gradient(&x, &grad)]
     }
 

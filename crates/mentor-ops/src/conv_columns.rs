@@ -9,6 +9,7 @@ use std::mem::MaybeUninit;
 use rayon::prelude::*;
 
 use crate::buffer::{Interleaved, filled, with_scratch};
+use crate::conv_epilogue::Epilogue;
 use crate::conv_shape::ConvShape;
 use crate::gemm::{Matrix, multiply, multiply_raw, span};
 use crate::simd;
@@ -143,20 +144,21 @@ fn scatter_add(shape: &ConvShape, channels: usize, tile: &Tile, columns: &[f32],
 }
 
 /// The output map.
-pub(crate) fn forward(shape: &ConvShape, x: &[f32], weight: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
+pub(crate) fn forward(shape: &ConvShape, x: &[f32], weight: &[f32], epilogue: Epilogue) -> Vec<f32> {
     let depth = shape.depth();
-    product_with_columns(shape, x, Matrix::new(weight, shape.out_channels, depth, depth), bias)
+    let weight = &*epilogue.scaled(weight, depth);
+    product_with_columns(shape, x, Matrix::new(weight, shape.out_channels, depth, depth), epilogue)
 }
 
-/// The product of `[out_channels, depth]` weights with the columns of a map.
-fn product_with_columns(shape: &ConvShape, x: &[f32], weight: Matrix, bias: Option<&[f32]>) -> Vec<f32> {
+/// The product of `[out_channels, depth]` weights, scaled already, with the columns of a map.
+fn product_with_columns(shape: &ConvShape, x: &[f32], weight: Matrix, epilogue: Epilogue) -> Vec<f32> {
     let (depth, area, channels) = (shape.depth(), shape.out_area(), shape.out_channels);
     let tiles = shape.tiles(depth);
     let compute = |out: &Interleaved, index: usize| {
         let tile = tiles.at(index);
         let map = &x[tile.image * shape.in_channels * shape.area()..][..shape.in_channels * shape.area()];
         let start = tile.image * channels * area + tile.start;
-        if let Some(bias) = bias {
+        if let Some(bias) = epilogue.bias {
             for (channel, bias) in bias.iter().enumerate() {
                 // SAFETY: these rows of this tile are written by this task alone.
                 let row = unsafe { out.part(start + channel * area, tile.pixels) };
@@ -166,7 +168,7 @@ fn product_with_columns(shape: &ConvShape, x: &[f32], weight: Matrix, bias: Opti
         let to = out.address(start, span(channels, tile.pixels, area));
         // SAFETY: the rows of a tile are inside the output, belong to this task alone, and hold the
         // bias where there is one to add to.
-        let product = |columns: Matrix| unsafe { multiply_raw(to, area, bias.is_some(), weight, columns) };
+        let product = |columns: Matrix| unsafe { multiply_raw(to, area, epilogue.bias.is_some(), weight, columns) };
         if shape.is_pointwise() {
             product(Matrix::new(&map[tile.start..], depth, tile.pixels, area));
         } else {
@@ -174,6 +176,13 @@ fn product_with_columns(shape: &ConvShape, x: &[f32], weight: Matrix, bias: Opti
                 gather(shape, shape.in_channels, &tile, map, columns);
                 product(Matrix::new(columns, depth, tile.pixels, tile.pixels));
             });
+        }
+        if !epilogue.is_bias_only() {
+            for start in (0..channels).map(|channel| start + channel * area) {
+                // SAFETY: as above; the product has written these rows.
+                let sums = unsafe { out.part(start, tile.pixels).assume_init_mut() };
+                epilogue.finish(start, sums);
+            }
         }
     };
     // SAFETY: the tiles cover the whole output.
@@ -192,7 +201,7 @@ pub(crate) fn input_gradient(shape: &ConvShape, weight: &[f32], grad: &[f32]) ->
     if shape.is_pointwise() {
         let weight = Matrix::new(weight, out_channels, depth, depth).transposed();
         let swapped = ConvShape { in_channels: out_channels, out_channels: shape.in_channels, ..shape.clone() };
-        return product_with_columns(&swapped, grad, weight, None);
+        return product_with_columns(&swapped, grad, weight, Epilogue::bias(None));
     }
     let block = shape.channel_block(shape.images);
     let tiles = shape.tiles(block * taps);

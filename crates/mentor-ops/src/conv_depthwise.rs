@@ -8,15 +8,18 @@ use std::mem::MaybeUninit;
 use rayon::prelude::*;
 
 use crate::buffer::{filled, with_scratch};
+use crate::conv_epilogue::Epilogue;
 use crate::conv_shape::ConvShape;
 use crate::padded::Layout;
 use crate::simd;
 
 /// The output map; `weight` has the taps of one channel after those of another.
-pub(crate) fn forward(shape: &ConvShape, x: &[f32], weight: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
+pub(crate) fn forward(shape: &ConvShape, x: &[f32], weight: &[f32], epilogue: Epilogue) -> Vec<f32> {
     let (layout, width, taps) = (Layout::new(shape), shape.out_size[1], shape.taps());
-    let compute = |channel: usize, plane: &[f32], out: &mut [MaybeUninit<f32>]| {
-        let start = bias.map_or(0.0, |bias| bias[channel]);
+    let weight = &*epilogue.scaled(weight, taps);
+    let compute = |index: usize, plane: &[f32], out: &mut [MaybeUninit<f32>]| {
+        let channel = index % shape.out_channels;
+        let start = epilogue.bias.map_or(0.0, |bias| bias[channel]);
         with_scratch(layout.len() + width, |scratch| {
             let (padded, sums) = scratch.split_at_mut(layout.len());
             layout.fill(0, plane, 0.0, padded);
@@ -26,6 +29,7 @@ pub(crate) fn forward(shape: &ConvShape, x: &[f32], weight: &[f32], bias: Option
                 for (tap, weight) in layout.taps.iter().zip(&weight[channel * taps..][..taps]) {
                     simd::add_scaled(sums, *weight, &padded[*tap..tap + width]);
                 }
+                epilogue.finish(index * shape.out_area() + row * width, sums);
                 out.write_copy_of_slice(sums);
             }
         });
@@ -36,7 +40,7 @@ pub(crate) fn forward(shape: &ConvShape, x: &[f32], weight: &[f32], bias: Option
             out.par_chunks_mut(shape.out_area())
                 .zip(x.par_chunks(shape.area()))
                 .enumerate()
-                .for_each(|(index, (out, plane))| compute(index % shape.out_channels, plane, out));
+                .for_each(|(index, (out, plane))| compute(index, plane, out));
         })
     }
 }

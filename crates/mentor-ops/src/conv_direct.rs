@@ -7,6 +7,7 @@
 use rayon::prelude::*;
 
 use crate::buffer::{Interleaved, filled, with_scratch};
+use crate::conv_epilogue::Epilogue;
 use crate::conv_micro::{Source, Target, channel_block, lanes, products};
 use crate::conv_shape::ConvShape;
 use crate::conv_tasks::{Packed, Task, Tasks, Weights, fill_rows, forward_offsets, forward_segments, term_places};
@@ -15,10 +16,11 @@ use crate::instructions::Instructions;
 use crate::padded::Layout;
 
 /// The weights of all taps.
-fn packed(block: usize, shape: &ConvShape, weight: &[f32]) -> Packed {
+fn packed(block: usize, shape: &ConvShape, weight: &[f32], scale: Option<&[f32]>) -> Packed {
     let [rows, columns] = shape.kernel.map(|side| (0..side).collect::<Vec<usize>>());
     let weights = Weights {
         values: weight,
+        scale,
         groups: shape.groups,
         channels: shape.group_out(),
         channel_step: shape.depth(),
@@ -33,7 +35,7 @@ pub(crate) fn forward(
     shape: &ConvShape,
     x: &[f32],
     weight: &[f32],
-    bias: Option<&[f32]>,
+    epilogue: Epilogue,
 ) -> Vec<f32> {
     let (block, area, out_area) = (channel_block(instructions), shape.area(), shape.out_area());
     let (in_channels, out_channels) = (shape.group_in(), shape.group_out());
@@ -41,9 +43,9 @@ pub(crate) fn forward(
     let tasks = Tasks::new(shape, shape.out_size[0], row_floats, out_channels, block);
     let layout = Layout::of_band(shape, tasks.rows);
     let offsets = forward_offsets(shape, in_channels, &layout);
-    let packed = packed(block, shape, weight);
+    let packed = packed(block, shape, weight, epilogue.scale);
     let zeros = vec![0.0; shape.out_channels];
-    let start = bias.unwrap_or(&zeros);
+    let start = epilogue.bias.unwrap_or(&zeros);
     let compute = |out: &Interleaved, task: Task| {
         with_scratch(in_channels * layout.len() + lanes(instructions), |rows| {
             let planes = &x[(task.image * shape.groups + task.group) * in_channels * area..][..in_channels * area];
@@ -67,6 +69,8 @@ pub(crate) fn forward(
                     address: out.address(at, span(channels, task.rows * shape.out_size[1], out_area)),
                     channel_step: out_area,
                     row_step: shape.out_size[1],
+                    residual: epilogue.residual_from(at),
+                    bounds: epilogue.activation.bounds(),
                 };
                 let start = &start[first..first + channels];
                 for source in &sources {

@@ -127,6 +127,7 @@ fn filter<'a>(
         block,
         &Weights {
             values: weight,
+            scale: None,
             groups: shape.groups,
             channels: in_channels,
             channel_step: all_taps,
@@ -200,14 +201,9 @@ impl InputGradient<'_> {
             if row_span == 0 {
                 continue;
             }
-            let target = Target {
-                address: out.address(
-                    plane + (filter.rows.first + task.row * stride) * width,
-                    span(channels, row_span, shape.area()),
-                ),
-                channel_step: shape.area(),
-                row_step: stride * width,
-            };
+            let start = plane + (filter.rows.first + task.row * stride) * width;
+            let address = out.address(start, span(channels, row_span, shape.area()));
+            let target = Target::plain(address, shape.area(), stride * width);
             let weights = filter.packed.block(task.group, block);
             for source in self.sources(filter, task, padded) {
                 // SAFETY: the CPU has the instructions; these rows of these channels are inside the map
@@ -227,7 +223,7 @@ impl InputGradient<'_> {
         for filters in self.filters.chunks(right) {
             for filter in filters {
                 let phase = &mut phases[filter.column_phase * phase_len..][..phase_len];
-                let target = Target { address: phase.as_mut_ptr(), channel_step: step, row_step: width };
+                let target = Target::plain(phase.as_mut_ptr(), step, width);
                 let weights = filter.packed.block(task.group, block);
                 for source in self.sources(filter, task, padded) {
                     // SAFETY: the CPU has the instructions; the phase has room for a whole block.

@@ -10,6 +10,7 @@
 use std::arch::x86_64::{__m256, __m512};
 use std::ops::Range;
 
+use crate::conv_epilogue::Activation;
 use crate::instructions::Instructions;
 use crate::lanes::Lanes;
 
@@ -89,11 +90,28 @@ impl Source<'_> {
 }
 
 /// Rows of output pixels of some channels: where row zero of the first begins, and how many floats they
-/// are apart.
-pub(crate) struct Target {
+/// are apart; and what becomes of the sums before they are stored there.
+pub(crate) struct Target<'a> {
     pub(crate) address: *mut f32,
     pub(crate) channel_step: usize,
     pub(crate) row_step: usize,
+    /// What is added: as many floats apart as the target.
+    pub(crate) residual: Option<&'a [f32]>,
+    /// What the values are brought between at last.
+    pub(crate) bounds: [f32; 2],
+}
+
+impl Target<'_> {
+    /// Rows that receive the sums as they are.
+    pub(crate) fn plain(address: *mut f32, channel_step: usize, row_step: usize) -> Self {
+        Self { address, channel_step, row_step, residual: None, bounds: Activation::Identity.bounds() }
+    }
+
+    /// Panics if the last pixel of `rows` rows of `channels` channels lies behind the residual.
+    fn check(&self, channels: usize, rows: usize, width: usize) {
+        let end = (channels - 1) * self.channel_step + (rows - 1) * self.row_step + width;
+        assert!(self.residual.is_none_or(|residual| end <= residual.len()), "a residual is read up to {end}");
+    }
 }
 
 /// Writes the sums over all terms for up to [`channel_block`] output channels: as many as `start` has
@@ -110,8 +128,9 @@ pub(crate) unsafe fn products(
 ) {
     let block = channel_block(instructions);
     assert_eq!(weights.len(), source.offsets.len() * block, "weights of another number of terms");
-    assert!(start.len() <= block, "{} channels in a block of {block}", start.len());
+    assert!((1..=block).contains(&start.len()), "{} channels in a block of {block}", start.len());
     source.check(lanes(instructions));
+    target.check(start.len(), source.rows.end, source.width);
     let weights = &weights[source.terms.start * block..source.terms.end * block];
     // SAFETY: the caller's promise; the operands fit, as was just checked.
     unsafe {
@@ -180,20 +199,24 @@ unsafe fn products_of_registers<V: Lanes, const BLOCK: usize, const REGISTERS: u
 ) {
     let per_row = source.width.div_ceil(V::LANES);
     let mut from = [source.pixels.as_ptr(); REGISTERS];
-    let mut to = [target.address; REGISTERS];
+    let mut to = [0; REGISTERS];
     let mut lanes = [V::LANES; REGISTERS];
     for register in 0..REGISTERS {
         let (row, column) = ((first + register) / per_row, (first + register) % per_row * V::LANES);
         from[register] = from[register].wrapping_add(row * source.row_step + column);
-        to[register] = to[register].wrapping_add(row * target.row_step + column);
+        to[register] = row * target.row_step + column;
         lanes[register] = V::LANES.min(source.width - column);
     }
     // SAFETY: every offset is valid for whole registers of all rows (`Source::check`), and the lanes
-    // that are written are pixels of the target's rows.
+    // that are written are pixels of the target's rows, as are those that are read of the residual
+    // (`Target::check`).
     unsafe {
         let mut sums = [[V::splat(0.0); REGISTERS]; BLOCK];
-        for (sums, start) in sums.iter_mut().zip(start) {
-            *sums = [V::splat(*start); REGISTERS];
+        for channel in 0..BLOCK {
+            // Indexed by a constant: a loop over `start` would send the sums through memory.
+            if channel < start.len() {
+                sums[channel] = [V::splat(start[channel]); REGISTERS];
+            }
         }
         for (weights, offset) in weights.as_chunks::<BLOCK>().0.iter().zip(source.offsets()) {
             let mut pixels = [V::splat(0.0); REGISTERS];
@@ -210,15 +233,36 @@ unsafe fn products_of_registers<V: Lanes, const BLOCK: usize, const REGISTERS: u
         for channel in 0..BLOCK {
             if channel < start.len() {
                 for register in 0..REGISTERS {
-                    let to = to[register].add(channel * target.channel_step);
-                    if lanes[register] == V::LANES {
-                        sums[channel][register].store(to);
-                    } else {
-                        sums[channel][register].store_first(to, lanes[register]);
-                    }
+                    finish(
+                        sums[channel][register],
+                        target,
+                        to[register] + channel * target.channel_step,
+                        lanes[register],
+                    );
                 }
             }
         }
+    }
+}
+
+/// Adds the residual to the first `lanes` of some sums, applies the bounds, and stores them at float `to`
+/// of the target.
+///
+/// # Safety
+/// The lanes must be valid in the target and in its residual.
+#[inline(always)]
+unsafe fn finish<V: Lanes>(sums: V, target: &Target, to: usize, lanes: usize) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let is_full = lanes == V::LANES;
+        let sums = match target.residual.map(|residual| residual.as_ptr().add(to)) {
+            None => sums,
+            Some(residual) if is_full => sums.add(V::load(residual)),
+            Some(residual) => sums.add(V::load_first(residual, lanes)),
+        };
+        let values = sums.clamp(V::splat(target.bounds[0]), V::splat(target.bounds[1]));
+        let to = target.address.add(to);
+        if is_full { values.store(to) } else { values.store_first(to, lanes) }
     }
 }
 
@@ -245,7 +289,7 @@ mod tests {
             let mut out = vec![GUARD; channels * rows * step + 8];
             let source =
                 Source { pixels: &pixels, offsets: &offsets, terms: 0..4, row_step: step, rows: 0..rows, width };
-            let target = Target { address: out[4..].as_mut_ptr(), channel_step: rows * step, row_step: step };
+            let target = Target::plain(out[4..].as_mut_ptr(), rows * step, step);
             // SAFETY: the CPU has the instructions, and the rows are inside `out`.
             unsafe { products(instructions, &source, &weights, &vec![0.5; channels], &target) };
             for (index, value) in out.iter().enumerate() {
@@ -271,7 +315,7 @@ mod tests {
                 let source =
                     Source { pixels: &pixels, offsets: &offsets, terms: 0..1, row_step: 1, rows: 0..1, width: 1 };
                 let mut out = [0.0];
-                let target = Target { address: out.as_mut_ptr(), channel_step: 1, row_step: 1 };
+                let target = Target::plain(out.as_mut_ptr(), 1, 1);
                 // SAFETY: the CPU has the instructions, and the target is one pixel.
                 unsafe { products(instructions, &source, &vec![0.0; channel_block(instructions)], &[0.0], &target) };
             });

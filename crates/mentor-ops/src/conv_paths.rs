@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use crate::conv_epilogue::Epilogue;
 use crate::conv_shape::ConvShape;
 use crate::instructions::Instructions;
 use crate::{conv_columns, conv_depthwise, simd};
@@ -56,14 +57,16 @@ impl Convolution {
     }
 
     /// The output map.
-    pub(crate) fn forward(&self, x: &[f32], weight: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
-        self.check(Some(x), None, Some(weight));
-        assert!(bias.is_none_or(|bias| bias.len() == self.shape.out_channels), "a bias of another size");
+    pub(crate) fn forward(&self, x: &[f32], weight: &[f32], epilogue: Epilogue) -> Vec<f32> {
+        self.check(Some(x), epilogue.residual, Some(weight));
+        for by_channel in [epilogue.scale, epilogue.bias].into_iter().flatten() {
+            assert_eq!(by_channel.len(), self.shape.out_channels, "a scale or bias of another size");
+        }
         match self.path {
-            Path::Depthwise => conv_depthwise::forward(&self.shape, x, weight, bias),
-            Path::Columns => conv_columns::forward(&self.shape, x, weight, bias),
+            Path::Depthwise => conv_depthwise::forward(&self.shape, x, weight, epilogue),
+            Path::Columns => conv_columns::forward(&self.shape, x, weight, epilogue),
             #[cfg(target_arch = "x86_64")]
-            Path::Direct(instructions) => conv_direct::forward(instructions, &self.shape, x, weight, bias),
+            Path::Direct(instructions) => conv_direct::forward(instructions, &self.shape, x, weight, epilogue),
         }
     }
 
@@ -103,6 +106,7 @@ pub(crate) fn bias_gradient(channels: usize, area: usize, grad: &[f32]) -> Vec<f
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::conv_epilogue::Activation;
     use crate::test_maps::{assert_close, noise_values, with_one_and_four_threads};
 
     /// The shape of two images, if the kernel fits the padded map.
@@ -164,7 +168,7 @@ mod tests {
         bias: &[f32],
     ) -> Option<[Vec<f32>; 3]> {
         let convolution = Convolution::new(shape.clone(), instructions)?;
-        let y = convolution.forward(x, weight, Some(bias));
+        let y = convolution.forward(x, weight, Epilogue::bias(Some(bias)));
         Some([y, convolution.input_gradient(weight, grad), convolution.weight_gradient(x, grad)])
     }
 
@@ -245,6 +249,71 @@ mod tests {
         }
     }
 
+    /// The epilogue against plain loops over the output of the plain convolution.
+    fn assert_finished(shape: &ConvShape, activation: Activation, with_residual: bool) {
+        let (maps, bias) = operands(shape);
+        let maps = maps.each_ref().map(Vec::as_slice);
+        let (scale, residual) = (noise_values(shape.out_channels, "scale"), noise_values(shape.lens()[1], "residual"));
+        let epilogue = Epilogue {
+            scale: Some(&scale),
+            bias: Some(&bias),
+            residual: with_residual.then_some(residual.as_slice()),
+            activation,
+        };
+        let [plain, ..] = expected(shape, maps, &vec![0.0; shape.out_channels]);
+        let [low, high] = activation.bounds();
+        let finished = plain.iter().enumerate().map(|(index, sum)| {
+            let channel = index / shape.out_area() % shape.out_channels;
+            let residual = if with_residual { residual[index] } else { 0.0 };
+            (scale[channel] * sum + bias[channel] + residual).clamp(low, high)
+        });
+        let expected: Vec<f32> = finished.collect();
+        for instructions in Instructions::available() {
+            let Some(convolution) = Convolution::new(shape.clone(), instructions) else { continue };
+            let found = convolution.forward(maps[0], maps[2], epilogue);
+            let what = format!("{shape:?} with {instructions:?}, {activation:?}, residual {with_residual}");
+            assert_close(&found, &expected, 1e-5, &what);
+        }
+    }
+
+    #[test]
+    fn scale_residual_and_activation_are_as_plain_loops_with_all_instructions() {
+        for channels in [[3, 5, 1], [4, 6, 2], [9, 17, 1], [5, 5, 5]] {
+            for (size, kernel, stride, dilation) in [([7, 10], 3, 1, 1), ([5, 17], 3, 2, 1), ([9, 33], 1, 1, 1)]
+                .into_iter()
+                .chain([([11, 16], 3, 1, 2), ([6, 35], 5, 3, 1)])
+            {
+                let padding = [dilation * (kernel - 1) / 2; 2];
+                let shape = shape(channels, size, [[kernel; 2], [stride; 2], padding, [dilation; 2]]);
+                for activation in [Activation::Identity, Activation::Relu, Activation::Relu6] {
+                    for with_residual in [false, true] {
+                        assert_finished(shape.as_ref().expect("the kernel fits"), activation, with_residual);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn nan_stays_nan_behind_an_activation_with_all_instructions() {
+        for channels in [[3, 5, 1], [5, 5, 5]] {
+            let shape = shape(channels, [5, 19], [[3, 3], [1, 1], [1, 1], [1, 1]]).expect("the kernel fits");
+            let (maps, _) = operands(&shape);
+            let residual = vec![f32::NAN; shape.lens()[1]];
+            let plain = Epilogue { activation: Activation::Relu6, ..Epilogue::bias(None) };
+            let of_x = vec![f32::NAN; shape.lens()[0]];
+            for instructions in Instructions::available() {
+                let convolution = Convolution::new(shape.clone(), instructions).expect("dense or depthwise");
+                let behind_x = convolution.forward(&of_x, &maps[2], plain);
+                let behind_residual =
+                    convolution.forward(&maps[0], &maps[2], Epilogue { residual: Some(&residual), ..plain });
+                for values in [behind_x, behind_residual] {
+                    assert!(values.iter().all(|value| value.is_nan()), "{channels:?} with {instructions:?}");
+                }
+            }
+        }
+    }
+
     #[test]
     fn one_and_four_threads_give_the_same_bits_with_all_instructions() {
         for (channels, kernel, stride) in
@@ -267,6 +336,6 @@ mod tests {
         let shape = shape([2, 3, 1], [4, 4], [[3, 3], [1, 1], [1, 1], [1, 1]]).expect("the kernel fits");
         let (maps, _) = operands(&shape);
         let convolution = Convolution::new(shape, Instructions::Portable).expect("dense");
-        let _ = convolution.forward(&maps[0][1..], &maps[2], None);
+        let _ = convolution.forward(&maps[0][1..], &maps[2], Epilogue::bias(None));
     }
 }

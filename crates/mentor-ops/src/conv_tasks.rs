@@ -1,9 +1,11 @@
 //! How a convolution by microkernels is cut into tasks, and its weights are packed.
 
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use rayon::prelude::*;
 
+use crate::buffer::filled;
 use crate::conv_micro::Offsets;
 use crate::conv_shape::ConvShape;
 use crate::padded::Layout;
@@ -78,6 +80,8 @@ pub(crate) struct Packed {
 /// Where the weights of the channels that are packed lie.
 pub(crate) struct Weights<'a> {
     pub(crate) values: &'a [f32],
+    /// A factor for every channel of every group.
+    pub(crate) scale: Option<&'a [f32]>,
     pub(crate) groups: usize,
     /// Channels of a group, and how far apart their weights are.
     pub(crate) channels: usize,
@@ -89,23 +93,43 @@ pub(crate) struct Weights<'a> {
 impl Packed {
     pub(crate) fn new(block: usize, from: &Weights) -> Self {
         let (blocks, block_len) = (from.channels.div_ceil(block), block * from.places.len());
-        let group_len = from.values.len() / from.groups;
-        let mut weights = vec![0.0; from.groups * blocks * block_len];
-        weights.par_chunks_mut(block_len.max(1)).enumerate().for_each(|(index, to)| {
-            let first = index % blocks * block;
-            let channels = block.min(from.channels - first);
-            let values = &from.values[index / blocks * group_len + first * from.channel_step..];
-            for (to, place) in to.chunks_exact_mut(block).zip(&from.places) {
-                for (channel, to) in to[..channels].iter_mut().enumerate() {
-                    *to = values[place + channel * from.channel_step];
-                }
-            }
-        });
+        // SAFETY: a block is a chunk, and every chunk is written in full.
+        let weights = unsafe {
+            filled(from.groups * blocks * block_len, |weights| {
+                weights.par_chunks_mut(block_len.max(1)).enumerate().for_each(|(index, to)| {
+                    let (group, first) = (index / blocks, index % blocks * block);
+                    match block {
+                        6 => from.pack::<6>(group, first, to),
+                        8 => from.pack::<8>(group, first, to),
+                        _ => unreachable!("blocks of {block} channels"),
+                    }
+                });
+            })
+        };
         Self { weights, blocks, block_len }
     }
 
     pub(crate) fn block(&self, group: usize, block: usize) -> &[f32] {
         &self.weights[(group * self.blocks + block) * self.block_len..][..self.block_len]
+    }
+}
+
+impl Weights<'_> {
+    /// Packs the block of a group that begins at channel `first`. Behind the last channel that one is
+    /// repeated: nobody reads the sums of those.
+    fn pack<const BLOCK: usize>(&self, group: usize, first: usize, to: &mut [MaybeUninit<f32>]) {
+        let group_len = self.values.len() / self.groups;
+        let values = &self.values[group * group_len..][..group_len];
+        let reach = self.places.iter().max().map_or(0, |furthest| furthest + 1);
+        let channels: [usize; BLOCK] = std::array::from_fn(|channel| (first + channel).min(self.channels - 1));
+        let scale = channels.map(|channel| self.scale.map_or(1.0, |scale| scale[group * self.channels + channel]));
+        // All of one length, so that a place is checked once for all of them.
+        let rows = channels.map(|channel| &values[channel * self.channel_step..][..reach]);
+        for (to, place) in to.as_chunks_mut::<BLOCK>().0.iter_mut().zip(&self.places) {
+            for channel in 0..BLOCK {
+                to[channel].write(rows[channel][*place] * scale[channel]);
+            }
+        }
     }
 }
 

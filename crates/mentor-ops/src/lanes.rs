@@ -27,6 +27,8 @@ pub(crate) trait Lanes: Copy {
     /// Only the first `count` floats are written.
     unsafe fn store_first(self, to: *mut f32, count: usize);
     unsafe fn add(self, other: Self) -> Self;
+    /// The lanes brought between two bounds; NaN stays NaN.
+    unsafe fn clamp(self, low: Self, high: Self) -> Self;
     /// `self * factor + sum`, rounded once.
     unsafe fn multiply_add(self, factor: Self, sum: Self) -> Self;
     /// The lanes of both in turns: those of the lower halves, and those of the upper.
@@ -71,6 +73,12 @@ impl Lanes for __m512 {
     unsafe fn add(self, other: Self) -> Self {
         // SAFETY: as above.
         unsafe { _mm512_add_ps(self, other) }
+    }
+
+    #[inline(always)]
+    unsafe fn clamp(self, low: Self, high: Self) -> Self {
+        // SAFETY: as above. Where a lane is NaN these return their second operand.
+        unsafe { _mm512_min_ps(high, _mm512_max_ps(low, self)) }
     }
 
     #[inline(always)]
@@ -138,6 +146,12 @@ impl Lanes for __m256 {
     unsafe fn add(self, other: Self) -> Self {
         // SAFETY: as above.
         unsafe { _mm256_add_ps(self, other) }
+    }
+
+    #[inline(always)]
+    unsafe fn clamp(self, low: Self, high: Self) -> Self {
+        // SAFETY: as above. Where a lane is NaN these return their second operand.
+        unsafe { _mm256_min_ps(high, _mm256_max_ps(low, self)) }
     }
 
     #[inline(always)]

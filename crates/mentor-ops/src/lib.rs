@@ -14,10 +14,12 @@ mod conv_direct;
 mod conv_direct_input;
 #[cfg(target_arch = "x86_64")]
 mod conv_direct_weight;
+mod conv_epilogue;
 #[cfg(target_arch = "x86_64")]
 mod conv_micro;
 #[cfg(target_arch = "x86_64")]
 mod conv_micro_taps;
+mod conv_norm;
 mod conv_paths;
 mod conv_shape;
 #[cfg(target_arch = "x86_64")]
@@ -50,6 +52,8 @@ mod weights;
 
 pub use alloc::tune_allocator;
 pub use conv::conv2d;
+pub use conv_epilogue::Activation;
+pub use conv_norm::conv2d_norm;
 pub use cross_entropy::pixel_cross_entropy;
 pub use ema::{Buffers, Ema};
 pub use grad::{clip_by_global_norm, global_norm};

@@ -9,7 +9,7 @@ use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, AutodiffBackend, Backend, Dispatch, Flex, Scalar, TensorMetadata, backend_extension};
 use burn::nn::BatchNorm;
-use burn::tensor::{DType, Shape, Tensor};
+use burn::tensor::{DType, Device, Shape, Tensor};
 
 use crate::conv::{dense, tensor, values};
 use crate::norm_kernels::{self, NormInput, Statistics};
@@ -63,11 +63,15 @@ fn normalised(layer: &BatchNorm, x_nchw: Tensor<4>, residual: Option<Tensor<4>>,
         update_running(layer, Tensor::from_dispatch(mean), variance);
         Tensor::from_dispatch(y)
     } else {
-        let running = |state: Tensor<1>| state.to_device(&device).into_dispatch();
-        let (mean, variance) = (running(layer.running_mean.value()), running(layer.running_var.value()));
+        let [mean, variance] = running_statistics(layer, &device).map(Tensor::into_dispatch);
         let x = x_nchw.into_dispatch();
         Tensor::from_dispatch(Dispatch::mentor_frozen_norm(x, gamma, beta, mean, variance, residual, options))
     }
+}
+
+/// Running mean and variance of a layer.
+pub(crate) fn running_statistics(layer: &BatchNorm, device: &Device) -> [Tensor<1>; 2] {
+    [&layer.running_mean, &layer.running_var].map(|state| state.value().to_device(device))
 }
 
 fn update_running(layer: &BatchNorm, mean: Tensor<1>, variance: Tensor<1>) {
@@ -81,8 +85,8 @@ fn update_running(layer: &BatchNorm, mean: Tensor<1>, variance: Tensor<1>) {
 /// The numbers of one call.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NormOptions {
-    epsilon: f64,
-    relu: bool,
+    pub(crate) epsilon: f64,
+    pub(crate) relu: bool,
 }
 
 /// Output, mean and biased variance.
@@ -422,7 +426,7 @@ mod tests {
     use crate::test_maps::{assert_close, noise, with_one_and_four_threads};
     use burn::module::{Module, Param};
     use burn::nn::BatchNormConfig;
-    use burn::tensor::{Device, TensorData, activation};
+    use burn::tensor::{TensorData, activation};
 
     const SHAPE: [usize; 4] = [3, 5, 7, 9];
 

@@ -251,6 +251,23 @@ impl<const RELU: bool> Kernel for ScaledAndSummed<'_, RELU> {
     }
 }
 
+/// Brings `x` between two bounds. NaN stays NaN, as the comparisons are false for it.
+pub(crate) fn clamp(x: &mut [f32], bounds: [f32; 2]) {
+    struct Clamp<'a>(&'a mut [f32], [f32; 2]);
+    impl Kernel for Clamp<'_> {
+        type Output = ();
+        #[inline(always)]
+        fn run(self) {
+            let Self(x, [low, high]) = self;
+            for x in x {
+                let raised = if *x < low { low } else { *x };
+                *x = if raised > high { high } else { raised };
+            }
+        }
+    }
+    vectorised(Clamp(x, bounds));
+}
+
 /// `out = grad` where `y` is positive, else zero: the gradient of `ReLU`.
 pub(crate) fn masked(out: &mut [f32], grad: &[f32], y: &[f32]) {
     struct Affine<'a>(&'a mut [f32], &'a [f32], &'a [f32]);

@@ -4,8 +4,8 @@ use burn::module::Module;
 use burn::nn::BatchNorm;
 use burn::nn::conv::Conv2d;
 use burn::tensor::{Device, Tensor};
-use mentor_nets::{ConvNorm, ConvSpec, Cost, conv, score_conv};
-use mentor_ops::{adaptive_avg_pool2d, batch_norm_relu, resize_bilinear};
+use mentor_nets::{ConvNorm, ConvSpec, Cost, conv, conv_norm_relu, score_conv};
+use mentor_ops::{adaptive_avg_pool2d, resize_bilinear};
 use mentor_types::{Key, Tap, Taps};
 
 use super::dropout::dropout;
@@ -34,7 +34,7 @@ impl Branch {
             Self::Image(pooling) => {
                 let [.., height, width] = x_nchw.dims();
                 let mean = adaptive_avg_pool2d(x_nchw, [1, 1]);
-                let mean = batch_norm_relu(&pooling.bn_2, conv(&pooling.conv_1, mean), None);
+                let mean = conv_norm_relu(&pooling.conv_1, &pooling.bn_2, mean);
                 let [n, channels, ..] = mean.dims();
                 mean.expand([n, channels, height, width])
             }
@@ -134,7 +134,7 @@ impl DeepLabHead {
 impl Head for DeepLabHead {
     fn forward(&self, taps: &Taps, key: Option<Key>) -> (Tensor<4>, Tensor<4>) {
         let pyramid = self.aspp_0.forward(at(taps, Tap::C5), key);
-        let head = batch_norm_relu(&self.bn_2, conv(&self.conv_1, pyramid), None);
+        let head = conv_norm_relu(&self.conv_1, &self.bn_2, pyramid);
         (conv(&self.score_4, head.clone()), head)
     }
 

@@ -4,8 +4,7 @@ use burn::module::Module;
 use burn::nn::BatchNorm;
 use burn::nn::conv::Conv2d;
 use burn::tensor::{Device, Tensor};
-use mentor_nets::{ConvNorm, ConvSpec, Cost, conv, score_conv};
-use mentor_ops::batch_norm_relu;
+use mentor_nets::{ConvNorm, ConvSpec, Cost, conv, conv_norm_relu, score_conv};
 use mentor_types::{Key, Tap, Taps};
 
 use super::dropout::dropout;
@@ -36,7 +35,7 @@ impl FcnHead {
 
     /// Scores and what goes into the last convolution, before dropout.
     pub(super) fn scores(&self, features_nchw: Tensor<4>, key: Option<Key>) -> (Tensor<4>, Tensor<4>) {
-        let head = batch_norm_relu(&self.bn_1, conv(&self.conv_0, features_nchw), None);
+        let head = conv_norm_relu(&self.conv_0, &self.bn_1, features_nchw);
         (conv(&self.score_4, dropout(head.clone(), self.dropout, key)), head)
     }
 }
