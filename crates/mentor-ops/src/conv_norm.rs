@@ -139,7 +139,7 @@ impl ConvNorm for Flex {
             assert_eq!(residual.shape().dims(), dims, "the residual has another shape than the map");
         }
         let of_norm = of_norm.map(FlexTensor::to_contiguous);
-        let (scale, shift) = scale_and_shift(of_norm.each_ref().map(|tensor| values(tensor)), options.epsilon as f32);
+        let (scale, shift) = scale_and_shift(of_norm.each_ref().map(values), options.epsilon as f32);
         let (x, weight) = (x.to_contiguous(), weight.to_contiguous());
         let residual = residual.map(|residual| residual.to_contiguous());
         let epilogue = Epilogue {

@@ -18,7 +18,7 @@ use crate::softmax_kernels::{self, Size};
 /// Any, with what is summed over in dimension `dim`; the result has the same.
 #[must_use]
 pub fn softmax<const D: usize>(x: Tensor<D>, dim: usize) -> Tensor<D> {
-    run(x, dim, false).unwrap_or_else(|x| activation::softmax(x, dim))
+    if takes(&x, dim) { run(x, dim, false) } else { activation::softmax(x, dim) }
 }
 
 /// The logarithm of [`softmax`], as burn's operation of this name.
@@ -27,19 +27,19 @@ pub fn softmax<const D: usize>(x: Tensor<D>, dim: usize) -> Tensor<D> {
 /// As [`softmax`].
 #[must_use]
 pub fn log_softmax<const D: usize>(x: Tensor<D>, dim: usize) -> Tensor<D> {
-    run(x, dim, true).unwrap_or_else(|x| activation::log_softmax(x, dim))
+    if takes(&x, dim) { run(x, dim, true) } else { activation::log_softmax(x, dim) }
 }
 
-/// Runs our kernel, or hands back what it does not take.
-fn run<const D: usize>(x: Tensor<D>, dim: usize, log: bool) -> Result<Tensor<D>, Tensor<D>> {
+/// Whether our kernel computes the softmax: numbers that lie side by side are summed over by burn's.
+fn takes<const D: usize>(x: &Tensor<D>, dim: usize) -> bool {
+    is_ours(x) && x.dims()[dim + 1..].iter().product::<usize>() > 1
+}
+
+fn run<const D: usize>(x: Tensor<D>, dim: usize, log: bool) -> Tensor<D> {
     let dims = x.dims();
     let area = dims[dim + 1..].iter().product();
-    // Numbers that lie side by side are summed over by burn's kernel.
-    if !is_ours(&x) || area == 1 {
-        return Err(x);
-    }
     let x = x.reshape([dims[..dim].iter().product(), dims[dim], area]);
-    Ok(Tensor::<3>::from_dispatch(Dispatch::mentor_softmax(x.into_dispatch(), log)).reshape(dims))
+    Tensor::<3>::from_dispatch(Dispatch::mentor_softmax(x.into_dispatch(), log)).reshape(dims)
 }
 
 /// Whether our kernels take a map.
