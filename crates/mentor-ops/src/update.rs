@@ -321,7 +321,7 @@ mod tests {
     #[test]
     fn views_work() {
         let [w, g, v] = ["weight", "grad", "velocity"].map(|name| tensor([40, 50], name));
-        let view = |tensor: &Tensor<2>| tensor.clone().slice([3..20]).transpose();
+        let view = |tensor: &Tensor<2>| tensor.clone().slice(3..20).transpose();
         let copied = |tensor: &Tensor<2>| Tensor::<2>::from_data(view(tensor).into_data(), &tensor.device());
         let (found, _) = sgd_update(view(&w), view(&g), view(&v), SGD);
         let (expected, _) = sgd_update(copied(&w), copied(&g), copied(&v), SGD);
