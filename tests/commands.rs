@@ -103,6 +103,22 @@ fn a_term_is_evaluated_on_tensors_from_a_file() {
 }
 
 #[test]
+fn a_term_with_weights_of_its_own_takes_them_from_file_or_seed() {
+    let input = root().join("tests/golden/term.safetensors");
+    let value = |arguments: &[&str]| -> f64 {
+        let printed = succeed(mentor().arg("term").args(arguments).arg("--in").arg(&input));
+        serde_json::from_str::<Value>(&printed).unwrap()["value"].as_f64().unwrap()
+    };
+    let expected: Value =
+        serde_json::from_str(&fs::read_to_string(root().join("tests/golden/term.json")).unwrap()).unwrap();
+    let adapted = value(&["pair_wise", "--set", "adapter=true", "--set", "pool=0.5"]);
+    assert!((adapted - expected["pair_wise_adapted"].as_f64().unwrap()).abs() < 1e-5, "{adapted}");
+    let holistic = |seed: &str| value(&["holistic", "--set", "rival.channels=4", "--seed", seed]);
+    assert_eq!(holistic("1"), holistic("1"));
+    assert_ne!(holistic("1"), holistic("2"));
+}
+
+#[test]
 fn a_folder_of_ones_own_gets_a_card_and_a_recipe() {
     let folder = tempfile::tempdir().unwrap();
     let own = folder.path().join("own");

@@ -1,19 +1,22 @@
 //! `mentor term`.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use clap::Args;
-use mentor_ops::{NamedTensors, to_safetensors};
+use mentor_nets::{Adapter, Frozen};
+use mentor_ops::{NamedTensors, from_safetensors, load_named, to_safetensors};
 use mentor_recipe::{Changes, parse};
-use mentor_seg::distill::{DistillConfig, TermContext};
+use mentor_seg::distill::{Discriminator, DistillConfig, Holistic, Rival, Term as DistillTerm, TermContext};
 use mentor_seg::supervised::SupervisedConfig;
 use mentor_seg::unlabelled::{Teaching, UnlabelledConfig};
 use mentor_seg::upload::DevicePairs;
 use mentor_train::write_atomically;
 use mentor_types::{Key, LossTerms, SegOutput, Stats, Taps, UNKNOWN};
+use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -23,7 +26,9 @@ use serde::{Deserialize, Serialize};
 #[command(
     after_help = "Example:\n  mentor term pixel_wise --in tensors.safetensors --set temperature=2 --grad grads.safetensors\n\n\
     The file holds what the term reads: `student_logits`, `teacher_logits` [N,K,H,W], `student_feature`,\n\
-    `teacher_feature` [N,C,H,W] of type F32, `target` [N,H,W] of type I64 (255 ignored, 254 unknown).\n\
+    `teacher_feature` [N,C,H,W], `images` [N,3,H,W] (normalised) of type F32, `target` [N,H,W] of type\n\
+    I64 (255 ignored, 254 unknown). A term with weights of its own has those of a run of `--seed` before its\n\
+    first step, unless the file holds them: `adapter` [teacher's C, student's C,1,1], `rival.NAME`.\n\
     The value is printed unweighted; gradients are written as `grad_student_logits`, `grad_student_feature`."
 )]
 pub struct Term {
@@ -38,6 +43,9 @@ pub struct Term {
     /// Write the gradient of the value with respect to the student's tensors.
     #[arg(long, value_name = "FILE")]
     grad: Option<PathBuf>,
+    /// The seed of the weights of adapters and of the rival.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
 }
 
 /// The tables of a recipe in which terms stand.
@@ -78,7 +86,7 @@ impl Term {
         let terms = match table {
             "supervised" => supervised_terms(&config, &tensors, &student)?,
             "unlabelled" => unlabelled_terms(&config, &tensors, &student)?,
-            _ => distil_terms(name, &config, &tensors, &student)?,
+            _ => distil_terms(self.seed, &config, &tensors, &student)?,
         };
         let term = terms.iter().next().with_context(|| format!("`{name}` gave no value"))?;
         let value = term.value.clone();
@@ -189,6 +197,44 @@ impl Tensors {
         Ok(())
     }
 
+    /// The adapters of a term: those of a run before its first step, or the one of the file.
+    fn adapters(
+        &self,
+        term: &dyn DistillTerm,
+        student: &Student,
+        teacher: &Student,
+        seed: u64,
+    ) -> Result<Vec<Adapter>> {
+        let channels = |side: &Student| side.feature.as_ref().map_or(0, |feature| feature.dims()[1]);
+        let specs = term.adapters(&|_| channels(student), &|_| channels(teacher));
+        let own = self.named(|name| (name == "adapter").then_some("conv.weight"))?;
+        let adapters = specs.into_iter().map(|spec| {
+            let adapter = spec.init(seed, &Device::flex());
+            if own.is_empty() { Ok(adapter) } else { load_named(adapter, own.clone()) }
+        });
+        adapters.collect::<Result<_, _>>().with_context(|| format!("{}: `adapter`", self.path.display()))
+    }
+
+    /// The rival of a run before its first step, or the one of the file.
+    fn rival(&self, holistic: &Holistic, student: &Student, seed: u64) -> Result<Frozen<Discriminator>> {
+        let classes = student.logits.as_ref().map_or(0, |logits| logits.dims()[1]);
+        let mut rival = Rival::new(&holistic.rival, classes, seed, &Device::flex());
+        let own = self.named(|name| name.strip_prefix("rival."))?;
+        if !own.is_empty() {
+            let own = own.into_iter().map(|(name, tensor)| (format!("net.{name}"), tensor)).collect();
+            rival.load(&to_safetensors(&own)?).with_context(|| self.path.display().to_string())?;
+        }
+        Ok(rival.frozen())
+    }
+
+    /// The tensors to which `rename` gives a name, under that one.
+    fn named(&self, rename: impl Fn(&str) -> Option<&str>) -> Result<NamedTensors> {
+        let all = SafeTensors::deserialize(&self.bytes)?;
+        let chosen = all.tensors().into_iter().filter_map(|(name, view)| Some((rename(&name)?.to_owned(), view)));
+        let chosen: BTreeMap<String, TensorView> = chosen.collect();
+        Ok(from_safetensors(&safetensors::serialize(chosen, None)?)?)
+    }
+
     fn need<T>(&self, name: &str, tensor: Option<T>) -> Result<T> {
         tensor.with_context(|| format!("{}: this term needs `{name}`", self.path.display()))
     }
@@ -250,13 +296,10 @@ fn supervised_terms(config: &Terms, tensors: &Tensors, student: &Student) -> Res
     Ok(terms)
 }
 
-fn distil_terms(name: &str, config: &Terms, tensors: &Tensors, student: &Student) -> Result<LossTerms> {
-    let teacher = tensors.teacher()?;
+fn distil_terms(seed: u64, config: &Terms, tensors: &Tensors, student: &Student) -> Result<LossTerms> {
+    let (teacher, target, images) = (tensors.teacher()?, tensors.labels()?, tensors.float::<4>("images")?);
     let mut terms = LossTerms::default();
     for (_, term) in config.distill.terms() {
-        if term.needs_rival() {
-            bail!("`{name}` compares through a network of its own: it has no value without a run");
-        }
         if term.places().is_empty() {
             tensors.need("student_logits", student.logits.as_ref())?;
             tensors.need("teacher_logits", teacher.logits.as_ref())?;
@@ -264,18 +307,19 @@ fn distil_terms(name: &str, config: &Terms, tensors: &Tensors, student: &Student
             tensors.need("student_feature", student.feature.as_ref())?;
             tensors.need("teacher_feature", teacher.feature.as_ref())?;
         }
-        if !term.adapters(&|_| 1, &|_| 2).is_empty() {
-            bail!("`{name}` with an adapter has weights of its own: it has no value without a run");
+        if term.needs_rival() {
+            tensors.need("images", images.as_ref())?;
         }
-        let target = tensors.labels()?;
+        let rival =
+            config.distill.holistic.as_ref().map(|holistic| tensors.rival(holistic, student, seed)).transpose()?;
         let context = TermContext {
             student: &student.output(),
             teacher: &teacher.output(),
             target_nhw: target.as_ref(),
-            adapters: &[],
-            rival: None,
-            images_nchw: None,
-            key: Key::new(0),
+            adapters: &tensors.adapters(term, student, &teacher, seed)?,
+            rival: rival.as_ref(),
+            images_nchw: images.as_ref(),
+            key: Key::new(seed),
         };
         for column in mentor_seg::distill::columns(term) {
             terms.push(column.name, 1.0, term.value(&context, column.place.as_ref()));
