@@ -82,6 +82,7 @@ def build(setup, spec, folder):
         "ema": operations.Average,
         "step": training.Step,
         "infer": training.Prediction,
+        "eval": training.Evaluation,
         "data": loading.Loading,
     }
     return kinds[spec["kind"]](setup, spec, read(os.path.join(folder, "inputs.safetensors")))

@@ -1,4 +1,4 @@
-"""Whole training steps, and the prediction of one image."""
+"""Whole training steps, the prediction of one image, and evaluation."""
 
 import torch
 import torch.nn.functional as F
@@ -81,3 +81,39 @@ class Prediction:
 
     def run(self):
         self.probabilities().argmax(1).cpu()
+
+
+class Evaluation:
+    """Bytes of images and labels on the host to counts of (truth, prediction), image by image."""
+
+    def __init__(self, setup, spec, tensors):
+        self.setup = setup
+        self.net = setup.compiled(net_of(setup, spec["net"], under("net.", tensors)).eval())
+        self.photos = tensors["photos"].to(torch.uint8)
+        self.truth = tensors["truth"].to(torch.uint8)
+        self.classes = spec["net"]["classes"]
+        self.mean, self.deviation = (
+            torch.tensor(values, device=setup.device).view(1, 3, 1, 1)
+            for values in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+        )
+
+    @torch.inference_mode()
+    def counts(self):
+        counts = torch.zeros(self.classes * self.classes, dtype=torch.long, device=self.setup.device)
+        for photo, truth in zip(self.photos, self.truth):
+            image = photo.to(self.setup.device).permute(2, 0, 1).unsqueeze(0).float().div(255)
+            image = self.setup.place((image - self.mean) / self.deviation)
+            with self.setup.autocast():
+                logits, _ = self.net(image)
+            logits = F.interpolate(logits.float(), size=truth.shape, mode="bilinear", align_corners=False)
+            predicted = logits.softmax(1).argmax(1).flatten()
+            truth = truth.to(self.setup.device).long().flatten()
+            pairs = (truth * self.classes + predicted)[truth != losses.IGNORE]
+            counts += torch.bincount(pairs, minlength=counts.numel())
+        return counts.view(self.classes, self.classes).cpu()
+
+    def check(self):
+        return {"counts": self.counts()}
+
+    def run(self):
+        self.counts()

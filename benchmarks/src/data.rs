@@ -44,7 +44,7 @@ pub fn cases(sizes: &Sizes, workers: usize) -> Vec<Case> {
             // Decoders may round and blend colours differently, labels not.
             tolerance: Tolerance::Mean(1e-2),
             images: Some(BATCH * batches as usize),
-            memory: false,
+            fresh: false,
             build: Box::new(move |_| build(&folder, batches, workers, cache_mb)),
         }
     };

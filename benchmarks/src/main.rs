@@ -5,6 +5,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod data;
+mod evaluation;
 mod ops;
 mod peer;
 mod steps;
@@ -12,8 +13,10 @@ mod table;
 mod updates;
 mod work;
 
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use burn::tensor::{DType, Device};
@@ -21,7 +24,7 @@ use clap::Parser;
 use mentor_ops::NamedTensors;
 
 use crate::peer::{Peer, PeerOptions, write_inputs};
-use crate::table::{Circumstances, Memory, Row};
+use crate::table::{Circumstances, Fresh, Row};
 use crate::work::{Case, Sizes, Tolerance, difference, folder, is_wanted, measure};
 
 /// Runs Mentor and PyTorch on the same work in turn, and prints ours / PyTorch.
@@ -70,9 +73,9 @@ struct Args {
     /// Where the record goes. Default: benchmarks/results/DATE-DEVICE.json for a whole run, else nowhere.
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
-    /// Runs one row a few times and prints its memory: what this program asks of itself.
+    /// Runs one row a few times, prints a line after the first, and then its memory: what this program asks of itself.
     #[arg(long, hide = true, value_name = "NAME")]
-    memory_of: Option<String>,
+    fresh: Option<String>,
 }
 
 fn main() -> ExitCode {
@@ -101,11 +104,9 @@ fn run(args: &Args) -> Result<bool> {
     rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
     let device = choose(&args.device)?;
     let cases = cases(args, threads);
-    if let Some(name) = &args.memory_of {
+    if let Some(name) = &args.fresh {
         let case = cases.iter().find(|case| case.name == *name).with_context(|| format!("no row `{name}`"))?;
-        let memory = memory_of(case, &device)?;
-        println!("{} {}", memory.before, memory.peak);
-        return Ok(true);
+        return run_fresh(case, &device).map(|()| true);
     }
     ensure!(!cases.is_empty(), "--only {}: no row has such a name; see --list", args.only.as_deref().unwrap_or(""));
     if args.list {
@@ -144,6 +145,7 @@ fn cases(args: &Args, threads: usize) -> Vec<Case> {
     cases.extend(updates::cases(&sizes));
     cases.extend(steps::training(&sizes));
     cases.extend(steps::inference(&sizes));
+    cases.push(evaluation::case(&sizes));
     cases.extend(data::cases(&sizes, threads));
     if is_cuda || args.precision != "f32" {
         for case in &mut cases {
@@ -295,47 +297,60 @@ impl Bench {
             }
         }
         drop(built);
-        if case.memory {
-            row.memory = self.memory(case)?;
+        if case.fresh {
+            row.fresh = self.fresh(case)?;
         }
         Ok(row)
     }
 
-    /// The memory of both sides, each in a process that does nothing else.
-    fn memory(&self, case: &Case) -> Result<Option<(Memory, Memory)>> {
+    /// Memory and time to the first result of both sides, each in a process that does nothing else.
+    fn fresh(&self, case: &Case) -> Result<Option<(Fresh, Fresh)>> {
         let Some((_, options)) = self.peer.as_ref().filter(|(_, options)| options.device == "cpu") else {
             return Ok(None);
         };
-        let output = Command::new(std::env::current_exe()?)
+        let start = Instant::now();
+        let mut child = Command::new(std::env::current_exe()?)
             .args(std::env::args().skip(1))
-            .args(["--memory-of", &case.name])
-            .output()?;
-        let text = String::from_utf8_lossy(&output.stdout);
+            .args(["--fresh", &case.name])
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        let _ = lines.next().context("a process of ours ended before its first run")??;
+        let first_s = start.elapsed().as_secs_f64();
+        let text = lines.next().context("a process of ours ended before it told its memory")??;
+        child.wait()?;
         let numbers: Vec<f64> = text.split_whitespace().filter_map(|number| number.parse().ok()).collect();
-        let [before, peak] = numbers[..] else {
-            bail!("no memory of ours: {}", String::from_utf8_lossy(&output.stderr))
-        };
+        let [before, peak] = numbers[..] else { bail!("no memory of ours: {text}") };
+        let start = Instant::now();
         let mut peer = Peer::start(options)?;
         peer.prepare(&case.spec, self.folder.path())?;
-        for _ in 0..MEMORY_RUNS {
+        peer.run(1)?;
+        let peer_first_s = start.elapsed().as_secs_f64();
+        for _ in 1..FRESH_RUNS {
             peer.run(1)?;
         }
-        Ok(Some((Memory { before, peak }, peer.memory()?)))
+        let [peer_before, peer_peak] = peer.memory()?;
+        let of_peer = Fresh { before: peer_before, peak: peer_peak, first_s: peer_first_s };
+        Ok(Some((Fresh { before, peak, first_s }, of_peer)))
     }
 }
 
 /// Runs after which memory has settled.
-const MEMORY_RUNS: usize = 3;
+const FRESH_RUNS: usize = 3;
 
-fn memory_of(case: &Case, device: &Device) -> Result<Memory> {
+/// The other end of [`Bench::fresh`].
+fn run_fresh(case: &Case, device: &Device) -> Result<()> {
     let before = memory_mib("VmRSS")?;
     let mut built = (case.build)(device)?;
     built.tensors = NamedTensors::new();
     forget_peak();
-    for _ in 0..MEMORY_RUNS {
+    measure(&mut *built.work, device, 1)?;
+    println!("ran");
+    for _ in 1..FRESH_RUNS {
         measure(&mut *built.work, device, 1)?;
     }
-    Ok(Memory { before, peak: memory_mib("VmHWM")? })
+    println!("{before} {}", memory_mib("VmHWM")?);
+    Ok(())
 }
 
 /// Hands back what building left, so that the peak is that of the work. The peer does the same.
@@ -396,7 +411,7 @@ mod tests {
             let names = names(arguments);
             let distinct: std::collections::BTreeSet<&String> = names.iter().collect();
             assert_eq!(distinct.len(), names.len());
-            for group in ["op/", "step/", "infer/", "data/"] {
+            for group in ["op/", "step/", "infer/", "eval/", "data/"] {
                 assert!(names.iter().any(|name| name.starts_with(group)), "{group} in {names:?}");
             }
         }

@@ -63,7 +63,7 @@ fn case(operation: &Operation, backward: bool) -> Case {
     let name = format!("op/{}/{}", operation.name, if backward { "forward+backward" } else { "forward" });
     let operation = operation.clone();
     let build = move |device: &Device| Ok(build(&operation, backward, device));
-    Case { name, spec, tolerance: Tolerance::Largest(1e-4), images: None, memory: false, build: Box::new(build) }
+    Case { name, spec, tolerance: Tolerance::Largest(1e-4), images: None, fresh: false, build: Box::new(build) }
 }
 
 fn build(operation: &Operation, backward: bool, device: &Device) -> Built {

@@ -8,7 +8,6 @@ use anyhow::{Context, Result, anyhow, bail};
 use mentor_ops::{NamedTensors, from_safetensors, to_safetensors};
 use serde_json::{Value, json};
 
-use crate::table::Memory;
 use crate::work::folder;
 
 /// How the peer is started.
@@ -128,14 +127,14 @@ impl Peer {
         answer["ms"].as_f64().context("the PyTorch process gave no time")
     }
 
-    /// Its memory so far.
+    /// Its memory in MiB: before the work, and the most so far.
     ///
     /// # Errors
     /// Where the peer fails.
-    pub fn memory(&mut self) -> Result<Memory> {
+    pub fn memory(&mut self) -> Result<[f64; 2]> {
         let answer = self.ask(&json!({ "op": "memory" }))?;
         let number = |key: &str| answer[key].as_f64().with_context(|| format!("the PyTorch process gave no {key}"));
-        Ok(Memory { before: number("before")?, peak: number("peak")? })
+        Ok([number("before")?, number("peak")?])
     }
 }
 

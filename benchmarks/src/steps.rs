@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::work::{Built, Case, Sizes, Tolerance, Work, labels, on_host, tensor, uneven};
 
-const CLASSES: usize = 11;
+pub const CLASSES: usize = 11;
 
 /// Steps whose losses are compared.
 const CHECKED: usize = 3;
@@ -31,9 +31,11 @@ pub fn optimizer() -> Optimizer {
 
 /// A PSPNet, named as the peer names it.
 #[derive(Clone, Copy)]
-struct Net {
-    backbone: BackboneKind,
-    width: usize,
+pub struct Net {
+    /// What the head stands on.
+    pub backbone: BackboneKind,
+    /// Channels of its first stage.
+    pub width: usize,
 }
 
 impl Net {
@@ -45,7 +47,7 @@ impl Net {
 
     /// A net that runs in evaluation mode. Fresh running statistics normalise nothing, so the last norm of each block
     /// is made small: scores of a deep net would grow beyond all bounds otherwise.
-    fn init_for_evaluation(self, seed: u64, device: &Device) -> SegNet {
+    pub fn init_for_evaluation(self, seed: u64, device: &Device) -> SegNet {
         let last = if self.backbone == BackboneKind::Resnet18 { ".bn2.weight" } else { ".bn3.weight" };
         let small = |name: &str, shape: &[usize]| {
             (name.contains(".layer") && name.ends_with(last)).then(|| vec![0.2; shape.iter().product()])
@@ -53,11 +55,13 @@ impl Net {
         fill_weights(self.init(seed, device), small)
     }
 
-    fn spec(self) -> Value {
+    /// What the peer is told.
+    pub fn spec(self) -> Value {
         json!({ "backbone": self.name(), "width": self.width, "classes": CLASSES })
     }
 
-    fn name(self) -> &'static str {
+    /// As in the names of rows.
+    pub fn name(self) -> &'static str {
         match self.backbone {
             BackboneKind::Resnet18 => "resnet18",
             BackboneKind::Resnet101 => "resnet101",
@@ -126,7 +130,7 @@ fn step(sizes: &Sizes, student: Net, teacher: Option<Net>) -> Case {
         }),
         tolerance: tolerance(sizes),
         images: Some(batch),
-        memory: true,
+        fresh: true,
         build: Box::new(build),
     }
 }
@@ -218,7 +222,7 @@ fn prediction(net: Net, [height, width]: [usize; 2], precision: DType) -> Case {
         spec: json!({ "kind": "infer", "net": net.spec() }),
         tolerance: Tolerance::Largest(1e-3),
         images: Some(1),
-        memory: false,
+        fresh: false,
         build: Box::new(build),
     }
 }

@@ -20,17 +20,19 @@ pub fn median(samples: &[f64]) -> f64 {
     quantile(samples, 0.5)
 }
 
-/// Largest resident memory of a process, in MiB: before the work and with it.
+/// What a process of its own needed for a piece of work: resident memory in MiB, and time.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Memory {
-    /// The process with its libraries.
+pub struct Fresh {
+    /// Memory of the process with its libraries.
     pub before: f64,
     /// The most while it worked.
     pub peak: f64,
+    /// Seconds from the start of the process to the end of the first run.
+    pub first_s: f64,
 }
 
-impl Memory {
-    /// What the work took.
+impl Fresh {
+    /// The memory that the work took.
     pub fn taken(&self) -> f64 {
         self.peak - self.before
     }
@@ -48,7 +50,7 @@ pub struct Row {
     /// Images that one run goes through.
     pub images: Option<usize>,
     /// Ours and the peer's.
-    pub memory: Option<(Memory, Memory)>,
+    pub fresh: Option<(Fresh, Fresh)>,
     /// Why the results do not agree; nothing was measured then.
     pub wrong: Option<String>,
 }
@@ -76,8 +78,8 @@ impl Row {
     /// The head of the table.
     pub fn head(name_width: usize) -> String {
         format!(
-            "{:<name_width$} {:>10} {:>10} {:>7}  {:<13} {:>19}  {:>17}",
-            "", "ours ms", "PyTorch ms", "ratio", "quartiles", "images/s", "peak MiB"
+            "{:<name_width$} {:>10} {:>10} {:>7}  {:<13} {:>19}  {:>13}  {:>13}",
+            "", "ours ms", "PyTorch ms", "ratio", "quartiles", "images/s", "peak MiB", "first run s"
         )
     }
 
@@ -96,15 +98,18 @@ impl Row {
         let quartiles = format!("{low:.2}..{high:.2}");
         let pair = |ours: f64, peer: f64| format!("{ours:.1} : {peer:.1}");
         let rates = self.rate(ours).zip(self.rate(peer)).map_or_else(String::new, |(a, b)| pair(a, b));
-        let memory = self.memory.map_or_else(String::new, |(a, b)| format!("{:.0} : {:.0}", a.taken(), b.taken()));
+        let memory = self.fresh.map_or_else(String::new, |(a, b)| format!("{:.0} : {:.0}", a.taken(), b.taken()));
+        let first = self.fresh.map_or_else(String::new, |(a, b)| pair(a.first_s, b.first_s));
         // Writing to a string cannot fail.
-        let _ = write!(line, " {peer:>10.3} {:>7.2}  {quartiles:<13} {rates:>19}  {memory:>17}", self.ratio());
+        let _ =
+            write!(line, " {peer:>10.3} {:>7.2}  {quartiles:<13} {rates:>19}  {memory:>13}  {first:>13}", self.ratio());
         line.trim_end().to_owned()
     }
 
     /// The row in a record.
     fn json(&self) -> Value {
-        let memory = |memory: Memory| json!({ "before_mib": memory.before, "peak_mib": memory.peak });
+        let fresh =
+            |fresh: Fresh| json!({ "before_mib": fresh.before, "peak_mib": fresh.peak, "first_run_s": fresh.first_s });
         let mut row = json!({ "name": self.name });
         if let Some(wrong) = &self.wrong {
             row["wrong"] = json!(wrong);
@@ -121,8 +126,8 @@ impl Row {
         if let Some(images) = self.images {
             row["images"] = json!(images);
         }
-        if let Some((ours, peer)) = self.memory {
-            (row["ours_memory"], row["peer_memory"]) = (memory(ours), memory(peer));
+        if let Some((ours, peer)) = self.fresh {
+            (row["ours_process"], row["peer_process"]) = (fresh(ours), fresh(peer));
         }
         row
     }
@@ -250,9 +255,9 @@ mod tests {
             torch: Some("2.0".to_owned()),
             command: vec!["mentor-bench".to_owned()],
         };
-        let memory = Memory { before: 10.0, peak: 30.0 };
+        let fresh = Fresh { before: 10.0, peak: 30.0, first_s: 1.5 };
         let rows = [
-            Row { images: Some(4), memory: Some((memory, memory)), ..row("step/a", &[1.0, 3.0], &[2.0, 2.0]) },
+            Row { images: Some(4), fresh: Some((fresh, fresh)), ..row("step/a", &[1.0, 3.0], &[2.0, 2.0]) },
             Row { wrong: Some("differs".to_owned()), ..row("op/b", &[], &[]) },
             row("op/alone", &[1.0], &[]),
         ];
@@ -262,7 +267,7 @@ mod tests {
         let first = &value["rows"][0];
         assert_eq!((&first["ours_ms"], &first["peer_ms"], &first["ratio"]), (&json!(2.0), &json!(2.0), &json!(1.0)));
         assert_eq!(first["ours_samples_ms"], json!([1.0, 3.0]));
-        assert_eq!(first["peer_memory"]["peak_mib"], 30.0);
+        assert_eq!(first["peer_process"], json!({ "before_mib": 10.0, "peak_mib": 30.0, "first_run_s": 1.5 }));
         assert_eq!(value["rows"][1], json!({ "name": "op/b", "wrong": "differs" }));
         assert!(value["rows"][2].get("ratio").is_none());
     }

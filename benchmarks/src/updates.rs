@@ -28,7 +28,7 @@ pub fn cases(sizes: &Sizes) -> Vec<Case> {
         spec: json!({ "kind": kind, "updates": CHECKED, "decay": DECAY }),
         tolerance: Tolerance::Largest(1e-4),
         images: None,
-        memory: false,
+        fresh: false,
         build: Box::new(move |device| -> Result<Built> { Ok(build(width, device)) }),
     };
     vec![case("sgd_momentum", "sgd", sgd), case("ema", "ema", ema)]

@@ -97,8 +97,8 @@ pub struct Case {
     pub tolerance: Tolerance,
     /// Images that one run goes through, where that is what counts.
     pub images: Option<usize>,
-    /// Whether the peak of memory is of interest.
-    pub memory: bool,
+    /// Whether memory and time to the first result are of interest.
+    pub fresh: bool,
     /// Makes our side on a plain device.
     pub build: Build,
 }
