@@ -32,6 +32,19 @@ pub(crate) fn channel_block(instructions: Instructions) -> usize {
     }
 }
 
+/// Pixels of a row that [`products`] works on at a time.
+pub(crate) fn pixels_at_once(instructions: Instructions) -> usize {
+    match instructions {
+        Instructions::Avx512 => AVX512_REGISTERS * lanes(instructions),
+        Instructions::Avx2 => AVX2_REGISTERS * lanes(instructions),
+        Instructions::Portable => no_microkernels(),
+    }
+}
+
+/// Registers of pixels that the sums of a block are held for at a time.
+const AVX512_REGISTERS: usize = 3;
+const AVX2_REGISTERS: usize = 2;
+
 pub(crate) fn no_microkernels() -> ! {
     panic!("the portable path has no microkernels")
 }
@@ -147,7 +160,7 @@ pub(crate) unsafe fn products(
 #[target_feature(enable = "avx512f")]
 unsafe fn products_avx512(source: &Source, weights: &[f32], start: &[f32], target: &Target) {
     // SAFETY: this function has the instructions; the rest is the caller's promise.
-    unsafe { products_of_rows::<__m512, 8, 3>(source, weights, start, target) }
+    unsafe { products_of_rows::<__m512, 8, AVX512_REGISTERS>(source, weights, start, target) }
 }
 
 /// # Safety
@@ -155,7 +168,7 @@ unsafe fn products_avx512(source: &Source, weights: &[f32], start: &[f32], targe
 #[target_feature(enable = "avx2,fma")]
 unsafe fn products_avx2(source: &Source, weights: &[f32], start: &[f32], target: &Target) {
     // SAFETY: as above.
-    unsafe { products_of_rows::<__m256, 6, 2>(source, weights, start, target) }
+    unsafe { products_of_rows::<__m256, 6, AVX2_REGISTERS>(source, weights, start, target) }
 }
 
 /// [`products`], two or three registers of pixels at a time, which may be of different rows.

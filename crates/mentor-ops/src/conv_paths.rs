@@ -7,7 +7,7 @@ use crate::conv_shape::ConvShape;
 use crate::instructions::Instructions;
 use crate::{conv_columns, conv_depthwise, simd};
 #[cfg(target_arch = "x86_64")]
-use crate::{conv_direct, conv_direct_input, conv_direct_weight};
+use crate::{conv_direct, conv_direct_input, conv_direct_weight, conv_pointwise};
 
 /// A convolution of f32 slices and the kernels that compute it.
 #[derive(Debug)]
@@ -22,6 +22,9 @@ enum Path {
     Columns,
     #[cfg(target_arch = "x86_64")]
     Direct(Instructions),
+    /// As `Direct`, but for the maps.
+    #[cfg(target_arch = "x86_64")]
+    Pointwise(Instructions),
 }
 
 impl Convolution {
@@ -29,6 +32,10 @@ impl Convolution {
     pub(crate) fn new(shape: ConvShape, instructions: Instructions) -> Option<Self> {
         let path = match instructions {
             _ if shape.is_depthwise() => Path::Depthwise,
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx512 | Instructions::Avx2 if conv_pointwise::is_pointwise(&shape) => {
+                Path::Pointwise(instructions)
+            }
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx512 | Instructions::Avx2 => Path::Direct(instructions),
             _ if shape.groups == 1 => Path::Columns,
@@ -67,6 +74,8 @@ impl Convolution {
             Path::Columns => conv_columns::forward(&self.shape, x, weight, epilogue),
             #[cfg(target_arch = "x86_64")]
             Path::Direct(instructions) => conv_direct::forward(instructions, &self.shape, x, weight, epilogue),
+            #[cfg(target_arch = "x86_64")]
+            Path::Pointwise(instructions) => conv_pointwise::forward(instructions, &self.shape, x, weight, epilogue),
         }
     }
 
@@ -78,6 +87,8 @@ impl Convolution {
             Path::Columns => conv_columns::input_gradient(&self.shape, weight, grad),
             #[cfg(target_arch = "x86_64")]
             Path::Direct(instructions) => conv_direct_input::input_gradient(instructions, &self.shape, weight, grad),
+            #[cfg(target_arch = "x86_64")]
+            Path::Pointwise(instructions) => conv_pointwise::input_gradient(instructions, &self.shape, weight, grad),
         }
     }
 
@@ -88,7 +99,9 @@ impl Convolution {
             Path::Depthwise => conv_depthwise::weight_gradient(&self.shape, x, grad),
             Path::Columns => conv_columns::weight_gradient(&self.shape, x, grad),
             #[cfg(target_arch = "x86_64")]
-            Path::Direct(instructions) => conv_direct_weight::weight_gradient(instructions, &self.shape, x, grad),
+            Path::Direct(instructions) | Path::Pointwise(instructions) => {
+                conv_direct_weight::weight_gradient(instructions, &self.shape, x, grad)
+            }
         }
     }
 }
@@ -241,9 +254,13 @@ mod tests {
 
     #[test]
     fn several_blocks_bands_and_parts_are_as_plain_loops() {
-        for (channels, size, kernel, stride) in
-            [([3, 70, 1], [40, 33], 3, 1), ([130, 150, 1], [6, 5], 3, 2), ([66, 34, 2], [19, 21], 3, 1)]
-        {
+        for (channels, size, kernel, stride) in [
+            ([3, 70, 1], [40, 33], 3, 1),
+            ([130, 150, 1], [6, 5], 3, 2),
+            ([66, 34, 2], [19, 21], 3, 1),
+            ([600, 140, 1], [13, 31], 1, 1),
+            ([34, 74, 2], [16, 12], 1, 1),
+        ] {
             let sides = [[kernel; 2], [stride; 2], [kernel / 2; 2], [1, 1]];
             assert_as_plain_loops(&shape(channels, size, sides).expect("the kernel fits"));
         }

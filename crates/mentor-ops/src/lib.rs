@@ -21,6 +21,8 @@ mod conv_micro;
 mod conv_micro_taps;
 mod conv_norm;
 mod conv_paths;
+#[cfg(target_arch = "x86_64")]
+mod conv_pointwise;
 mod conv_shape;
 #[cfg(target_arch = "x86_64")]
 mod conv_tasks;
