@@ -7,7 +7,7 @@ use crate::conv_shape::ConvShape;
 use crate::instructions::Instructions;
 use crate::{conv_columns, conv_depthwise, simd};
 #[cfg(target_arch = "x86_64")]
-use crate::{conv_direct, conv_direct_input, conv_direct_weight};
+use crate::{conv_direct, conv_direct_input, conv_direct_weight, winograd};
 
 /// A convolution of f32 slices and the kernels that compute it.
 #[derive(Debug)]
@@ -22,6 +22,8 @@ enum Path {
     Columns,
     #[cfg(target_arch = "x86_64")]
     Direct(Instructions),
+    #[cfg(target_arch = "x86_64")]
+    Winograd(Instructions),
 }
 
 impl Convolution {
@@ -29,6 +31,8 @@ impl Convolution {
     pub(crate) fn new(shape: ConvShape, instructions: Instructions) -> Option<Self> {
         let path = match instructions {
             _ if shape.is_depthwise() => Path::Depthwise,
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx512 | Instructions::Avx2 if winograd::suits(&shape) => Path::Winograd(instructions),
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx512 | Instructions::Avx2 => Path::Direct(instructions),
             _ if shape.groups == 1 => Path::Columns,
@@ -67,6 +71,8 @@ impl Convolution {
             Path::Columns => conv_columns::forward(&self.shape, x, weight, epilogue),
             #[cfg(target_arch = "x86_64")]
             Path::Direct(instructions) => conv_direct::forward(instructions, &self.shape, x, weight, epilogue),
+            #[cfg(target_arch = "x86_64")]
+            Path::Winograd(instructions) => winograd::forward(instructions, &self.shape, x, weight, epilogue),
         }
     }
 
@@ -78,6 +84,8 @@ impl Convolution {
             Path::Columns => conv_columns::input_gradient(&self.shape, weight, grad),
             #[cfg(target_arch = "x86_64")]
             Path::Direct(instructions) => conv_direct_input::input_gradient(instructions, &self.shape, weight, grad),
+            #[cfg(target_arch = "x86_64")]
+            Path::Winograd(instructions) => winograd::input_gradient(instructions, &self.shape, weight, grad),
         }
     }
 
@@ -89,6 +97,8 @@ impl Convolution {
             Path::Columns => conv_columns::weight_gradient(&self.shape, x, grad),
             #[cfg(target_arch = "x86_64")]
             Path::Direct(instructions) => conv_direct_weight::weight_gradient(instructions, &self.shape, x, grad),
+            #[cfg(target_arch = "x86_64")]
+            Path::Winograd(instructions) => winograd::weight_gradient(instructions, &self.shape, x, grad),
         }
     }
 }
@@ -160,16 +170,31 @@ mod tests {
         [y, dx, dw].map(|values| values.into_iter().map(|value| value as f32).collect())
     }
 
-    /// The same by our kernels, if there are any for these instructions.
-    fn found(
-        shape: &ConvShape,
-        instructions: Instructions,
-        [x, grad, weight]: [&[f32]; 3],
-        bias: &[f32],
-    ) -> Option<[Vec<f32>; 3]> {
-        let convolution = Convolution::new(shape.clone(), instructions)?;
+    /// The same by our kernels.
+    fn found(convolution: &Convolution, [x, grad, weight]: [&[f32]; 3], bias: &[f32]) -> [Vec<f32>; 3] {
         let y = convolution.forward(x, weight, Epilogue::bias(Some(bias)));
-        Some([y, convolution.input_gradient(weight, grad), convolution.weight_gradient(x, grad)])
+        [y, convolution.input_gradient(weight, grad), convolution.weight_gradient(x, grad)]
+    }
+
+    /// All that can compute a shape on this CPU, whether it would be chosen or not.
+    fn convolutions(shape: &ConvShape) -> Vec<Convolution> {
+        let mut all = Vec::new();
+        for instructions in Instructions::available() {
+            let Some(chosen) = Convolution::new(shape.clone(), instructions) else {
+                assert_eq!(instructions, Instructions::Portable, "no kernel for {shape:?}");
+                continue;
+            };
+            #[cfg(target_arch = "x86_64")]
+            if matches!(chosen.path, Path::Direct(_) | Path::Winograd(_)) {
+                all.push(Convolution { shape: shape.clone(), path: Path::Direct(instructions) });
+                if winograd::fits(shape) {
+                    all.push(Convolution { shape: shape.clone(), path: Path::Winograd(instructions) });
+                }
+                continue;
+            }
+            all.push(chosen);
+        }
+        all
     }
 
     /// Input, gradient of the output, weight and bias: in vectors of exactly their length.
@@ -183,15 +208,12 @@ mod tests {
         let (maps, bias) = operands(shape);
         let maps = maps.each_ref().map(Vec::as_slice);
         let expected = expected(shape, maps, &bias);
-        for instructions in Instructions::available() {
-            let Some(found) = found(shape, instructions, maps, &bias) else {
-                assert_eq!(instructions, Instructions::Portable, "no kernel for {shape:?}");
-                continue;
-            };
+        for convolution in convolutions(shape) {
+            let found = found(&convolution, maps, &bias);
             for (part, (found, expected)) in
                 ["output", "gradient of x", "gradient of weight"].iter().zip(found.iter().zip(&expected))
             {
-                assert_close(found, expected, 1e-5, &format!("{part} of {shape:?} with {instructions:?}"));
+                assert_close(found, expected, 1e-5, &format!("{part} of {convolution:?}"));
             }
         }
     }
@@ -268,10 +290,9 @@ mod tests {
             (scale[channel] * sum + bias[channel] + residual).clamp(low, high)
         });
         let expected: Vec<f32> = finished.collect();
-        for instructions in Instructions::available() {
-            let Some(convolution) = Convolution::new(shape.clone(), instructions) else { continue };
+        for convolution in convolutions(shape) {
             let found = convolution.forward(maps[0], maps[2], epilogue);
-            let what = format!("{shape:?} with {instructions:?}, {activation:?}, residual {with_residual}");
+            let what = format!("{convolution:?}, {activation:?}, residual {with_residual}");
             assert_close(&found, &expected, 1e-5, &what);
         }
     }
@@ -302,13 +323,12 @@ mod tests {
             let residual = vec![f32::NAN; shape.lens()[1]];
             let plain = Epilogue { activation: Activation::Relu6, ..Epilogue::bias(None) };
             let of_x = vec![f32::NAN; shape.lens()[0]];
-            for instructions in Instructions::available() {
-                let convolution = Convolution::new(shape.clone(), instructions).expect("dense or depthwise");
+            for convolution in convolutions(&shape) {
                 let behind_x = convolution.forward(&of_x, &maps[2], plain);
                 let behind_residual =
                     convolution.forward(&maps[0], &maps[2], Epilogue { residual: Some(&residual), ..plain });
                 for values in [behind_x, behind_residual] {
-                    assert!(values.iter().all(|value| value.is_nan()), "{channels:?} with {instructions:?}");
+                    assert!(values.iter().all(|value| value.is_nan()), "{convolution:?}");
                 }
             }
         }
@@ -323,9 +343,9 @@ mod tests {
             let shape = shape(channels, [37, 50], sides).expect("the kernel fits");
             let (maps, bias) = operands(&shape);
             let maps = maps.each_ref().map(Vec::as_slice);
-            for instructions in Instructions::available() {
-                let [one, four] = with_one_and_four_threads(|| found(&shape, instructions, maps, &bias));
-                assert_eq!(one, four, "{shape:?} with {instructions:?}");
+            for convolution in convolutions(&shape) {
+                let [one, four] = with_one_and_four_threads(|| found(&convolution, maps, &bias));
+                assert_eq!(one, four, "{convolution:?}");
             }
         }
     }

@@ -1,0 +1,157 @@
+//! The one-dimensional transforms of Winograd's minimal filtering F(4, 3), by points.
+//!
+//! A polynomial product is evaluated at the points 0, ±5/8, ±3/2 and infinity. With `a` and `b` for the
+//! two magnitudes and one column for each point in this order, the output is `At((G g) (Bt d))`:
+//!
+//! ```text
+//! Bt = a²b²    0  -a²-b²    0  1  0    At = 1  1   1   1   1  0    G = 1/n0    0      0
+//!        0  -ab²     -b²    a  1  0         0  a  -a   b  -b  0        1/na   a/na  a²/na
+//!        0   ab²     -b²   -a  1  0         0  a²  a²  b²  b² 0        1/na  -a/na  a²/na
+//!        0  -a²b     -a²    b  1  0         0  a³ -a³  b³ -b³ 1        1/nb   b/nb  b²/nb
+//!        0   a²b     -a²   -b  1  0                                    1/nb  -b/nb  b²/nb
+//!        0  a²b²       0 -a²-b² 0  1                                     0      0      1
+//! ```
+//!
+//! where `n0 = a²b²`, `na = 2a²(a²-b²)` and `nb = 2b²(b²-a²)`. All numbers of `Bt` and `At` are exact in
+//! f32.
+#![allow(clippy::needless_range_loop)] // Loops over registers, with bounds that the compiler knows.
+
+use crate::lanes::Lanes;
+use crate::winograd_tiles::{IN, OUT};
+
+const A: f32 = 0.625;
+const B: f32 = 1.5;
+const A2: f32 = A * A;
+const B2: f32 = B * B;
+const A3: f32 = A * A2;
+const B3: f32 = B * B2;
+/// The factors of the rows of `G`, in f64 for the sake of their last bit.
+const G_ZERO: f32 = (1.0 / (A2 as f64 * B2 as f64)) as f32;
+const G_A: f32 = (1.0 / (2.0 * A2 as f64 * (A2 as f64 - B2 as f64))) as f32;
+const G_B: f32 = (1.0 / (2.0 * B2 as f64 * (B2 as f64 - A2 as f64))) as f32;
+
+/// `Bt d`.
+///
+/// # Safety
+/// The CPU must have the instructions, as for all functions of registers below.
+#[inline(always)]
+pub(crate) unsafe fn input<V: Lanes>(d: [V; IN]) -> [V; IN] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let by = |factor: f32, value: V, sum: V| V::splat(factor).multiply_add(value, sum);
+        let (even_a, odd_a) = (by(-B2, d[2], d[4]), by(-B2, d[1], d[3]));
+        let (even_b, odd_b) = (by(-A2, d[2], d[4]), by(-A2, d[1], d[3]));
+        [
+            by(A2 * B2, d[0], by(-A2 - B2, d[2], d[4])),
+            by(A, odd_a, even_a),
+            by(-A, odd_a, even_a),
+            by(B, odd_b, even_b),
+            by(-B, odd_b, even_b),
+            by(A2 * B2, d[1], by(-A2 - B2, d[3], d[5])),
+        ]
+    }
+}
+
+/// `At m`.
+///
+/// # Safety
+/// As [`input`].
+#[inline(always)]
+pub(crate) unsafe fn output<V: Lanes>(m: [V; IN]) -> [V; OUT] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let by = |factor: f32, value: V, sum: V| V::splat(factor).multiply_add(value, sum);
+        let (even_a, odd_a) = (m[1].add(m[2]), by(-1.0, m[2], m[1]));
+        let (even_b, odd_b) = (m[3].add(m[4]), by(-1.0, m[4], m[3]));
+        let zero = V::splat(0.0);
+        [
+            m[0].add(even_a.add(even_b)),
+            by(A, odd_a, by(B, odd_b, zero)),
+            by(A2, even_a, by(B2, even_b, zero)),
+            by(A3, odd_a, by(B3, odd_b, m[5])),
+        ]
+    }
+}
+
+/// `A y`: the way back of [`output`].
+///
+/// # Safety
+/// As [`input`].
+#[inline(always)]
+pub(crate) unsafe fn output_gradient<V: Lanes>(y: [V; OUT]) -> [V; IN] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let by = |factor: f32, value: V, sum: V| V::splat(factor).multiply_add(value, sum);
+        let zero = V::splat(0.0);
+        let (even_a, odd_a) = (by(A2, y[2], y[0]), by(A3, y[3], by(A, y[1], zero)));
+        let (even_b, odd_b) = (by(B2, y[2], y[0]), by(B3, y[3], by(B, y[1], zero)));
+        [y[0], even_a.add(odd_a), by(-1.0, odd_a, even_a), even_b.add(odd_b), by(-1.0, odd_b, even_b), y[3]]
+    }
+}
+
+/// `G g`, of several weights side by side.
+#[inline(always)]
+pub(crate) fn weight<const N: usize>(g: [[f32; N]; 3]) -> [[f32; N]; IN] {
+    let mut u = [[0.0; N]; IN];
+    for lane in 0..N {
+        let [first, middle, last] = [g[0][lane], g[1][lane], g[2][lane]];
+        let (even_a, odd_a) = (G_A * (first + A2 * last), G_A * A * middle);
+        let (even_b, odd_b) = (G_B * (first + B2 * last), G_B * B * middle);
+        u[0][lane] = G_ZERO * first;
+        u[1][lane] = even_a + odd_a;
+        u[2][lane] = even_a - odd_a;
+        u[3][lane] = even_b + odd_b;
+        u[4][lane] = even_b - odd_b;
+        u[5][lane] = last;
+    }
+    u
+}
+
+/// `Gt u`: the way back of [`weight`].
+#[inline(always)]
+pub(crate) fn weight_gradient<const N: usize>(u: [[f32; N]; IN]) -> [[f32; N]; 3] {
+    let mut g = [[0.0; N]; 3];
+    for lane in 0..N {
+        let (even_a, odd_a) = (G_A * (u[1][lane] + u[2][lane]), G_A * (u[1][lane] - u[2][lane]));
+        let (even_b, odd_b) = (G_B * (u[3][lane] + u[4][lane]), G_B * (u[3][lane] - u[4][lane]));
+        g[0][lane] = G_ZERO * u[0][lane] + even_a + even_b;
+        g[1][lane] = A * odd_a + B * odd_b;
+        g[2][lane] = A2 * even_a + B2 * even_b + u[5][lane];
+    }
+    g
+}
+
+/// Four registers of pixels, every fourth of them by register: pixel `4 i + p` becomes lane `i` of `p`.
+///
+/// # Safety
+/// As [`input`].
+#[inline(always)]
+pub(crate) unsafe fn split_by_four<V: Lanes>(pixels: [V; OUT]) -> [V; OUT] {
+    // SAFETY: the caller's promise.
+    unsafe { rotated(pixels, V::LANES.ilog2()) }
+}
+
+/// The way back of [`split_by_four`].
+///
+/// # Safety
+/// As [`input`].
+#[inline(always)]
+pub(crate) unsafe fn merge_four<V: Lanes>(parts: [V; OUT]) -> [V; OUT] {
+    // SAFETY: the caller's promise.
+    unsafe { rotated(parts, OUT.ilog2()) }
+}
+
+/// The numbers of the places of all lanes, as bits, rotated to the left: to zip the halves of the
+/// registers is to do so by one bit.
+///
+/// # Safety
+/// As [`input`].
+#[inline(always)]
+unsafe fn rotated<V: Lanes>(mut values: [V; OUT], bits: u32) -> [V; OUT] {
+    for _ in 0..bits {
+        // SAFETY: the caller's promise.
+        let (low, high) = unsafe { (values[0].zip(values[2]), values[1].zip(values[3])) };
+        values = [low.0, low.1, high.0, high.1];
+    }
+    values
+}
