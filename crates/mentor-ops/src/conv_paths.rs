@@ -7,7 +7,7 @@ use crate::conv_shape::ConvShape;
 use crate::instructions::Instructions;
 use crate::{conv_columns, conv_depthwise, simd};
 #[cfg(target_arch = "x86_64")]
-use crate::{conv_direct, conv_direct_input, conv_direct_weight, winograd};
+use crate::{conv_direct, conv_direct_input, conv_direct_weight, winograd, winograd_gradient};
 
 /// A convolution of f32 slices and the kernels that compute it.
 #[derive(Debug)]
@@ -98,7 +98,7 @@ impl Convolution {
             #[cfg(target_arch = "x86_64")]
             Path::Direct(instructions) => conv_direct_weight::weight_gradient(instructions, &self.shape, x, grad),
             #[cfg(target_arch = "x86_64")]
-            Path::Winograd(instructions) => winograd::weight_gradient(instructions, &self.shape, x, grad),
+            Path::Winograd(instructions) => winograd_gradient::weight_gradient(instructions, &self.shape, x, grad),
         }
     }
 }

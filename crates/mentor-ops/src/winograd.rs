@@ -1,34 +1,35 @@
-//! Convolutions of 3x3 taps with stride one by Winograd's minimal filtering.
+//! Convolutions of 3x3 taps with stride one by Winograd's minimal filtering (Lavin and Gray, "Fast
+//! Algorithms for Convolutional Neural Networks", arXiv 1509.09308): output and gradient of the input.
+
+use std::ops::Range;
 
 use rayon::prelude::*;
 
 use crate::buffer::{Interleaved, filled, with_scratch};
 use crate::conv_epilogue::Epilogue;
 use crate::conv_micro::{Offsets, Source, Target, channel_block, lanes, products};
-use crate::conv_micro_taps::{Planes, add_tap_sums, fill_panels};
 use crate::conv_shape::ConvShape;
 use crate::instructions::Instructions;
-use crate::winograd_maps::{
-    Channel, Finish, Spectrum, finish, scratch_len, transform_input, transform_output_gradient,
-};
-use crate::winograd_tiles::{Block, PRODUCTS, Sides, blocks, tiles_per_image, OUT};
-use crate::winograd_weights::{Taps, Transformed, gradient};
+use crate::winograd_maps::{Finish, Map, Spectrum, finish, scratch_len, transform};
+use crate::winograd_tiles::{Block, OUT, PRODUCTS, Sides, TILES, blocks, tiles_per_image};
+use crate::winograd_weights::{Layout, Pack, Taps, transform_all};
 
-/// Tiles of a block: three registers of AVX-512, which is what the products take at a time.
-const TILES: usize = 48;
-/// Floats of the transformed maps that are held at a time: they should stay in the third-level cache.
-const CACHED: usize = 2 * 1024 * 1024;
+/// Floats of the transformed input of the blocks that are computed together: they should stay in the
+/// second-level caches.
+const CACHED: usize = 512 * 1024;
 /// Output channels of a task: their products should stay in the second-level cache.
-const TASK_CHANNELS: usize = 32;
-/// Input channels whose transform is a task.
-const CHANNELS_AT_ONCE: usize = 8;
+const TASK_CHANNELS: usize = 16;
+/// How many tasks there are at least where each transforms its own weights.
+const TASKS: usize = 16;
+/// How many times the transformed input the weights are at least where each task transforms its own.
+const LARGE_WEIGHTS: usize = 4;
 
-/// Whether it can be computed this way.
+/// Whether a convolution can be computed this way.
 pub(crate) fn fits(shape: &ConvShape) -> bool {
     shape.kernel == [3, 3] && shape.stride == [1, 1]
 }
 
-/// Whether this way is the faster one.
+/// Whether this is the faster way.
 pub(crate) fn suits(shape: &ConvShape) -> bool {
     let tiles = tiles_per_image(shape.out_size, shape.dilation);
     fits(shape) && shape.group_in() >= 32 && shape.group_out() >= 32 && OUT * OUT * tiles <= 2 * shape.out_area()
@@ -42,224 +43,197 @@ pub(crate) fn forward(
     weight: &[f32],
     epilogue: Epilogue,
 ) -> Vec<f32> {
-    let depth = shape.depth();
-    let taps = Taps { values: weight, scale: epilogue.scale, steps: [depth, shape.taps()], is_reversed: false };
-    convolve(instructions, &Sides::forward(shape), x, &taps, epilogue)
+    let steps = [shape.depth(), shape.taps()];
+    let taps = Taps { values: weight, scale: epilogue.scale, steps, is_reversed: false };
+    Filtering::new(instructions, Sides::forward(shape), x, taps, epilogue).compute()
 }
 
 /// The gradient of the input map.
 pub(crate) fn input_gradient(instructions: Instructions, shape: &ConvShape, weight: &[f32], grad: &[f32]) -> Vec<f32> {
-    let depth = shape.depth();
-    let taps = Taps { values: weight, scale: None, steps: [shape.taps(), depth], is_reversed: true };
-    convolve(instructions, &Sides::input_gradient(shape), grad, &taps, Epilogue::bias(None))
+    let steps = [shape.taps(), shape.depth()];
+    let taps = Taps { values: weight, scale: None, steps, is_reversed: true };
+    Filtering::new(instructions, Sides::input_gradient(shape), grad, taps, Epilogue::bias(None)).compute()
 }
 
-/// Blocks of tiles whose maps are transformed together, and how they lie in memory.
-struct Held {
-    blocks: Vec<Block>,
-    /// Blocks at a time.
-    at_once: usize,
-    /// Of the input and of the output's gradient, for each block of each group.
-    spectra: [Spectrum; 2],
-}
-
-impl Held {
-    fn new(instructions: Instructions, sides: &Sides, maps: usize, at_least: usize) -> Self {
-        let blocks = blocks(sides, TILES, lanes(instructions));
-        let most = blocks.iter().map(|block| block.tiles).max().unwrap_or(0).next_multiple_of(lanes(instructions));
-        let spectra = [sides.in_channels, sides.out_channels].map(|channels| Spectrum::new(channels, most));
-        let len: usize = spectra[..maps].iter().map(Spectrum::len).sum();
-        let at_once = (CACHED.max(at_least) / (sides.groups * len)).clamp(1, blocks.len());
-        Self { blocks, at_once, spectra }
-    }
-}
-
-/// Output channels of a task.
-fn task_channels(instructions: Instructions) -> usize {
-    TASK_CHANNELS.next_multiple_of(channel_block(instructions))
-}
-
-/// Transforms the channels of all groups of a map for some blocks: the input (0) or the output's gradient (1).
-fn transform(
+/// A convolution by tiles.
+struct Filtering<'a> {
     instructions: Instructions,
-    sides: &Sides,
-    blocks: &[Block],
-    (index, spectrum): (usize, Spectrum),
-    map: &[f32],
-) -> Vec<f32> {
-    let channels = [sides.in_channels, sides.out_channels][index];
-    let parts = channels.div_ceil(CHANNELS_AT_ONCE);
-    let units = sides.groups * blocks.len();
-    let compute = |out: &Interleaved, task: usize| {
-        let (unit, part) = (task / parts, task % parts);
-        let (group, block) = (unit / blocks.len(), &blocks[unit % blocks.len()]);
-        with_scratch(scratch_len(spectrum.tiles), |scratch| {
-            for channel in part * CHANNELS_AT_ONCE..channels.min((part + 1) * CHANNELS_AT_ONCE) {
-                let at = unit * spectrum.len() + channel * spectrum.tiles;
-                let channel = Channel { sides, block, map, channel: group * channels + channel };
-                // SAFETY: the CPU has the instructions; a channel's values of a block are one task's alone.
-                unsafe {
-                    match index {
-                        0 => transform_input(instructions, &channel, spectrum, scratch, (out, at)),
-                        _ => transform_output_gradient(instructions, &channel, spectrum, scratch, (out, at)),
-                    }
-                }
-            }
-        });
-    };
-    // SAFETY: every channel of every block is written in full, and what is between the frequencies.
-    unsafe {
-        filled(units * spectrum.len(), |out| {
-            out.chunks_exact_mut(spectrum.step).for_each(|frequency| spectrum.fill_gap(frequency));
-            let out = Interleaved::new(out);
-            (0..units * parts).into_par_iter().for_each(|task| compute(&out, task));
-        })
-    }
-}
-
-/// The convolution of a map.
-fn convolve(instructions: Instructions, sides: &Sides, x: &[f32], taps: &Taps, epilogue: Epilogue) -> Vec<f32> {
-    let held = Held::new(instructions, sides, 1, 0);
-    let spectrum = held.spectra[0];
-    let weights = Transformed::new(channel_block(instructions), sides, taps);
-    let offsets = Offsets::new(sides.in_channels, spectrum.tiles, &[vec![0]]);
-    let parts = sides.out_channels.div_ceil(task_channels(instructions));
-    // SAFETY: the tiles of all blocks cover the output.
-    unsafe {
-        filled(sides.images * sides.groups * sides.out_channels * sides.out_area(), |out| {
-            let out = Interleaved::new(out);
-            for blocks in held.blocks.chunks(held.at_once) {
-                let inputs = transform(instructions, sides, blocks, (0, spectrum), x);
-                let units = sides.groups * blocks.len();
-                (0..parts * units).into_par_iter().for_each(|task| {
-                    let (part, unit) = (task / units, task % units);
-                    let task = Products {
-                        instructions,
-                        sides,
-                        block: &blocks[unit % blocks.len()],
-                        group: unit / blocks.len(),
-                        part,
-                        offsets: &offsets,
-                        inputs: &inputs[unit * spectrum.len()..][..spectrum.len()],
-                        input_spectrum: spectrum,
-                        weights: &weights,
-                        epilogue,
-                    };
-                    task.compute(&out);
-                });
-            }
-        })
-    }
-}
-
-struct Products<'a> {
-    instructions: Instructions,
-    sides: &'a Sides,
-    block: &'a Block,
-    group: usize,
-    part: usize,
-    offsets: &'a Offsets,
-    inputs: &'a [f32],
-    input_spectrum: Spectrum,
-    weights: &'a Transformed,
+    sides: Sides,
+    x: &'a [f32],
+    taps: Taps<'a>,
     epilogue: Epilogue<'a>,
+    blocks: Vec<Block>,
+    /// How the transformed input of a block lies in memory.
+    spectrum: Spectrum,
+    /// Where the input channels begin in a frequency of it.
+    offsets: Offsets,
 }
 
-impl Products<'_> {
-    fn compute(&self, out: &Interleaved) {
-        let block = channel_block(self.instructions);
-        let first = self.part * task_channels(self.instructions);
-        let end = (first + task_channels(self.instructions)).min(self.sides.out_channels.next_multiple_of(block));
-        let spectrum = Spectrum::new(end - first, self.input_spectrum.tiles);
-        with_scratch(spectrum.len() + scratch_len(spectrum.tiles), |scratch| {
-            let (sums, scratch) = scratch.split_at_mut(spectrum.len());
-            self.multiply(first..end, spectrum, sums);
-            for channel in first..end.min(self.sides.out_channels) {
-                let of_all = self.group * self.sides.out_channels + channel;
-                let done = Finish {
-                    sides: self.sides,
-                    block: self.block,
-                    products: &sums[(channel - first) * spectrum.tiles..],
-                    spectrum,
-                    channel: of_all,
-                    bias: self.epilogue.bias.map_or(0.0, |bias| bias[of_all]),
-                    residual: self.epilogue.residual,
-                    bounds: self.epilogue.activation.bounds(),
-                    out,
-                };
-                // SAFETY: the CPU has the instructions; these tiles of a channel are this task's alone.
-                unsafe { finish(self.instructions, &done, scratch) };
-            }
+/// A block of tiles of a group.
+struct Unit<'a> {
+    group: usize,
+    block: &'a Block,
+    /// Its transformed input.
+    inputs: &'a [f32],
+}
+
+/// Transformed weights, the first of which are those of block `first` of a group's channels.
+struct Weights<'a> {
+    layout: Layout,
+    values: &'a [f32],
+    first: usize,
+}
+
+impl<'a> Filtering<'a> {
+    fn new(instructions: Instructions, sides: Sides, x: &'a [f32], taps: Taps<'a>, epilogue: Epilogue<'a>) -> Self {
+        let blocks = blocks(&sides, TILES, lanes(instructions));
+        let spectrum = Spectrum::of_blocks(sides.in_channels, &blocks, lanes(instructions));
+        let offsets = Offsets::new(sides.in_channels, spectrum.tiles, &[vec![0]]);
+        Self { instructions, sides, x, taps, epilogue, blocks, spectrum, offsets }
+    }
+
+    /// Output channels that the products take at a time.
+    fn channel_block(&self) -> usize {
+        channel_block(self.instructions)
+    }
+
+    /// Output channels of a task, but for the last of a group.
+    fn task_channels(&self) -> usize {
+        TASK_CHANNELS.next_multiple_of(self.channel_block())
+    }
+
+    /// Tasks of the channels of a group.
+    fn parts(&self) -> usize {
+        self.sides.out_channels.div_ceil(self.task_channels())
+    }
+
+    /// The output channels of a task.
+    fn channels(&self, part: usize) -> Range<usize> {
+        let first = part * self.task_channels();
+        first..self.sides.out_channels.min(first + self.task_channels())
+    }
+
+    fn compute(&self) -> Vec<f32> {
+        let sides = &self.sides;
+        let inputs_len = sides.groups * self.blocks.len() * self.spectrum.len();
+        let weights_len = PRODUCTS * sides.groups * sides.in_channels * sides.out_channels;
+        let by_task = sides.groups * self.parts() >= TASKS && weights_len >= LARGE_WEIGHTS * inputs_len;
+        // SAFETY: the tiles of all blocks cover the output.
+        unsafe {
+            filled(sides.images * sides.groups * sides.out_channels * sides.out_area(), |out| {
+                let out = Interleaved::new(out);
+                if by_task { self.transform_weights_by_task(&out) } else { self.transform_weights_first(&out) }
+            })
+        }
+    }
+
+    /// The transformed input of some blocks, block after block for every group.
+    fn inputs(&self, blocks: &[Block]) -> Vec<f32> {
+        transform(self.instructions, &self.sides, blocks, self.spectrum, Map::Input(self.x))
+    }
+
+    /// A block of a group among some whose transformed input is given.
+    fn unit<'u>(&self, index: usize, blocks: &'u [Block], inputs: &'u [f32]) -> Unit<'u> {
+        let (group, block) = (index / blocks.len(), &blocks[index % blocks.len()]);
+        Unit { group, block, inputs: &inputs[index * self.spectrum.len()..][..self.spectrum.len()] }
+    }
+
+    /// Weights that several tasks read are transformed before all of them.
+    fn transform_weights_first(&self, out: &Interleaved) {
+        let per_group = self.sides.out_channels.div_ceil(self.channel_block());
+        let layout = Layout::new(self.channel_block(), self.sides.in_channels, self.sides.groups * per_group);
+        let weights = transform_all(layout, self.channel_block(), &self.sides, &self.taps);
+        let at_once = (CACHED / (self.sides.groups * self.spectrum.len())).max(1);
+        for blocks in self.blocks.chunks(at_once) {
+            let inputs = self.inputs(blocks);
+            let units = self.sides.groups * blocks.len();
+            (0..self.parts() * units).into_par_iter().for_each(|task| {
+                let (part, unit) = (task / units, self.unit(task % units, blocks, &inputs));
+                let first = unit.group * per_group + part * self.task_channels() / self.channel_block();
+                with_scratch(self.scratch_len(), |scratch| {
+                    self.write(&unit, part, &Weights { layout, values: &weights, first }, scratch, out);
+                });
+            });
+        }
+    }
+
+    /// Large weights of few tiles are transformed by the only task that reads them, so that they stay in
+    /// the second-level cache.
+    fn transform_weights_by_task(&self, out: &Interleaved) {
+        let inputs = self.inputs(&self.blocks);
+        let (block, parts) = (self.channel_block(), self.parts());
+        let layout = Layout::new(block, self.sides.in_channels, self.task_channels() / block);
+        (0..self.sides.groups * parts).into_par_iter().for_each(|task| {
+            let (group, part) = (task / parts, task % parts);
+            with_scratch(layout.len() + self.scratch_len(), |scratch| {
+                let (weights, scratch) = scratch.split_at_mut(layout.len());
+                for (index, first) in self.channels(part).step_by(block).enumerate() {
+                    let pack = Pack { sides: &self.sides, taps: &self.taps, block, group, first };
+                    // SAFETY: the CPU has AVX2 and FMA, and the memory is this task's alone.
+                    unsafe { pack.write(layout, index, &Interleaved::of(weights)) };
+                }
+                let weights = Weights { layout, values: weights, first: 0 };
+                for index in 0..self.blocks.len() {
+                    let unit = self.unit(group * self.blocks.len() + index, &self.blocks, &inputs);
+                    self.write(&unit, part, &weights, scratch, out);
+                }
+            });
         });
     }
 
-    fn multiply(&self, channels: std::ops::Range<usize>, spectrum: Spectrum, sums: &mut [f32]) {
-        let block = channel_block(self.instructions);
+    /// How the products of a task lie in memory.
+    fn sums(&self) -> Spectrum {
+        Spectrum::new(self.task_channels(), self.spectrum.tiles)
+    }
+
+    /// Floats of scratch memory of a task.
+    fn scratch_len(&self) -> usize {
+        self.sums().len() + scratch_len(self.spectrum.tiles)
+    }
+
+    /// Writes the output of a task: of the tiles of a block in some channels.
+    fn write(&self, unit: &Unit, part: usize, weights: &Weights, scratch: &mut [f32], out: &Interleaved) {
+        let (spectrum, channels) = (self.sums(), self.channels(part));
+        let (sums, scratch) = scratch.split_at_mut(spectrum.len());
+        self.multiply(unit, channels.len(), weights, spectrum, sums);
+        for (index, channel) in channels.enumerate() {
+            let channel = unit.group * self.sides.out_channels + channel;
+            let done = Finish {
+                sides: &self.sides,
+                block: unit.block,
+                products: &sums[index * spectrum.tiles..],
+                spectrum,
+                channel,
+                bias: self.epilogue.bias.map_or(0.0, |bias| bias[channel]),
+                residual: self.epilogue.residual,
+                bounds: self.epilogue.activation.bounds(),
+                out,
+            };
+            // SAFETY: the CPU has the instructions; these tiles of a channel are this task's alone.
+            unsafe { finish(self.instructions, &done, scratch) };
+        }
+    }
+
+    /// The products of every frequency, summed over the input channels.
+    fn multiply(&self, unit: &Unit, channels: usize, weights: &Weights, spectrum: Spectrum, sums: &mut [f32]) {
+        let (block, in_channels) = (self.channel_block(), self.sides.in_channels);
         let zeros = vec![0.0; block];
         for frequency in 0..PRODUCTS {
-            let from = &self.inputs[frequency * self.input_spectrum.step..];
             let source = Source {
-                pixels: &from[..self.sides.in_channels * self.input_spectrum.tiles],
-                offsets: self.offsets,
-                terms: 0..self.sides.in_channels,
+                pixels: &unit.inputs[frequency * self.spectrum.step..][..in_channels * self.spectrum.tiles],
+                offsets: &self.offsets,
+                terms: 0..in_channels,
                 row_step: 0,
                 rows: 0..1,
-                width: self.block.tiles.next_multiple_of(lanes(self.instructions)),
+                width: unit.block.tiles.next_multiple_of(lanes(self.instructions)),
             };
-            for first in channels.clone().step_by(block) {
-                let to = &mut sums[frequency * spectrum.step + (first - channels.start) * spectrum.tiles..];
-                let to = &mut to[..block * spectrum.tiles];
+            for first in (0..channels).step_by(block) {
+                let to = &mut sums[frequency * spectrum.step + first * spectrum.tiles..][..block * spectrum.tiles];
                 let target = Target::plain(to.as_mut_ptr(), spectrum.tiles, spectrum.tiles);
-                let weights = self.weights.block(frequency, self.group, first / block);
+                let weights = weights.layout.block(weights.values, frequency, weights.first + first / block);
                 // SAFETY: the CPU has the instructions; the target has room for a whole block.
                 unsafe { products(self.instructions, &source, weights, &zeros, &target) };
             }
         }
     }
-}
-
-/// The gradient of the weight.
-pub(crate) fn weight_gradient(instructions: Instructions, shape: &ConvShape, x: &[f32], grad: &[f32]) -> Vec<f32> {
-    let sides = Sides::forward(shape);
-    let padded_out = sides.out_channels.next_multiple_of(lanes(instructions));
-    let sum_len = sides.in_channels * padded_out;
-    let held = Held::new(instructions, &sides, 2, PRODUCTS * sides.groups * sum_len);
-    let [input, output] = held.spectra;
-    let offsets = Offsets::new(sides.in_channels, input.tiles, &[vec![0]]);
-    let mut sums = vec![0.0; PRODUCTS * sides.groups * sum_len];
-    for blocks in held.blocks.chunks(held.at_once) {
-        let inputs = transform(instructions, &sides, blocks, (0, input), x);
-        let outputs = transform(instructions, &sides, blocks, (1, output), grad);
-        sums.par_chunks_mut(sum_len).enumerate().for_each(|(index, sums)| {
-            let (frequency, group) = (index / sides.groups, index % sides.groups);
-            with_scratch(padded_out * output.tiles, |panels| {
-                for (index, block) in blocks.iter().enumerate() {
-                    let unit = group * blocks.len() + index;
-                    let grads = &outputs[unit * output.len() + frequency * output.step..];
-                    let planes = Planes {
-                        values: &grads[..sides.out_channels * output.tiles],
-                        plane_step: output.tiles,
-                        channels: sides.out_channels,
-                        pixels: block.tiles,
-                    };
-                    let from = &inputs[unit * input.len() + frequency * input.step..];
-                    let source = Source {
-                        pixels: &from[..sides.in_channels * input.tiles],
-                        offsets: &offsets,
-                        terms: 0..sides.in_channels,
-                        row_step: 0,
-                        rows: 0..1,
-                        width: block.tiles,
-                    };
-                    let panels = &mut panels[..padded_out * block.tiles];
-                    // SAFETY: the CPU has the instructions.
-                    unsafe {
-                        fill_panels(instructions, &planes, panels);
-                        add_tap_sums(instructions, &source, panels, block.tiles, sums);
-                    }
-                }
-            });
-        });
-    }
-    gradient(&sides, padded_out, &sums)
 }

@@ -89,25 +89,30 @@ pub(crate) unsafe fn output_gradient<V: Lanes>(y: [V; OUT]) -> [V; IN] {
     }
 }
 
-/// `G g`, of several weights side by side.
+/// `G g`.
+///
+/// # Safety
+/// As [`input`].
 #[inline(always)]
-pub(crate) fn weight<const N: usize>(g: [[f32; N]; 3]) -> [[f32; N]; IN] {
-    let mut u = [[0.0; N]; IN];
-    for lane in 0..N {
-        let [first, middle, last] = [g[0][lane], g[1][lane], g[2][lane]];
-        let (even_a, odd_a) = (G_A * (first + A2 * last), G_A * A * middle);
-        let (even_b, odd_b) = (G_B * (first + B2 * last), G_B * B * middle);
-        u[0][lane] = G_ZERO * first;
-        u[1][lane] = even_a + odd_a;
-        u[2][lane] = even_a - odd_a;
-        u[3][lane] = even_b + odd_b;
-        u[4][lane] = even_b - odd_b;
-        u[5][lane] = last;
+pub(crate) unsafe fn weight<V: Lanes>(g: [V; 3]) -> [V; IN] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let by = |factor: f32, value: V, sum: V| V::splat(factor).multiply_add(value, sum);
+        let zero = V::splat(0.0);
+        let even_a = by(G_A * A2, g[2], by(G_A, g[0], zero));
+        let even_b = by(G_B * B2, g[2], by(G_B, g[0], zero));
+        [
+            by(G_ZERO, g[0], zero),
+            by(G_A * A, g[1], even_a),
+            by(-G_A * A, g[1], even_a),
+            by(G_B * B, g[1], even_b),
+            by(-G_B * B, g[1], even_b),
+            g[2],
+        ]
     }
-    u
 }
 
-/// `Gt u`: the way back of [`weight`].
+/// `Gt u`, of several weights side by side: the way back of [`weight`].
 #[inline(always)]
 pub(crate) fn weight_gradient<const N: usize>(u: [[f32; N]; IN]) -> [[f32; N]; 3] {
     let mut g = [[0.0; N]; 3];

@@ -8,7 +8,9 @@
 use std::arch::x86_64::{__m256, __m512};
 use std::mem::MaybeUninit;
 
-use crate::buffer::Interleaved;
+use rayon::prelude::*;
+
+use crate::buffer::{Interleaved, filled, with_scratch};
 use crate::conv_micro::{lanes, no_microkernels};
 use crate::instructions::Instructions;
 use crate::lanes::Lanes;
@@ -65,12 +67,23 @@ impl Spectrum {
     }
 
     /// Writes what no channel's values are in a frequency.
-    pub(crate) fn fill_gap(&self, frequency: &mut [MaybeUninit<f32>]) {
+    fn fill_gap(&self, frequency: &mut [MaybeUninit<f32>]) {
         frequency[self.step - GAP..].fill(MaybeUninit::new(0.0));
+    }
+
+    /// That of the largest of some blocks, filled up to whole registers of `lanes` tiles.
+    pub(crate) fn of_blocks(channels: usize, blocks: &[Block], lanes: usize) -> Self {
+        let tiles = blocks.iter().map(|block| block.tiles).max().unwrap_or(0);
+        Self::new(channels, tiles.next_multiple_of(lanes))
     }
 
     pub(crate) fn len(&self) -> usize {
         PRODUCTS * self.step
+    }
+
+    /// Floats of a frequency without what is behind it.
+    pub(crate) fn values(&self) -> usize {
+        self.step - GAP
     }
 
     /// What is written or read of one channel, from its first value of the first frequency on.
@@ -90,50 +103,74 @@ fn row_len(tiles: usize) -> usize {
     (OUT + 2) * tiles
 }
 
-/// A channel of a map whose tiles are transformed.
-pub(crate) struct Channel<'a> {
-    pub(crate) sides: &'a Sides,
-    pub(crate) block: &'a Block,
-    /// The whole map, which is the input where `IS_INPUT`, else the output.
-    pub(crate) map: &'a [f32],
+/// A whole map that is transformed.
+#[derive(Clone, Copy)]
+pub(crate) enum Map<'a> {
+    /// By `Bt d B`.
+    Input(&'a [f32]),
+    /// By `A y At`.
+    OutputGradient(&'a [f32]),
+}
+
+/// Channels whose transform is a task.
+const TASK_CHANNELS: usize = 8;
+
+/// The transformed map of some blocks: block after block for every group.
+pub(crate) fn transform(
+    instructions: Instructions,
+    sides: &Sides,
+    blocks: &[Block],
+    spectrum: Spectrum,
+    map: Map,
+) -> Vec<f32> {
+    let channels = spectrum.values() / spectrum.tiles;
+    let (units, parts) = (sides.groups * blocks.len(), channels.div_ceil(TASK_CHANNELS));
+    let compute = |out: &Interleaved, task: usize| {
+        let (unit, part) = (task / parts, task % parts);
+        let (group, block) = (unit / blocks.len(), &blocks[unit % blocks.len()]);
+        with_scratch(scratch_len(spectrum.tiles), |scratch| {
+            for index in part * TASK_CHANNELS..channels.min((part + 1) * TASK_CHANNELS) {
+                let to = (out, unit * spectrum.len() + index * spectrum.tiles);
+                let channel = Channel { sides, block, channel: group * channels + index };
+                // SAFETY: the CPU has the instructions; a channel of a block is one task's alone.
+                unsafe {
+                    match map {
+                        Map::Input(map) => {
+                            run(instructions, Transform::<IN>::new(instructions, &channel, map, spectrum, scratch, to));
+                        }
+                        Map::OutputGradient(map) => {
+                            run(
+                                instructions,
+                                Transform::<OUT>::new(instructions, &channel, map, spectrum, scratch, to),
+                            );
+                        }
+                    }
+                }
+            }
+        });
+    };
+    // SAFETY: every channel of every block is written in full, and what is behind the frequencies.
+    unsafe {
+        filled(units * spectrum.len(), |out| {
+            out.chunks_exact_mut(spectrum.step).for_each(|frequency| spectrum.fill_gap(frequency));
+            let out = Interleaved::new(out);
+            (0..units * parts).into_par_iter().for_each(|task| compute(&out, task));
+        })
+    }
+}
+
+/// A channel of a block of tiles.
+struct Channel<'a> {
+    sides: &'a Sides,
+    block: &'a Block,
     /// Among the channels of all groups.
-    pub(crate) channel: usize,
-}
-
-/// Writes `Bt d B` of all tiles of a channel of the input, and zeros for tiles behind the last, from
-/// element `at` of `out` on.
-///
-/// # Safety
-/// The CPU must have the instructions, and the elements be this caller's alone.
-pub(crate) unsafe fn transform_input(
-    instructions: Instructions,
-    channel: &Channel,
-    spectrum: Spectrum,
-    scratch: &mut [f32],
-    (out, at): (&Interleaved, usize),
-) {
-    // SAFETY: the caller's promise.
-    unsafe { run(instructions, Transform::<IN>::new(instructions, channel, spectrum, scratch, (out, at))) }
-}
-
-/// Writes `A y At` of all tiles of a channel of the output's gradient, as [`transform_input`].
-///
-/// # Safety
-/// As [`transform_input`].
-pub(crate) unsafe fn transform_output_gradient(
-    instructions: Instructions,
-    channel: &Channel,
-    spectrum: Spectrum,
-    scratch: &mut [f32],
-    (out, at): (&Interleaved, usize),
-) {
-    // SAFETY: the caller's promise.
-    unsafe { run(instructions, Transform::<OUT>::new(instructions, channel, spectrum, scratch, (out, at))) }
+    channel: usize,
 }
 
 /// A channel of tiles of `SIDE` rows and columns on its way to the frequencies.
 struct Transform<'a, const SIDE: usize> {
     channel: &'a Channel<'a>,
+    map: &'a [f32],
     rows: &'a mut [f32],
     planes: &'a mut [f32],
     spectrum: Spectrum,
@@ -146,6 +183,7 @@ impl<'a, const SIDE: usize> Transform<'a, SIDE> {
     fn new(
         instructions: Instructions,
         channel: &'a Channel,
+        map: &'a [f32],
         spectrum: Spectrum,
         scratch: &'a mut [f32],
         (out, at): (&Interleaved, usize),
@@ -154,13 +192,13 @@ impl<'a, const SIDE: usize> Transform<'a, SIDE> {
         assert!(width.is_multiple_of(lanes(instructions)), "{width} tiles do not fill registers");
         assert!(channel.block.runs.len() <= tiles && tiles <= width, "{tiles} tiles where there is room for {width}");
         let (rows, planes) = scratch[..scratch_len(spectrum.tiles)].split_at_mut(IN * row_len(spectrum.tiles));
-        Self { channel, rows, planes, spectrum, width, to: out.address(at, spectrum.span()) }
+        Self { channel, map, rows, planes, spectrum, width, to: out.address(at, spectrum.span()) }
     }
 
     /// Lays the rows of all tiles end to end, with zeros where there is no pixel.
     #[inline(always)]
     fn fetch(&mut self) {
-        let Channel { sides, block, map, channel } = *self.channel;
+        let Channel { sides, block, channel } = *self.channel;
         let is_input = SIDE == IN;
         let (size, origin) = if is_input { (sides.size, sides.origin) } else { (sides.out_size, [0, 0]) };
         let channels = sides.groups * if is_input { sides.in_channels } else { sides.out_channels };
@@ -169,7 +207,7 @@ impl<'a, const SIDE: usize> Transform<'a, SIDE> {
         for (row, to) in self.rows.chunks_exact_mut(row_len(self.spectrum.tiles)).take(SIDE).enumerate() {
             let (pixels, ends) = to.split_at_mut(OUT * self.width);
             for (index, run) in block.runs.iter().enumerate() {
-                let plane = &map[(run.image * channels + channel) * area..][..area];
+                let plane = &self.map[(run.image * channels + channel) * area..][..area];
                 let y = (run.place[0] + row * down) as isize + origin[0];
                 let x = run.place[1] as isize + origin[1];
                 let pixels = &mut pixels[OUT * run.first..][..OUT * run.tiles];

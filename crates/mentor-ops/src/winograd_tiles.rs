@@ -9,6 +9,9 @@ pub(crate) const IN: usize = 6;
 /// Products of a tile for every pair of channels.
 pub(crate) const PRODUCTS: usize = IN * IN;
 
+/// Tiles of a block: three registers of AVX-512, which is what the products take at a time.
+pub(crate) const TILES: usize = 48;
+
 /// The sides of a convolution of 3x3 taps with stride one, or of the gradient of its input.
 pub(crate) struct Sides {
     pub(crate) images: usize,
@@ -92,8 +95,8 @@ pub(crate) fn blocks(sides: &Sides, most: usize, lanes: usize) -> Vec<Block> {
     let total = sides.images * tiles_per_image(sides.out_size, sides.dilation);
     let size = total.div_ceil(total.div_ceil(most)).next_multiple_of(lanes);
     let mut blocks = vec![Block { runs: Vec::new(), tiles: 0 }];
-    for (image, y, x) in (0..sides.images)
-        .flat_map(|image| (0..down).flat_map(move |y| (0..right).map(move |x| (image, y, x))))
+    for (image, y, x) in
+        (0..sides.images).flat_map(|image| (0..down).flat_map(move |y| (0..right).map(move |x| (image, y, x))))
     {
         let across = tiles_of_phase(width, right, x);
         for row in 0..tiles_of_phase(height, down, y) {
