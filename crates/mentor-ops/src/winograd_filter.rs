@@ -160,3 +160,78 @@ unsafe fn rotated<V: Lanes>(mut values: [V; OUT], bits: u32) -> [V; OUT] {
     }
     values
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::arch::x86_64::__m256;
+
+    /// The first lanes of some registers.
+    fn first<const N: usize>(values: [__m256; N]) -> [f32; N] {
+        values.map(|value| {
+            let mut lanes = [0.0; 8];
+            // SAFETY: the caller has asked for AVX2; there are as many lanes.
+            unsafe { value.store(lanes.as_mut_ptr()) };
+            lanes[0]
+        })
+    }
+
+    /// Registers with a value in all lanes.
+    fn splat<const N: usize>(values: [f32; N]) -> [__m256; N] {
+        // SAFETY: the caller has asked for AVX2.
+        values.map(|value| unsafe { __m256::splat(value) })
+    }
+
+    fn has_avx2() -> bool {
+        std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma")
+    }
+
+    #[test]
+    fn six_products_are_four_sums_over_three_taps_and_their_gradient() {
+        if !has_avx2() {
+            return;
+        }
+        let (d, g, y) = ([1.0, -2.0, 0.5, 3.0, -1.5, 0.25], [0.75, -1.0, 2.0], [1.0, -0.5, 2.0, 0.125]);
+        // SAFETY: the CPU has the instructions.
+        let (v, u, dm) = unsafe { (first(input(splat(d))), first(weight(splat(g))), first(output_gradient(splat(y)))) };
+        let products: [f32; IN] = std::array::from_fn(|index| u[index] * v[index]);
+        // SAFETY: as above.
+        let sums = first(unsafe { output(splat(products)) });
+        for (index, sum) in sums.into_iter().enumerate() {
+            let expected: f32 = (0..3).map(|tap| g[tap] * d[index + tap]).sum();
+            assert!((sum - expected).abs() < 1e-5, "sum {index} is {sum}, expected {expected}");
+        }
+        let gradient = weight_gradient::<1>(std::array::from_fn(|index| [dm[index] * v[index]]));
+        for (tap, [found]) in gradient.into_iter().enumerate() {
+            let expected: f32 = (0..OUT).map(|index| y[index] * d[index + tap]).sum();
+            assert!((found - expected).abs() < 1e-5, "gradient {tap} is {found}, expected {expected}");
+        }
+    }
+
+    #[test]
+    fn every_fourth_pixel_goes_to_one_register_and_back() {
+        if !has_avx2() {
+            return;
+        }
+        let mut pixels = [0.0; 32];
+        for (index, pixel) in pixels.iter_mut().enumerate() {
+            *pixel = index as f32;
+        }
+        let (mut parts, mut merged) = ([0.0; 32], [0.0; 32]);
+        // SAFETY: the CPU has the instructions, and four registers have 32 lanes.
+        unsafe {
+            let registers: [__m256; OUT] = std::array::from_fn(|index| __m256::load(pixels[8 * index..].as_ptr()));
+            let split = split_by_four(registers);
+            for (index, values) in split.into_iter().enumerate() {
+                values.store(parts[8 * index..].as_mut_ptr());
+            }
+            for (index, values) in merge_four(split).into_iter().enumerate() {
+                values.store(merged[8 * index..].as_mut_ptr());
+            }
+        }
+        for (index, part) in parts.into_iter().enumerate() {
+            assert_eq!(part, (index % 8 * 4 + index / 8) as f32);
+        }
+        assert_eq!(merged, pixels);
+    }
+}

@@ -1,4 +1,9 @@
-//! The gradient of the weight of a convolution by Winograd's minimal filtering.
+//! The gradient of the weight of a convolution by Winograd's minimal filtering: the way back of
+//! [`crate::winograd`].
+//!
+//! With `V` for the transformed input and `A dY At` for the gradient of a tile of the output, every
+//! frequency of the transformed weights has the sum of their products over all tiles as its gradient, and
+//! the weights themselves have `Gt dU G`.
 
 use std::mem::MaybeUninit;
 

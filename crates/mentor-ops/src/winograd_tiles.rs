@@ -116,3 +116,55 @@ pub(crate) fn blocks(sides: &Sides, most: usize, lanes: usize) -> Vec<Block> {
     }
     blocks
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sides(out_size: [usize; 2], dilation: usize) -> Sides {
+        Sides {
+            images: 3,
+            groups: 1,
+            in_channels: 1,
+            out_channels: 1,
+            size: out_size,
+            out_size,
+            origin: [0, 0],
+            dilation: [dilation; 2],
+        }
+    }
+
+    #[test]
+    fn every_pixel_is_in_one_tile() {
+        for (out_size, dilation) in [([1, 1], 1), ([1, 1], 4), ([7, 10], 1), ([5, 33], 2), ([24, 30], 4), ([3, 2], 3)] {
+            let [height, width] = out_size;
+            let mut seen = vec![0; 3 * height * width];
+            for block in blocks(&sides(out_size, dilation), 48, 16) {
+                assert_eq!(block.runs.iter().map(|run| run.tiles).sum::<usize>(), block.tiles);
+                assert!((1..=48).contains(&block.tiles), "{} tiles", block.tiles);
+                for run in block.runs {
+                    let (rows, columns) = (0..OUT, 0..OUT * run.tiles);
+                    for (row, column) in rows.flat_map(|row| columns.clone().map(move |column| (row, column))) {
+                        let [y, x] = [run.place[0] + row * dilation, run.place[1] + column * dilation];
+                        if y < height && x < width {
+                            seen[(run.image * height + y) * width + x] += 1;
+                        }
+                    }
+                }
+            }
+            assert!(seen.iter().all(|count| *count == 1), "{out_size:?}, dilation {dilation}");
+        }
+    }
+
+    #[test]
+    fn blocks_are_of_about_one_size() {
+        // 3 images of 5 by 5 tiles: 75 in all.
+        let tiles = |most: usize| -> Vec<usize> {
+            blocks(&sides([20, 20], 1), most, 16).iter().map(|block| block.tiles).collect()
+        };
+        assert_eq!(tiles_per_image([20, 20], [1, 1]), 25);
+        assert_eq!(tiles(48), [48, 27]);
+        assert_eq!(tiles(96), [75]);
+        assert_eq!(tiles(32), [32, 32, 11]);
+    }
+}
