@@ -308,7 +308,7 @@ mod tests {
 
     #[test]
     #[cfg(target_arch = "x86_64")]
-    fn winograds_errors_are_those_of_plain_sums() {
+    fn winograds_errors_are_of_the_size_of_plain_sums() {
         for (channels, tolerance) in [([64, 8, 1], 3e-6), ([512, 8, 1], 6e-6), ([8, 512, 1], 6e-6)] {
             let shape = shape(channels, [9, 12], [[3; 2], [1; 2], [1; 2], [1; 2]]).expect("the kernel fits");
             let (maps, bias) = operands(&shape);
@@ -341,6 +341,8 @@ mod tests {
         assert!(!chosen([64, 64, 1], [96, 128], 2, 1));
         assert!(!chosen([3, 64, 1], [96, 128], 1, 1));
         assert!(!chosen([64, 64, 4], [96, 128], 1, 1));
+        assert!(!chosen([64, 64, 1], [24, 32], 1, 4));
+        assert!(!chosen([512, 512, 1], [8, 8], 1, 1));
         assert!(!chosen([512, 512, 1], [1, 1], 1, 1));
         assert!(!chosen([512, 512, 1], [5, 5], 1, 4));
     }

@@ -9,8 +9,9 @@
 //!
 //! # Accuracy
 //! The points of the transforms are 0, ±5/8, ±3/2 and infinity. With them the largest error against f64,
-//! over the largest value, is that of a plain sum in f32: 2e-6 for 64 to 512 channels of values in -1..1.
-//! (With the usual points 0, ±1 and ±2 it is 6e-6 to 2e-5.)
+//! over the largest value, is 1e-6 to 4e-6 for 64 to 512 channels of values in -1..1, where the direct way,
+//! which sums over taps, has 1e-6 to 2e-6; for gradients of weights it is 1e-6. (The usual points 0, ±1 and
+//! ±2 would have 6e-6 to 2e-5.)
 //!
 //! What is not finite spreads: a NaN or an infinity in the input makes all pixels NaN whose tile sees it,
 //! also those whose taps do not.
@@ -25,7 +26,7 @@ use crate::conv_micro::{Offsets, Source, Target, channel_block, lanes, products}
 use crate::conv_shape::ConvShape;
 use crate::instructions::Instructions;
 use crate::winograd_maps::{Finish, Map, Spectrum, finish, scratch_len, transform};
-use crate::winograd_tiles::{Block, PRODUCTS, Sides, TILES, blocks, tiles_per_image};
+use crate::winograd_tiles::{Block, OUT, PRODUCTS, Sides, TILES, blocks, tiles_per_image};
 use crate::winograd_weights::{Layout, Pack, Taps, transform_all};
 
 /// Floats of the transformed input of the blocks that are computed together: they should stay in the
@@ -38,16 +39,17 @@ const TASKS: usize = 16;
 /// How many times the transformed input the weights are at least where each task transforms its own.
 const LARGE_WEIGHTS: usize = 4;
 
-// When this is the faster way, as measured against the direct one on a core of AMD Zen 4: the time of the
-// transforms does not depend on the number of channels on the other side.
-/// With fewer channels transforms take longer than they save.
+// When this is the faster way, as measured against the direct one on a core of AMD Zen 4 with AVX-512 and
+// with AVX2.
+/// With fewer channels the transforms of the maps take longer than the products save.
 const MIN_CHANNELS: usize = 32;
-/// From here on transforms hardly count; dilated maps, whose rows are gathered pixel by pixel, need that.
-const MANY_CHANNELS: usize = 128;
+/// The same for dilated maps, whose rows are gathered pixel by pixel: channels times tiles in a row.
+const MIN_CHANNELS_BY_TILES: usize = 256;
+/// With fewer tiles the transform of the weights does.
+const MIN_TILES: usize = 24;
 /// How many times as many products the direct way has to take, counted in whole registers: tiles that reach
 /// over the border are wasted here, and the ends of rows there.
-const GAIN_OF_MANY_CHANNELS: f32 = 2.5;
-const GAIN_OF_FEW_CHANNELS: f32 = 3.25;
+const MIN_GAIN: f32 = 2.75;
 
 /// Whether a convolution can be computed this way.
 pub(crate) fn fits(shape: &ConvShape) -> bool {
@@ -57,18 +59,18 @@ pub(crate) fn fits(shape: &ConvShape) -> bool {
 /// Whether this is the faster way to the output and to the gradient of the input.
 pub(crate) fn suits(instructions: Instructions, shape: &ConvShape) -> bool {
     let channels = shape.group_in().min(shape.group_out());
-    let is_dilated = shape.dilation != [1, 1];
-    let gain = match channels {
-        MANY_CHANNELS.. => GAIN_OF_MANY_CHANNELS,
-        MIN_CHANNELS.. if !is_dilated => GAIN_OF_FEW_CHANNELS,
-        _ => return false,
-    };
-    let lanes = lanes(instructions);
+    let in_row = shape.out_size[1].div_ceil(shape.dilation[1] * OUT);
+    let are_rows_cheap = shape.dilation == [1, 1] || channels * in_row >= MIN_CHANNELS_BY_TILES;
     let tiles = shape.images * tiles_per_image(shape.out_size, shape.dilation);
     // Registers of products for a pair of channels, here and there.
+    let lanes = lanes(instructions);
     let by_tiles = PRODUCTS * tiles.div_ceil(lanes);
     let by_taps = shape.taps() * shape.images * shape.out_size[0] * shape.out_size[1].div_ceil(lanes);
-    fits(shape) && by_taps as f32 >= gain * by_tiles as f32
+    fits(shape)
+        && channels >= MIN_CHANNELS
+        && are_rows_cheap
+        && tiles >= MIN_TILES
+        && by_taps as f32 >= MIN_GAIN * by_tiles as f32
 }
 
 /// Whether this is the faster way to the gradient of the weight, where [`suits`] holds.

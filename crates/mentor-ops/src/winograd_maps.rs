@@ -220,7 +220,8 @@ impl<'a, const SIDE: usize> Transform<'a, SIDE> {
                 let from = &plane[y as usize * size[1]..][..size[1]];
                 fetch_every(right, from, x, pixels);
                 if is_input {
-                    fetch_every(right, from, x + (OUT * run.tiles * right) as isize, ends);
+                    let end = x + (OUT * run.tiles * right) as isize;
+                    ends.copy_from_slice(&[pixel(from, end), pixel(from, end + right as isize)]);
                 }
             }
             pixels[OUT * block.tiles..].fill(0.0);
@@ -345,6 +346,12 @@ unsafe fn frequencies<V: Lanes, const SIDE: usize>(values: [V; SIDE]) -> [V; IN]
     }
 }
 
+/// A pixel of a row, or the zero beside it.
+#[inline(always)]
+fn pixel(row: &[f32], at: isize) -> f32 {
+    usize::try_from(at).ok().and_then(|at| row.get(at)).copied().unwrap_or(0.0)
+}
+
 /// Every `step`-th pixel of a row from pixel `first` on, which need not be on it: zeros are around it.
 #[inline(always)]
 fn fetch_every(step: usize, row: &[f32], first: isize, to: &mut [f32]) {
@@ -352,8 +359,13 @@ fn fetch_every(step: usize, row: &[f32], first: isize, to: &mut [f32]) {
     let before = if first >= 0 { 0 } else { first.unsigned_abs().div_ceil(step).min(to.len()) };
     let end = if first >= len { 0 } else { (len - first).unsigned_abs().div_ceil(step).min(to.len()) };
     let end = end.max(before);
-    to[..before].fill(0.0);
-    to[end..].fill(0.0);
+    // Few runs touch the border: that is asked first, for to fill nothing is a call, too.
+    if before > 0 {
+        to[..before].fill(0.0);
+    }
+    if end < to.len() {
+        to[end..].fill(0.0);
+    }
     if before < end {
         let from = &row[(first + (before * step) as isize) as usize..];
         match step {
