@@ -54,6 +54,8 @@ mod winograd;
 #[cfg(target_arch = "x86_64")]
 mod winograd_filter;
 #[cfg(target_arch = "x86_64")]
+mod winograd_finish;
+#[cfg(target_arch = "x86_64")]
 mod winograd_gradient;
 #[cfg(target_arch = "x86_64")]
 mod winograd_maps;

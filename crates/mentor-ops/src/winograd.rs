@@ -25,7 +25,8 @@ use crate::conv_epilogue::Epilogue;
 use crate::conv_micro::{Offsets, Source, Target, channel_block, lanes, products};
 use crate::conv_shape::ConvShape;
 use crate::instructions::Instructions;
-use crate::winograd_maps::{Finish, Map, Spectrum, finish, scratch_len, transform};
+use crate::winograd_finish::{Finish, finish};
+use crate::winograd_maps::{Map, Spectrum, scratch_len, transform};
 use crate::winograd_tiles::{Block, OUT, PRODUCTS, Sides, TILES, blocks, tiles_per_image};
 use crate::winograd_weights::{Layout, Pack, Taps, transform_all};
 
