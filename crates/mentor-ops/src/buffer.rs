@@ -59,6 +59,11 @@ impl<'a> Interleaved<'a> {
         Self { start: memory.as_mut_ptr(), len: memory.len(), memory: PhantomData }
     }
 
+    /// The same of memory that was written before.
+    pub(crate) fn of(memory: &'a mut [f32]) -> Self {
+        Self { start: memory.as_mut_ptr().cast(), len: memory.len(), memory: PhantomData }
+    }
+
     /// The part of `len` elements from `start` on.
     ///
     /// # Safety

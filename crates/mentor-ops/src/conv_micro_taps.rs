@@ -101,7 +101,13 @@ unsafe fn fill_panels_with<V: Lanes>(planes: &Planes, panels: &mut [f32]) {
 /// # Safety
 /// The CPU must have the instructions, and both matrices be valid.
 #[inline(always)]
-unsafe fn transpose<V: Lanes>(sides: [usize; 2], from: *const f32, from_step: usize, to: *mut f32, to_step: usize) {
+pub(crate) unsafe fn transpose<V: Lanes>(
+    sides: [usize; 2],
+    from: *const f32,
+    from_step: usize,
+    to: *mut f32,
+    to_step: usize,
+) {
     // SAFETY: the caller's promise; only `sides` are read, and only whole registers of the columns
     // that there are written.
     unsafe {

@@ -194,7 +194,7 @@ mod tests {
     }
 
     /// One pass against two, with and without a residual, for every activation.
-    fn assert_as_two_passes(x: [usize; 4], weight: [usize; 4], options: &ConvOptions<2>) {
+    fn assert_as_two_passes(x: [usize; 4], weight: [usize; 4], options: &ConvOptions<2>, tolerance: f32) {
         let layer = fixed(weight[0]);
         let [x, weight, residual] = operands(x, weight, options).map(Tensor::inner);
         for residual in [None, Some(residual)] {
@@ -204,7 +204,7 @@ mod tests {
                 let y = conv2d(x.clone(), weight.clone(), None, options.clone());
                 let expected = values(in_turn(y, &layer, residual.clone(), activation));
                 let found = conv2d_norm(x, weight, &layer, residual.clone(), activation, options);
-                assert_close(&values(found), &expected, 1e-5, &what);
+                assert_close(&values(found), &expected, tolerance, &what);
                 let changed = expected.iter().any(|value| *value != 0.0);
                 assert!(changed, "nothing to compare for {what}");
             }
@@ -218,10 +218,11 @@ mod tests {
                 let padding = dilation * (kernel - 1) / 2;
                 let options = ConvOptions::new([stride; 2], [padding; 2], [dilation; 2], groups);
                 let weight = [channels[1], channels[0] / groups, kernel, kernel];
-                assert_as_two_passes([2, channels[0], 13, 19], weight, &options);
+                assert_as_two_passes([2, channels[0], 13, 19], weight, &options, 1e-5);
             }
         }
-        assert_as_two_passes([1, 40, 33, 47], [70, 40, 3, 3], &ConvOptions::new([1, 1], [1, 1], [1, 1], 1));
+        // By tiles, whose errors are of the size of the largest value, which `Relu6` cuts off here.
+        assert_as_two_passes([1, 40, 33, 47], [70, 40, 3, 3], &ConvOptions::new([1, 1], [1, 1], [1, 1], 1), 3e-5);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::conv_shape::ConvShape;
 use crate::instructions::Instructions;
 use crate::{conv_columns, conv_depthwise, simd};
 #[cfg(target_arch = "x86_64")]
-use crate::{conv_direct, conv_direct_input, conv_direct_weight, conv_pointwise};
+use crate::{conv_direct, conv_direct_input, conv_direct_weight, conv_pointwise, winograd, winograd_gradient};
 
 /// A convolution of f32 slices and the kernels that compute it.
 #[derive(Debug)]
@@ -25,6 +25,12 @@ enum Path {
     /// As `Direct`, but for the maps.
     #[cfg(target_arch = "x86_64")]
     Pointwise(Instructions),
+    #[cfg(target_arch = "x86_64")]
+    Winograd {
+        instructions: Instructions,
+        /// Whether the gradient of the weight, too, is computed this way.
+        has_weight_gradient: bool,
+    },
 }
 
 impl Convolution {
@@ -35,6 +41,10 @@ impl Convolution {
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx512 | Instructions::Avx2 if conv_pointwise::is_pointwise(&shape) => {
                 Path::Pointwise(instructions)
+            }
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx512 | Instructions::Avx2 if winograd::suits(instructions, &shape) => {
+                Path::Winograd { instructions, has_weight_gradient: winograd::suits_weight_gradient(&shape) }
             }
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx512 | Instructions::Avx2 => Path::Direct(instructions),
@@ -76,6 +86,8 @@ impl Convolution {
             Path::Direct(instructions) => conv_direct::forward(instructions, &self.shape, x, weight, epilogue),
             #[cfg(target_arch = "x86_64")]
             Path::Pointwise(instructions) => conv_pointwise::forward(instructions, &self.shape, x, weight, epilogue),
+            #[cfg(target_arch = "x86_64")]
+            Path::Winograd { instructions, .. } => winograd::forward(instructions, &self.shape, x, weight, epilogue),
         }
     }
 
@@ -89,6 +101,8 @@ impl Convolution {
             Path::Direct(instructions) => conv_direct_input::input_gradient(instructions, &self.shape, weight, grad),
             #[cfg(target_arch = "x86_64")]
             Path::Pointwise(instructions) => conv_pointwise::input_gradient(instructions, &self.shape, weight, grad),
+            #[cfg(target_arch = "x86_64")]
+            Path::Winograd { instructions, .. } => winograd::input_gradient(instructions, &self.shape, weight, grad),
         }
     }
 
@@ -99,7 +113,11 @@ impl Convolution {
             Path::Depthwise => conv_depthwise::weight_gradient(&self.shape, x, grad),
             Path::Columns => conv_columns::weight_gradient(&self.shape, x, grad),
             #[cfg(target_arch = "x86_64")]
-            Path::Direct(instructions) | Path::Pointwise(instructions) => {
+            Path::Winograd { instructions, has_weight_gradient: true } => {
+                winograd_gradient::weight_gradient(instructions, &self.shape, x, grad)
+            }
+            #[cfg(target_arch = "x86_64")]
+            Path::Direct(instructions) | Path::Pointwise(instructions) | Path::Winograd { instructions, .. } => {
                 conv_direct_weight::weight_gradient(instructions, &self.shape, x, grad)
             }
         }
@@ -173,16 +191,34 @@ mod tests {
         [y, dx, dw].map(|values| values.into_iter().map(|value| value as f32).collect())
     }
 
-    /// The same by our kernels, if there are any for these instructions.
-    fn found(
-        shape: &ConvShape,
-        instructions: Instructions,
-        [x, grad, weight]: [&[f32]; 3],
-        bias: &[f32],
-    ) -> Option<[Vec<f32>; 3]> {
-        let convolution = Convolution::new(shape.clone(), instructions)?;
+    /// The same by our kernels.
+    fn found(convolution: &Convolution, [x, grad, weight]: [&[f32]; 3], bias: &[f32]) -> [Vec<f32>; 3] {
         let y = convolution.forward(x, weight, Epilogue::bias(Some(bias)));
-        Some([y, convolution.input_gradient(weight, grad), convolution.weight_gradient(x, grad)])
+        [y, convolution.input_gradient(weight, grad), convolution.weight_gradient(x, grad)]
+    }
+
+    /// All that can compute a shape on this CPU, whether it would be chosen or not.
+    fn convolutions(shape: &ConvShape) -> Vec<Convolution> {
+        let mut all = Vec::new();
+        for instructions in Instructions::available() {
+            let Some(chosen) = Convolution::new(shape.clone(), instructions) else {
+                assert_eq!(instructions, Instructions::Portable, "no kernel for {shape:?}");
+                continue;
+            };
+            #[cfg(target_arch = "x86_64")]
+            if matches!(chosen.path, Path::Direct(_) | Path::Winograd { .. }) {
+                all.push(Convolution { shape: shape.clone(), path: Path::Direct(instructions) });
+                if winograd::fits(shape) {
+                    all.push(Convolution {
+                        shape: shape.clone(),
+                        path: Path::Winograd { instructions, has_weight_gradient: true },
+                    });
+                }
+                continue;
+            }
+            all.push(chosen);
+        }
+        all
     }
 
     /// Input, gradient of the output, weight and bias: in vectors of exactly their length.
@@ -196,15 +232,12 @@ mod tests {
         let (maps, bias) = operands(shape);
         let maps = maps.each_ref().map(Vec::as_slice);
         let expected = expected(shape, maps, &bias);
-        for instructions in Instructions::available() {
-            let Some(found) = found(shape, instructions, maps, &bias) else {
-                assert_eq!(instructions, Instructions::Portable, "no kernel for {shape:?}");
-                continue;
-            };
+        for convolution in convolutions(shape) {
+            let found = found(&convolution, maps, &bias);
             for (part, (found, expected)) in
                 ["output", "gradient of x", "gradient of weight"].iter().zip(found.iter().zip(&expected))
             {
-                assert_close(found, expected, 1e-5, &format!("{part} of {shape:?} with {instructions:?}"));
+                assert_close(found, expected, 1e-5, &format!("{part} of {convolution:?}"));
             }
         }
     }
@@ -266,6 +299,69 @@ mod tests {
         }
     }
 
+    #[test]
+    fn tiles_of_all_dilations_and_paddings_are_as_plain_loops() {
+        let mut checked = 0;
+        for (dilation, size) in [1, 2, 4].into_iter().flat_map(|dilation| {
+            let small = (1..=5).map(|side| [side, side]);
+            small.chain([[4, 9], [9, 13], [8, 31]]).map(move |size| (dilation, size))
+        }) {
+            for padding in [0, dilation, 2 * dilation, 2 * dilation + 1] {
+                // The second and the third have so many weights that tasks transform their own.
+                for channels in [[17, 34, 1], [9, 290, 1], [290, 5, 1], [22, 14, 2]] {
+                    let sides = [[3; 2], [1; 2], [padding; 2], [dilation; 2]];
+                    // The larger, the fewer: plain loops take their time.
+                    let is_kept = checked % ((size[0] * size[1] / 4) | 1) == 0;
+                    if let Some(shape) = shape(channels, size, sides).filter(|_| is_kept) {
+                        assert_as_plain_loops(&shape);
+                    }
+                    checked += 1;
+                }
+            }
+        }
+    }
+
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn winograds_errors_are_of_the_size_of_plain_sums() {
+        for (channels, tolerance) in [([64, 8, 1], 3e-6), ([512, 8, 1], 6e-6), ([8, 512, 1], 6e-6)] {
+            let shape = shape(channels, [9, 12], [[3; 2], [1; 2], [1; 2], [1; 2]]).expect("the kernel fits");
+            let (maps, bias) = operands(&shape);
+            let maps = maps.each_ref().map(Vec::as_slice);
+            let expected = expected(&shape, maps, &bias);
+            for convolution in convolutions(&shape) {
+                for (found, expected) in found(&convolution, maps, &bias).iter().zip(&expected) {
+                    assert_close(found, expected, tolerance, &format!("{convolution:?}"));
+                }
+            }
+        }
+    }
+
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn winograd_is_chosen_for_wide_maps_of_many_channels_only() {
+        let chosen = |channels: [usize; 3], size: [usize; 2], stride: usize, dilation: usize| {
+            let sides = [[3; 2], [stride; 2], [dilation; 2], [dilation; 2]];
+            let shape = shape(channels, size, sides).expect("the kernel fits");
+            Instructions::available().filter(|instructions| *instructions != Instructions::Portable).all(
+                |instructions| {
+                    let path = Convolution::new(shape.clone(), instructions).expect("microkernels").path;
+                    matches!(path, Path::Winograd { .. })
+                },
+            )
+        };
+        assert!(chosen([64, 64, 1], [96, 128], 1, 1));
+        assert!(chosen([256, 256, 1], [24, 32], 1, 2));
+        assert!(chosen([512, 512, 1], [24, 32], 1, 4));
+        assert!(!chosen([64, 64, 1], [96, 128], 2, 1));
+        assert!(!chosen([3, 64, 1], [96, 128], 1, 1));
+        assert!(!chosen([64, 64, 4], [96, 128], 1, 1));
+        assert!(!chosen([64, 64, 1], [24, 32], 1, 4));
+        assert!(!chosen([512, 512, 1], [8, 8], 1, 1));
+        assert!(!chosen([512, 512, 1], [1, 1], 1, 1));
+        assert!(!chosen([512, 512, 1], [5, 5], 1, 4));
+    }
+
     /// The epilogue against plain loops over the output of the plain convolution.
     fn assert_finished(shape: &ConvShape, activation: Activation, with_residual: bool) {
         let (maps, bias) = operands(shape);
@@ -285,10 +381,9 @@ mod tests {
             (scale[channel] * sum + bias[channel] + residual).clamp(low, high)
         });
         let expected: Vec<f32> = finished.collect();
-        for instructions in Instructions::available() {
-            let Some(convolution) = Convolution::new(shape.clone(), instructions) else { continue };
+        for convolution in convolutions(shape) {
             let found = convolution.forward(maps[0], maps[2], epilogue);
-            let what = format!("{shape:?} with {instructions:?}, {activation:?}, residual {with_residual}");
+            let what = format!("{convolution:?}, {activation:?}, residual {with_residual}");
             assert_close(&found, &expected, 1e-5, &what);
         }
     }
@@ -319,14 +414,31 @@ mod tests {
             let residual = vec![f32::NAN; shape.lens()[1]];
             let plain = Epilogue { activation: Activation::Relu6, ..Epilogue::bias(None) };
             let of_x = vec![f32::NAN; shape.lens()[0]];
-            for instructions in Instructions::available() {
-                let convolution = Convolution::new(shape.clone(), instructions).expect("dense or depthwise");
+            for convolution in convolutions(&shape) {
                 let behind_x = convolution.forward(&of_x, &maps[2], plain);
                 let behind_residual =
                     convolution.forward(&maps[0], &maps[2], Epilogue { residual: Some(&residual), ..plain });
                 for values in [behind_x, behind_residual] {
-                    assert!(values.iter().all(|value| value.is_nan()), "{channels:?} with {instructions:?}");
+                    assert!(values.iter().all(|value| value.is_nan()), "{convolution:?}");
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn a_nan_reaches_every_pixel_that_sees_it_and_no_further_than_its_tiles() {
+        let shape = shape([8, 5, 1], [13, 30], [[3; 2], [1; 2], [1; 2], [1; 2]]).expect("the kernel fits");
+        let (mut maps, _) = operands(&shape);
+        maps[0][5 * 30 + 16] = f32::NAN;
+        for convolution in convolutions(&shape) {
+            let y = convolution.forward(&maps[0], &maps[2], Epilogue::bias(None));
+            for (index, value) in y.iter().enumerate() {
+                let (image, pixel) = (index / (5 * 13 * 30), [index / 30 % 13, index % 30]);
+                let sees = (4..=6).contains(&pixel[0]) && (15..=17).contains(&pixel[1]);
+                // Tiles of 4 rows and columns: those that begin at row 4, and at columns 12 and 16.
+                let is_near = (4..8).contains(&pixel[0]) && (12..20).contains(&pixel[1]);
+                assert!(!(image == 0 && sees) || value.is_nan(), "pixel {pixel:?} of {convolution:?}");
+                assert!((image == 0 && is_near) || !value.is_nan(), "pixel {pixel:?} of {convolution:?}");
             }
         }
     }
@@ -335,14 +447,17 @@ mod tests {
     fn one_and_four_threads_give_the_same_bits_with_all_instructions() {
         for (channels, kernel, stride) in
             [([20, 36, 1], 3, 1), ([20, 36, 1], 3, 2), ([20, 36, 1], 1, 1), ([24, 16, 4], 3, 2), ([9, 9, 9], 3, 1)]
+                .into_iter()
+                .chain([([70, 33, 1], 3, 1), ([290, 16, 1], 3, 1)])
         {
             let sides = [[kernel; 2], [stride; 2], [kernel / 2; 2], [1, 1]];
-            let shape = shape(channels, [37, 50], sides).expect("the kernel fits");
+            let size = if channels[0] > 100 { [6, 9] } else { [37, 50] };
+            let shape = shape(channels, size, sides).expect("the kernel fits");
             let (maps, bias) = operands(&shape);
             let maps = maps.each_ref().map(Vec::as_slice);
-            for instructions in Instructions::available() {
-                let [one, four] = with_one_and_four_threads(|| found(&shape, instructions, maps, &bias));
-                assert_eq!(one, four, "{shape:?} with {instructions:?}");
+            for convolution in convolutions(&shape) {
+                let [one, four] = with_one_and_four_threads(|| found(&convolution, maps, &bias));
+                assert_eq!(one, four, "{convolution:?}");
             }
         }
     }

@@ -51,6 +51,20 @@ mod softmax_kernels;
 mod test_maps;
 mod update;
 mod weights;
+#[cfg(target_arch = "x86_64")]
+mod winograd;
+#[cfg(target_arch = "x86_64")]
+mod winograd_filter;
+#[cfg(target_arch = "x86_64")]
+mod winograd_finish;
+#[cfg(target_arch = "x86_64")]
+mod winograd_gradient;
+#[cfg(target_arch = "x86_64")]
+mod winograd_maps;
+#[cfg(target_arch = "x86_64")]
+mod winograd_tiles;
+#[cfg(target_arch = "x86_64")]
+mod winograd_weights;
 
 pub use alloc::tune_allocator;
 pub use conv::conv2d;
