@@ -64,8 +64,8 @@ pub struct Recipe {
     #[serde(default)]
     pub eval: EvalConfig,
     /// Results of a study, by a name of your choice, that the table at the end of the run shows beside
-    /// it: paths of its small JSON files, beside the recipe or below the current folder. They change
-    /// nothing.
+    /// it: the path of one of its small JSON files, or of a row without `.seedN.json` for the mean over
+    /// its seeds; beside the recipe or below the current folder. They change nothing.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub compare: BTreeMap<String, String>,
 }

@@ -214,18 +214,43 @@ fn judged_models(result: &Value) -> Vec<Model> {
 pub fn compared_results(loaded: &Loaded<Recipe>) -> Result<Vec<Comparison>> {
     let mut compared = Vec::new();
     for (name, path) in &loaded.value.compare {
-        let beside = loaded.path.parent().unwrap_or_else(|| Path::new("")).join(path);
-        let path = if beside.exists() { beside } else { PathBuf::from(path) };
-        let row =
-            RowResult::load(&path).map_err(|error| loaded.problem(&format!("compare.{name}"), error.to_string()))?;
-        compared.push(Comparison {
-            name: name.clone(),
-            miou: row.metrics.get("miou").copied().unwrap_or_default(),
-            note: format!("seed {}, {} steps, {} at {}", row.seed, row.steps, row.device, row.commit),
-            this_run: false,
-        });
+        let problem = |message: String| loaded.problem(&format!("compare.{name}"), message);
+        let folder = loaded.path.parent().unwrap_or_else(|| Path::new(""));
+        let places = [folder.join(path), PathBuf::from(path)];
+        let paths = places.iter().map(|place| results_at(place)).find(|paths| !paths.is_empty()).unwrap_or_default();
+        if paths.is_empty() {
+            return Err(problem(format!("there is neither a result {path} nor {path}.seed0.json")).into());
+        }
+        let rows = paths.iter().map(|path| RowResult::load(path)).collect::<Result<Vec<_>, _>>();
+        compared.push(comparison(name, &rows.map_err(|error| problem(error.to_string()))?));
     }
     Ok(compared)
+}
+
+/// A file of one result, or those of all seeds of a row of a study: `ROW.seed0.json` and so on.
+fn results_at(path: &Path) -> Vec<PathBuf> {
+    if path.is_file() {
+        return vec![path.to_owned()];
+    }
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let of_seed = |seed: u64| path.with_file_name(format!("{name}.seed{seed}.json"));
+    (0..).map(of_seed).take_while(|file| file.exists()).collect()
+}
+
+/// One row, or the mean over several seeds with its sample standard deviation.
+fn comparison(name: &str, rows: &[RowResult]) -> Comparison {
+    let values: Vec<f64> = rows.iter().map(|row| row.metrics.get("miou").copied().unwrap_or_default()).collect();
+    let mean = values.iter().sum::<f64>() / values.len().max(1) as f64;
+    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+    let seeds = match rows {
+        [one] => format!("seed {}", one.seed),
+        _ => {
+            let deviation = (squares / (values.len().max(2) - 1) as f64).sqrt();
+            format!("mean of {} seeds, +- {:.2}", rows.len(), 100.0 * deviation)
+        }
+    };
+    let about = rows.first().map(|row| format!(", {} steps, {} at {}", row.steps, row.device, row.commit));
+    Comparison { name: name.to_owned(), miou: mean, note: seeds + &about.unwrap_or_default(), this_run: false }
 }
 
 /// What a report and the table at the end show beside the run.
@@ -314,4 +339,36 @@ fn acceptance(targets: &[u8], truth: &[u8], labels: impl Iterator<Item = u8>) ->
     }
     let share = |part: u32, whole: u32| (whole > 0).then(|| f64::from(part) / f64::from(whole));
     (share(accepted, free).unwrap_or_default(), share(right, known))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use serde_json::json;
+
+    fn row(seed: u64, miou: f64) -> String {
+        json!({
+            "row": "alone", "seed": seed, "key": "k", "metrics": { "miou": miou }, "steps": 7, "device": "cpu", "commit": "c",
+            "seconds": 1.0,
+        })
+        .to_string()
+    }
+
+    #[test]
+    fn a_row_without_seed_is_the_mean_over_its_seeds() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        for (seed, miou) in [(0, 0.3), (1, 0.4), (2, 0.5)] {
+            std::fs::write(at(&format!("alone.seed{seed}.json")), row(seed, miou)).unwrap();
+        }
+        let load = |name: &str| -> Vec<RowResult> {
+            results_at(&at(name)).iter().map(|path| RowResult::load(path).unwrap()).collect()
+        };
+        let all = comparison("alone", &load("alone"));
+        assert!((all.miou - 0.4).abs() < 1e-12);
+        assert_eq!(all.note, "mean of 3 seeds, +- 10.00, 7 steps, cpu at c");
+        assert_eq!(comparison("alone", &load("alone.seed1.json")).note, "seed 1, 7 steps, cpu at c");
+        assert!(load("other").is_empty());
+    }
 }
