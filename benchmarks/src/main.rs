@@ -22,6 +22,7 @@ use anyhow::{Context, Result, bail, ensure};
 use burn::tensor::{DType, Device};
 use clap::Parser;
 use mentor_ops::NamedTensors;
+use mentor_train::cpu_name;
 
 use crate::peer::{Peer, PeerOptions, write_inputs};
 use crate::table::{Circumstances, Fresh, Row};
@@ -373,16 +374,6 @@ fn memory_mib(key: &str) -> Result<f64> {
     let line = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
     let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
     kib.map(|kib| kib / 1024.0).with_context(|| format!("/proc/self/status has no {key}"))
-}
-
-/// As `mentor` names the device in its run folders.
-fn cpu_name() -> String {
-    let model = std::fs::read_to_string("/proc/cpuinfo").ok().and_then(|info| {
-        let line = info.lines().find(|line| line.starts_with("model name"))?;
-        Some(line.split_once(':')?.1.trim().to_owned())
-    });
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    format!("cpu ({}, {threads} threads)", model.as_deref().unwrap_or("unknown model"))
 }
 
 /// The commit of the working tree.

@@ -7,7 +7,7 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor};
 use mentor_nets::{Backbone, BackboneKind, BackboneSpec, pytorch_name};
-use mentor_ops::{Buffers, Ema, NamedTensors, SeededInit, named_weights};
+use mentor_ops::{Buffers, Ema, NamedTensors, SeededInit, is_buffer, named_weights};
 use mentor_train::Optimizer;
 use serde_json::json;
 
@@ -44,27 +44,13 @@ fn results(net: &Backbone) -> NamedTensors {
 }
 
 /// A gradient for every trained weight of a module, by path.
-#[derive(Default)]
-struct Gradients {
-    path: mentor_ops::PathStack,
-    tensors: NamedTensors,
-}
-
-impl ModuleVisitor for Gradients {
-    fn enter_module(&mut self, name: &str, _container_type: &str) {
-        self.path.enter(name);
-    }
-    fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.path.exit();
-    }
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let path = self.path.dotted();
-        if !mentor_ops::is_buffer(&path) {
-            let shape = param.lazy_shape();
-            let values = noise(&path, shape.num_elements()).into_iter().map(|value| value * 1e-2).collect();
-            self.tensors.insert(path, (shape.to_vec(), values));
-        }
-    }
+fn gradients(net: &Backbone) -> NamedTensors {
+    let gradient = |path: String, shape: Vec<usize>| {
+        let values = noise(&path, shape.iter().product()).into_iter().map(|value| value * 1e-2).collect();
+        (path, (shape, values))
+    };
+    let weights = named_weights(net).into_iter().filter(|(path, _)| !is_buffer(path));
+    weights.map(|(path, (shape, _))| gradient(path, shape)).collect()
 }
 
 /// Copies gradients into what an optimizer takes; it uses them up.
@@ -100,14 +86,12 @@ struct Sgd {
 
 fn sgd(width: usize, device: &Device) -> Built {
     let net = net(width, 1, &device.clone().autodiff());
-    let mut gradients = Gradients::default();
-    net.visit(&mut gradients);
+    let gradients = gradients(&net);
     let mut tensors = prefixed("net.", &net);
-    for (path, values) in &gradients.tensors {
+    for (path, values) in &gradients {
         tensors.insert(format!("grad.{}", pytorch_name(path)), values.clone());
     }
-    let work =
-        Sgd { net: Some(net), optimizer: optimizer(), tensors: gradients.tensors, grads: None, device: device.clone() };
+    let work = Sgd { net: Some(net), optimizer: optimizer(), tensors: gradients, grads: None, device: device.clone() };
     Built { tensors, work: Box::new(work) }
 }
 

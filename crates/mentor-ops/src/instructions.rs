@@ -31,7 +31,8 @@ impl Instructions {
     #[cfg(target_arch = "x86_64")]
     fn is_available(self) -> bool {
         match self {
-            Self::Avx512 => std::arch::is_x86_feature_detected!("avx512f"),
+            // Its paths use kernels of AVX2, too.
+            Self::Avx512 => std::arch::is_x86_feature_detected!("avx512f") && Self::Avx2.is_available(),
             Self::Avx2 => std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma"),
             Self::Portable => true,
         }

@@ -28,4 +28,4 @@ pub use result::{ResultError, RowResult, row_key};
 pub use schema::schema_json;
 pub use set::Changes;
 pub use study::{Job, Need, Study, StudyFile, StudyRow};
-pub use table::table;
+pub use table::{mean, spread, table};

@@ -128,12 +128,15 @@ fn number(study: &StudyFile, value: f64) -> String {
     if text.trim_start_matches(['-', '0', '.']).is_empty() { text.trim_start_matches('-').to_string() } else { text }
 }
 
-fn mean(values: &[f64]) -> f64 {
+/// The mean; NaN of nothing.
+#[must_use]
+pub fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
 }
 
 /// Sample standard deviation; a single value has none.
-fn spread(values: &[f64]) -> Option<f64> {
+#[must_use]
+pub fn spread(values: &[f64]) -> Option<f64> {
     let mean = mean(values);
     let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
     (values.len() > 1).then(|| (squares / (values.len() - 1) as f64).sqrt())

@@ -4,6 +4,7 @@ use std::str::FromStr;
 
 use anyhow::{Result, bail};
 use burn::tensor::Device;
+use mentor_train::cpu_name;
 
 /// What `--device` asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,15 +40,6 @@ pub fn choose(request: DeviceRequest) -> Result<(Device, String)> {
         DeviceRequest::Auto => Ok((Device::flex(), cpu_name())),
         DeviceRequest::Cuda(number) => cuda(number),
     }
-}
-
-fn cpu_name() -> String {
-    let model = std::fs::read_to_string("/proc/cpuinfo").ok().and_then(|info| {
-        let line = info.lines().find(|line| line.starts_with("model name"))?;
-        Some(line.split_once(':')?.1.trim().to_owned())
-    });
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    format!("cpu ({}, {threads} threads)", model.as_deref().unwrap_or("unknown model"))
 }
 
 /// Keeps what the first run compiled and tuned in the user's cache folder, for the runs after it. A

@@ -9,7 +9,7 @@ use burn::tensor::Device;
 use burn::tensor::activation::softmax;
 use clap::Args;
 use mentor_ops::resize_bilinear;
-use mentor_recipe::{BuiltData, BuiltNets, Changes, Loaded, Recipe, RowResult, Which};
+use mentor_recipe::{BuiltData, BuiltNets, Changes, Loaded, Recipe, RowResult, Which, mean, spread};
 use mentor_report::{BadSample, Comparison, Example, Model, PseudoExample, ReportInput, html, pictures};
 use mentor_seg::metrics::ConfusionMatrix;
 use mentor_seg::nets::SegNet;
@@ -240,17 +240,12 @@ fn results_at(path: &Path) -> Vec<PathBuf> {
 /// One row, or the mean over several seeds with its sample standard deviation.
 fn comparison(name: &str, rows: &[RowResult]) -> Comparison {
     let values: Vec<f64> = rows.iter().map(|row| row.metrics.get("miou").copied().unwrap_or_default()).collect();
-    let mean = values.iter().sum::<f64>() / values.len().max(1) as f64;
-    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-    let seeds = match rows {
-        [one] => format!("seed {}", one.seed),
-        _ => {
-            let deviation = (squares / (values.len().max(2) - 1) as f64).sqrt();
-            format!("mean of {} seeds, +- {:.2}", rows.len(), 100.0 * deviation)
-        }
+    let seeds = match (rows, spread(&values)) {
+        ([one], _) => format!("seed {}", one.seed),
+        (_, spread) => format!("mean of {} seeds, +- {:.2}", rows.len(), 100.0 * spread.unwrap_or_default()),
     };
     let about = rows.first().map(|row| format!(", {} steps, {} at {}", row.steps, row.device, row.commit));
-    Comparison { name: name.to_owned(), miou: mean, note: seeds + &about.unwrap_or_default(), this_run: false }
+    Comparison { name: name.to_owned(), miou: mean(&values), note: seeds + &about.unwrap_or_default(), this_run: false }
 }
 
 /// What a report and the table at the end show beside the run.
