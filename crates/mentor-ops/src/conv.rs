@@ -10,11 +10,12 @@ use burn::backend::ops::ModuleOps;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, TensorMetadata, backend_extension};
 use burn::tensor::ops::ConvOptions;
-use burn::tensor::{DType, Tensor, TensorData};
+use burn::tensor::{DType, Tensor};
 
 use crate::conv_epilogue::Epilogue;
 use crate::conv_paths::{self, Convolution};
 use crate::conv_shape::ConvShape;
+use crate::flex::{dense, tensor, values};
 use crate::instructions::Instructions;
 use crate::optional::Optional;
 
@@ -125,27 +126,6 @@ fn shape(x: [usize; 4], weight: [usize; 4], options: &ConvOptions<2>) -> Option<
         dilation: options.dilation,
     };
     (images * in_channels * out_channels * height * width > 0).then_some(shape)
-}
-
-/// The values of a dense f32 tensor.
-pub(crate) fn values(tensor: &FlexTensor) -> &[f32] {
-    tensor.as_slice().expect("a dense tensor of f32, as was checked before")
-}
-
-/// The same values in row order. One value everywhere, as `sum` hands it back, is written at once:
-/// burn would look up every pixel's.
-pub(crate) fn dense(tensor: &FlexTensor) -> FlexTensor {
-    let (layout, shape) = (tensor.layout(), tensor.shape());
-    let is_repeated = layout.strides().iter().zip(shape.iter()).all(|(stride, side)| *stride == 0 || *side == 1);
-    if !is_repeated || tensor.dtype() != DType::F32 || shape.num_elements() == 0 {
-        return tensor.to_contiguous();
-    }
-    FlexTensor::filled_typed(shape, DType::F32, tensor.storage::<f32>()[layout.start_offset()])
-}
-
-/// A tensor of values in row order.
-pub(crate) fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> FlexTensor {
-    FlexTensor::from_data(TensorData::new(values, shape))
 }
 
 impl Conv for Flex {

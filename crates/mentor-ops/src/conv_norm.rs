@@ -7,8 +7,9 @@ use burn::nn::BatchNorm;
 use burn::tensor::ops::ConvOptions;
 use burn::tensor::{DType, Tensor};
 
-use crate::conv::{Conv, conv2d, convolution, tensor, values};
+use crate::conv::{Conv, conv2d, convolution};
 use crate::conv_epilogue::{Activation, Epilogue};
+use crate::flex::{tensor, values};
 use crate::norm::{Norm, NormOptions, batch_norm, batch_norm_relu, running_statistics};
 use crate::optional::Optional;
 

@@ -12,7 +12,7 @@ use burn::backend::{Autodiff, Backend, Dispatch, Flex, TensorMetadata, backend_e
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Int, IntDType, Tensor};
 
-use crate::conv::{dense, tensor, values};
+use crate::flex::{dense, tensor, values};
 use crate::softmax::is_ours;
 use crate::softmax_kernels::{self, LogSums, Size};
 

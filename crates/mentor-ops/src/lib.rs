@@ -29,6 +29,7 @@ mod conv_tasks;
 mod cross_entropy;
 mod ema;
 mod exp;
+mod flex;
 mod gemm;
 mod grad;
 mod instructions;

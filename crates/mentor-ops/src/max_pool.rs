@@ -14,8 +14,8 @@ use burn::tensor::{DType, Device, Tensor, module};
 use rayon::prelude::*;
 
 use crate::buffer::{filled, with_scratch};
-use crate::conv::{dense, tensor, values};
 use crate::conv_shape::ConvShape;
+use crate::flex::{dense, tensor, values};
 use crate::padded::Layout;
 use crate::simd;
 

@@ -11,7 +11,7 @@ use burn::backend::{Autodiff, AutodiffBackend, Backend, Dispatch, Flex, Scalar, 
 use burn::nn::BatchNorm;
 use burn::tensor::{DType, Device, Shape, Tensor};
 
-use crate::conv::{dense, tensor, values};
+use crate::flex::{dense, tensor, values};
 use crate::norm_kernels::{self, NormInput, Statistics};
 use crate::optional::Optional;
 

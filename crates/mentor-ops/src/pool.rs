@@ -13,7 +13,7 @@ use burn::tensor::Tensor;
 use rayon::prelude::*;
 
 use crate::buffer::with_scratch;
-use crate::conv::{dense, tensor, values};
+use crate::flex::{dense, tensor, values};
 use crate::simd::{Kernel, vectorised};
 use crate::softmax::is_ours;
 

@@ -9,7 +9,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, TensorMetadata, backend_extension};
 use burn::tensor::{DType, Device, Tensor, activation};
 
-use crate::conv::{dense, tensor, values};
+use crate::flex::{dense, tensor, values};
 use crate::softmax_kernels::{self, Size};
 
 /// Softmax, as burn's operation of this name but faster on the CPU where pixels lie side by side.
