@@ -1,5 +1,7 @@
 """Whole training steps, the prediction of one image, and evaluation."""
 
+import copy
+
 import torch
 import torch.nn.functional as F
 
@@ -22,6 +24,8 @@ class Step:
         self.setup, self.spec = setup, spec
         student = net_of(setup, spec["student"], under("student.", tensors)).train()
         self.optimizer = optimizer(student, spec["lr"], spec["momentum"], spec["weight_decay"])
+        # What bf16 does to the first logits on this side, as a measure for the other.
+        self.exact = copy.deepcopy(student) if setup.bf16 else None
         self.student, self.teacher = setup.compiled(student), None
         if spec["teacher"] is not None:
             teacher = net_of(setup, spec["teacher"], under("teacher.", tensors)).eval().requires_grad_(False)
@@ -55,7 +59,12 @@ class Step:
 
     def check(self):
         steps = [self.step().item() for _ in range(self.spec["steps"])]
-        return {"losses": torch.tensor(steps), "logits": self.first_logits}
+        results = {"losses": torch.tensor(steps), "logits": self.first_logits}
+        if self.exact is not None:
+            with torch.no_grad():
+                results["logits_f32"] = self.exact(self.images)[0]
+            self.exact = None
+        return results
 
     def run(self):
         self.step()

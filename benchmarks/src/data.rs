@@ -96,8 +96,8 @@ impl Work for Loading {
     }
 
     fn run(&mut self) {
-        let mut loader =
-            SegLoader::start(self.maker.clone(), 0..self.batches, &self.data).expect("threads can be started");
+        let mut loader = SegLoader::start(self.maker.clone(), 0..self.batches, &self.data, |batch| batch)
+            .expect("threads can be started");
         for _ in 0..self.batches {
             drop(loader.next().expect("the sample's images can be read"));
         }

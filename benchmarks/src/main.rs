@@ -5,6 +5,9 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod data;
+// The benchmark chooses its device as the binary does.
+#[path = "../../crates/mentor/src/device.rs"]
+mod device;
 mod evaluation;
 mod ops;
 mod peer;
@@ -22,8 +25,8 @@ use anyhow::{Context, Result, bail, ensure};
 use burn::tensor::{DType, Device};
 use clap::Parser;
 use mentor_ops::NamedTensors;
-use mentor_train::cpu_name;
 
+use crate::device::DeviceRequest;
 use crate::peer::{Peer, PeerOptions, write_inputs};
 use crate::table::{Circumstances, Fresh, Row};
 use crate::work::{Case, Sizes, Tolerance, difference, folder, is_wanted, measure};
@@ -47,9 +50,10 @@ struct Args {
     /// The Python that has PyTorch.
     #[arg(long, value_name = "PROGRAM", default_value = "python3")]
     python: String,
-    /// Where both compute: cpu, or cuda:N in a build with `--features cuda`.
-    #[arg(long, default_value = "cpu")]
-    device: String,
+    /// Where both compute: cpu, or cuda:N in a build with `--features cuda`. Of wgpu:N, in a build with `--features
+    /// wgpu`, PyTorch knows nothing: it stays on the CPU, and only the numbers are worth comparing.
+    #[arg(long, default_value_t = DeviceRequest::Cpu)]
+    device: DeviceRequest,
     /// Measures ours without PyTorch.
     #[arg(long)]
     alone: bool,
@@ -79,6 +83,12 @@ struct Args {
     fresh: Option<String>,
 }
 
+impl Args {
+    fn is_cuda(&self) -> bool {
+        matches!(self.device, DeviceRequest::Cuda(_))
+    }
+}
+
 fn main() -> ExitCode {
     mentor_ops::tune_allocator();
     let args = Args::parse();
@@ -103,7 +113,7 @@ fn run(args: &Args) -> Result<bool> {
         None => std::thread::available_parallelism().map_or(1, usize::from),
     };
     rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
-    let device = choose(&args.device)?;
+    let (device, device_name) = device::choose(args.device)?;
     let cases = cases(args, threads);
     if let Some(name) = &args.fresh {
         let case = cases.iter().find(|case| case.name == *name).with_context(|| format!("no row `{name}`"))?;
@@ -115,20 +125,23 @@ fn run(args: &Args) -> Result<bool> {
         return Ok(true);
     }
     let mut bench = Bench::new(args, threads, device)?;
-    let about = bench.introduce(args);
+    let about = bench.introduce(device_name);
     let width = cases.iter().map(|case| case.name.len()).max().unwrap_or(0);
     println!("{}", Row::head(width));
-    let mut rows = Vec::new();
+    let (path, mut rows) = (record_path(args), Vec::new());
     for case in &cases {
         let row = bench.row(case).with_context(|| case.name.clone())?;
         println!("{}", row.line(width));
         rows.push(row);
+        // What is cut off later keeps the rows it has.
+        if let Some(path) = &path {
+            write_record(path, &table::record(&about, &rows))?;
+        }
     }
     for (name, count, ratio) in table::groups(&rows) {
         println!("geometric mean of {count} rows, {name}: {ratio:.2}");
     }
-    if let Some(path) = record_path(args) {
-        write_record(&path, &table::record(&about, &rows))?;
+    if let Some(path) = path {
         println!("record: {}", path.display());
     }
     let wrong = rows.iter().filter(|row| row.wrong.is_some()).count();
@@ -139,7 +152,7 @@ fn run(args: &Args) -> Result<bool> {
 }
 
 fn cases(args: &Args, threads: usize) -> Vec<Case> {
-    let is_cuda = args.device != "cpu";
+    let is_cuda = args.is_cuda();
     let precision = if args.precision == "bf16" { DType::BF16 } else { DType::F32 };
     let sizes = Sizes::new(is_cuda, args.quick, precision);
     let mut cases = ops::cases(&sizes);
@@ -169,31 +182,11 @@ fn looser(tolerance: Tolerance, half: bool) -> Tolerance {
     }
 }
 
-fn choose(name: &str) -> Result<Device> {
-    match name.strip_prefix("cuda:").map(str::parse) {
-        None if name == "cpu" => Ok(Device::flex()),
-        Some(Ok(number)) => cuda(number),
-        _ => bail!("--device {name}: expected cpu or cuda:N"),
-    }
-}
-
-#[cfg(feature = "cuda")]
-fn cuda(number: usize) -> Result<Device> {
-    let found = Device::enumerate(burn::tensor::DeviceType::Cuda).len();
-    ensure!(number < found, "--device cuda:{number}: {found} CUDA devices found; is the NVIDIA driver installed?");
-    Ok(Device::cuda(number))
-}
-
-#[cfg(not(feature = "cuda"))]
-fn cuda(number: usize) -> Result<Device> {
-    bail!("--device cuda:{number}: this program was built without CUDA; build it with `--features cuda`")
-}
-
 /// The record of a whole run has a place of its own; any other only where it is asked for.
 fn record_path(args: &Args) -> Option<PathBuf> {
     let is_whole = args.only.is_none() && !args.quick && !args.alone;
     let default = || {
-        let name = format!("results/{}-{}.json", table::today(), args.device.replace(':', ""));
+        let name = format!("results/{}-{}.json", table::today(), args.device.to_string().replace(':', ""));
         folder().join(name)
     };
     args.record.clone().or_else(|| is_whole.then(default))
@@ -222,11 +215,11 @@ impl Bench {
     fn new(args: &Args, threads: usize, device: Device) -> Result<Self> {
         let options = PeerOptions {
             python: args.python.clone(),
-            device: args.device.clone(),
+            device: if args.is_cuda() { args.device.to_string() } else { "cpu".to_owned() },
             threads,
             precision: args.precision.clone(),
             compile: args.compile,
-            channels_last: args.channels_last || args.device != "cpu",
+            channels_last: args.channels_last || args.is_cuda(),
             avx2: args.isa.is_some(),
             spin: args.spin,
         };
@@ -236,8 +229,7 @@ impl Bench {
         Ok(Self { device, threads, rounds, least_ms, peer, folder: tempfile::tempdir()? })
     }
 
-    fn introduce(&self, args: &Args) -> Circumstances {
-        let device = if args.device == "cpu" { cpu_name() } else { args.device.clone() };
+    fn introduce(&self, device: String) -> Circumstances {
         let torch = self.peer.as_ref().map(|(peer, _)| peer.torch.clone());
         println!(
             "{device}, {} threads, {} rounds, ours at {} and {}{}",

@@ -74,23 +74,29 @@ impl<T> Drop for Ahead<T> {
 
 /// The batches of some steps, made ahead by worker threads.
 #[derive(Debug)]
-pub struct SegLoader {
-    ahead: Ahead<Result<SegBatch, DataError>>,
+pub struct SegLoader<B = SegBatch> {
+    ahead: Ahead<Result<B, DataError>>,
     bad: BadSamples,
 }
 
-impl SegLoader {
+impl<B: Send + 'static> SegLoader<B> {
     /// Starts making the batches of `steps` (counted from 0, the end not included; for each step its micro-batches in
-    /// order).
+    /// order). `finish` sees each of them on the loader's own thread, in order: there it can go to a device ahead of
+    /// its step.
     ///
     /// # Errors
     /// Where the threads cannot be started.
-    pub fn start(maker: Arc<BatchMaker>, steps: Range<u64>, data: &DataConfig) -> Result<Self, DataError> {
+    pub fn start(
+        maker: Arc<BatchMaker>,
+        steps: Range<u64>,
+        data: &DataConfig,
+        finish: impl Fn(SegBatch) -> B + Send + 'static,
+    ) -> Result<Self, DataError> {
         let bad = maker.bad_samples().clone();
         let ahead = Ahead::start(data.workers, data.queue, move |pool, sender| {
             for step in steps {
                 for micro in 0..maker.plan().accumulate {
-                    let batch = pool.install(|| maker.make(step, micro));
+                    let batch = pool.install(|| maker.make(step, micro)).map(&finish);
                     let failed = batch.is_err();
                     if sender.send(batch).is_err() || failed {
                         return;
@@ -106,7 +112,7 @@ impl SegLoader {
     /// # Errors
     /// On a bad sample; and after the last batch, or after an error.
     #[expect(clippy::should_implement_trait, reason = "a batch too many is an error here, not an end")]
-    pub fn next(&mut self) -> Result<SegBatch, DataError> {
+    pub fn next(&mut self) -> Result<B, DataError> {
         self.ahead.next().unwrap_or(Err(DataError::NoMoreBatches))
     }
 

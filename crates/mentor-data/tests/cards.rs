@@ -139,7 +139,7 @@ fn batches(workers: usize, steps: std::ops::Range<u64>, cache_mb: usize) -> Vec<
     let data = DataConfig { workers, cache_mb, ..data("train_1_8", Some("unlabelled_7_8")) };
     let plan = BatchPlan { seed: 5, batch_labelled: 2, batch_unlabelled: 3, accumulate: 2 };
     let count = (steps.end - steps.start) * 2;
-    let mut loader = SegLoader::start(maker(&data, plan), steps, &data).unwrap();
+    let mut loader = SegLoader::start(maker(&data, plan), steps, &data, |batch| batch).unwrap();
     let batches = (0..count).map(|_| loader.next().unwrap()).collect();
     let message = loader.next().unwrap_err().to_string();
     assert_eq!(message, "the loader has no further batch");
@@ -168,7 +168,7 @@ fn starting_at_step_k_gives_the_tail_of_a_run_from_the_beginning() {
 fn a_loader_that_is_dropped_early_ends_its_threads() {
     let data = data("train", None);
     let maker = maker(&data, BatchPlan { seed: 0, batch_labelled: 2, batch_unlabelled: 0, accumulate: 1 });
-    let mut loader = SegLoader::start(maker.clone(), 0..1_000_000, &data).unwrap();
+    let mut loader = SegLoader::start(maker.clone(), 0..1_000_000, &data, |batch| batch).unwrap();
     assert!(loader.next().unwrap().unlabelled.is_none());
     assert!(loader.waited() > std::time::Duration::ZERO);
     drop(loader);

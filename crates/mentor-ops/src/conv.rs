@@ -47,7 +47,7 @@ pub fn conv2d(x_nchw: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>, opt
 }
 
 /// The convolution that is routed by device.
-#[backend_extension(Flex, Cube: cfg(feature = "cuda"), Autodiff)]
+#[backend_extension(Flex, Cube: cfg(feature = "cube"), Autodiff)]
 pub(crate) trait Conv: Backend {
     fn mentor_conv2d(
         x: FloatTensor<Self>,
@@ -89,9 +89,9 @@ pub(crate) trait ConvGradients: Backend {
     }
 }
 
-#[cfg(feature = "cuda")]
+#[cfg(feature = "cube")]
 impl Conv for burn::backend::Cube {}
-#[cfg(feature = "cuda")]
+#[cfg(feature = "cube")]
 impl ConvGradients for burn::backend::Cube {}
 
 /// The convolution of these operands by our kernels, or none if burn's operation has to do it.

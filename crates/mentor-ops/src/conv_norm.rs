@@ -89,7 +89,7 @@ pub(crate) struct ConvNormOptions {
 }
 
 /// The pair that is routed by device; tracked tensors never get here.
-#[backend_extension(Flex, Cube: cfg(feature = "cuda"))]
+#[backend_extension(Flex, Cube: cfg(feature = "cube"))]
 pub(crate) trait ConvNorm: Conv + Norm {
     fn mentor_conv2d_norm(
         x: FloatTensor<Self>,
@@ -102,7 +102,7 @@ pub(crate) trait ConvNorm: Conv + Norm {
     }
 }
 
-#[cfg(feature = "cuda")]
+#[cfg(feature = "cube")]
 impl ConvNorm for burn::backend::Cube {}
 
 fn composed<B: Conv + Norm>(

@@ -4,6 +4,7 @@
 //! Nothing here knows a task, a file or a recipe.
 
 mod alloc;
+mod bilinear;
 mod buffer;
 mod conv;
 mod conv_columns;
@@ -32,6 +33,8 @@ mod exp;
 mod flex;
 mod gemm;
 mod grad;
+#[cfg(all(test, unix))]
+mod guard;
 mod instructions;
 #[cfg(target_arch = "x86_64")]
 mod lanes;

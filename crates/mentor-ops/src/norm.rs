@@ -93,7 +93,7 @@ pub(crate) struct NormOptions {
 type Normalised<B> = (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>);
 
 /// The two norms that are routed by device.
-#[backend_extension(Flex, Cube: cfg(feature = "cuda"), Autodiff)]
+#[backend_extension(Flex, Cube: cfg(feature = "cube"), Autodiff)]
 pub(crate) trait Norm: Backend {
     fn mentor_batch_norm(
         x: FloatTensor<Self>,
@@ -214,9 +214,9 @@ fn composed_gradients<B: Backend>(
     vec![cast::<B>(x_grad, dtype), gamma_grad, sums(grad), residual_grad]
 }
 
-#[cfg(feature = "cuda")]
+#[cfg(feature = "cube")]
 impl Norm for burn::backend::Cube {}
-#[cfg(feature = "cuda")]
+#[cfg(feature = "cube")]
 impl NormGradients for burn::backend::Cube {}
 
 /// Runs our kernel, or says that burn's operations have to do it.

@@ -1,9 +1,13 @@
 //! Resizing of feature maps and label maps.
 //!
-//! Bilinear resizing is two matrix products, so that it has a gradient on every device (burn's own
-//! has none on GPUs) and both meanings of the corners.
+//! Bilinear resizing is a kernel of our own for f32 on the CPU, and two matrix products elsewhere, so that it has a
+//! gradient on every device (burn's own has none on GPUs) and both meanings of the corners.
 
+use burn::backend::Dispatch;
 use burn::tensor::{Int, Tensor, TensorData};
+
+use crate::bilinear::{Bilinear, places};
+use crate::softmax::is_ours;
 
 /// The `[output, input]` matrix of linear interpolation along one axis, in `PyTorch`'s meaning
 /// (no antialiasing).
@@ -12,19 +16,10 @@ use burn::tensor::{Int, Tensor, TensorData};
 /// If either length is zero.
 #[must_use]
 pub fn bilinear_matrix(input: usize, output: usize, align_corners: bool) -> Vec<f32> {
-    assert!(input > 0 && output > 0, "cannot resize {input} to {output} pixels");
     let mut matrix = vec![0.0; input * output];
-    for row in 0..output {
-        let source = if align_corners {
-            if output > 1 { row as f32 * ((input - 1) as f32 / (output - 1) as f32) } else { 0.0 }
-        } else {
-            ((row as f32 + 0.5) * (input as f32 / output as f32) - 0.5).max(0.0)
-        };
-        let low = (source.floor() as usize).min(input - 1);
-        let high = (low + 1).min(input - 1);
-        let share = source - low as f32;
-        matrix[row * input + low] += 1.0 - share;
-        matrix[row * input + high] += share;
+    for (row, place) in places(input, output, align_corners).into_iter().enumerate() {
+        matrix[row * input + place.low] += 1.0 - place.share;
+        matrix[row * input + place.high] += place.share;
     }
     matrix
 }
@@ -41,6 +36,9 @@ pub fn resize_bilinear(x_nchw: Tensor<4>, size: [usize; 2], align_corners: bool)
     let [_, _, height, width] = x_nchw.dims();
     if [height, width] == size {
         return x_nchw;
+    }
+    if is_ours(&x_nchw) {
+        return Tensor::from_dispatch(Dispatch::mentor_bilinear(x_nchw.into_dispatch(), size, align_corners));
     }
     resampled(x_nchw, size, |input, output| bilinear_matrix(input, output, align_corners))
 }

@@ -193,7 +193,6 @@ impl BuiltNets {
             teachers,
             ema,
             rival,
-            device: device.clone(),
             precision: recipe.train.precision.dtype(),
         };
         Ok(Self { method, model: SegModel { net: student, adapters }, reports })

@@ -1,11 +1,11 @@
 //! One step of segmentation, read top to bottom.
 
 use burn::module::Module;
-use burn::tensor::{DType, Device, Int, Tensor};
+use burn::tensor::{DType, Int, Tensor};
 use mentor_nets::Frozen;
 use mentor_ops::{Ema, from_safetensors, load_named, named_weights, to_safetensors};
 use mentor_train::{EmaConfig, Losses, Method, Moment};
-use mentor_types::{Key, LossTerms, SegBatch, SegOutput, Stats};
+use mentor_types::{Key, LossTerms, SegOutput, Stats};
 use mentor_unlabeled::linear_ramp;
 
 use crate::distill::{DistillConfig, Rival, RivalExample, Stream, TermContext, columns};
@@ -13,7 +13,7 @@ use crate::model::SegModel;
 use crate::nets::SegNet;
 use crate::supervised::{SupervisedConfig, supervised};
 use crate::unlabelled::{Streams, Teaching, UnlabelledConfig};
-use crate::upload::{DevicePairs, DeviceSamples};
+use crate::upload::DeviceBatch;
 
 /// Supervised training, distillation from frozen teachers, and learning from unlabelled images, in
 /// any combination.
@@ -31,49 +31,47 @@ pub struct SegMethod {
     pub ema: Option<(EmaConfig, Ema<SegNet>)>,
     /// The opponent of the `holistic` term.
     pub rival: Option<Rival>,
-    /// The plain device that batches are uploaded to.
-    pub device: Device,
     /// The type of numbers that the nets compute in.
     pub precision: DType,
 }
 
 impl Method for SegMethod {
     type Model = SegModel;
-    type Batch = SegBatch;
+    type Batch = DeviceBatch;
     type Carry = Vec<RivalExample>;
 
-    fn losses(&self, model: &SegModel, batch: SegBatch, moment: Moment) -> Losses<Self::Carry> {
-        let labelled = DeviceSamples::upload(batch.labelled, &self.device);
-        let pairs = batch.unlabelled.map(|pairs| DevicePairs::upload(pairs, &self.device));
+    fn losses(&self, model: &SegModel, batch: DeviceBatch, moment: Moment) -> Losses<Self::Carry> {
+        let (images, targets) = (batch.labelled.images.normalised(), batch.labelled.targets);
+        let strong = batch.unlabelled.as_ref().map(|pairs| pairs.strong.normalised());
         let (mut terms, mut stats) = (LossTerms::default(), Stats::default());
 
         let key = |stream| Some(moment.key.at("dropout", stream));
-        let strong = pairs.as_ref().map(|pairs| pairs.strong.clone());
-        let (output, strong_output) = match (self.unlabelled.streams, strong) {
-            (_, None) => (self.see(&model.net, &labelled.images, key(0)), None),
+        let (output, strong_output) = match (self.unlabelled.streams, &strong) {
+            (_, None) => (self.see(&model.net, &images, key(0)), None),
             (Streams::Apart, Some(strong)) => {
-                let output = self.see(&model.net, &labelled.images, key(0));
-                (output, Some(self.see(&model.net, &strong, key(1))))
+                let output = self.see(&model.net, &images, key(0));
+                (output, Some(self.see(&model.net, strong, key(1))))
             }
             (Streams::Joined, Some(strong)) => {
-                let [labelled_n, ..] = labelled.images.dims();
-                let both = Tensor::cat(vec![labelled.images.clone(), strong], 0);
+                let [labelled_n, ..] = images.dims();
+                let both = Tensor::cat(vec![images.clone(), strong.clone()], 0);
                 let (output, strong_output) = self.see(&model.net, &both, key(0)).split(labelled_n);
                 (output, Some(strong_output))
             }
         };
 
         if let Some(config) = &self.supervised {
-            supervised(config, &output, &labelled.targets, &mut terms);
+            supervised(config, &output, &targets, &mut terms);
         }
 
-        let on_labelled = Seen { images: &labelled.images, target: Some(&labelled.targets), output: &output };
+        let on_labelled = Seen { images: &images, target: Some(&targets), output: &output };
         let mut carry = self.distil(model, Stream::Labelled, &on_labelled, moment, &mut terms);
-        if let (Some(pairs), Some(strong_output)) = (&pairs, strong_output) {
-            let on_unlabelled = Seen { images: &pairs.strong, target: None, output: &strong_output };
+        if let (Some(pairs), Some(strong), Some(strong_output)) = (batch.unlabelled, &strong, strong_output) {
+            let on_unlabelled = Seen { images: strong, target: None, output: &strong_output };
             carry.extend(self.distil(model, Stream::Unlabelled, &on_unlabelled, moment, &mut terms));
-            let weak = |teaching: Teaching| self.weak_logits(model, teaching, &pairs.weak);
-            self.unlabelled.losses(&weak, strong_output.logits, pairs, moment.step, &mut terms, &mut stats);
+            let weak = |teaching: Teaching| self.weak_logits(model, teaching, &pairs.weak.normalised());
+            let logits = strong_output.logits;
+            self.unlabelled.losses(&weak, logits, &pairs.pixels, moment.step, &mut terms, &mut stats);
         }
         Losses { terms, stats, carry }
     }
@@ -201,10 +199,11 @@ mod tests {
     use crate::nets::{Head, NetConfig, NetTable};
     use crate::unlabelled::{FixMatch, MeanTeacher};
     use burn::optim::GradientsParams;
+    use burn::tensor::Device;
     use mentor_nets::BackboneKind;
     use mentor_ops::{Buffers, NamedTensors};
     use mentor_train::{Optimizer, OptimizerConfig, SgdConfig};
-    use mentor_types::{Images, Pairs, Samples, UNKNOWN};
+    use mentor_types::{Images, Pairs, Samples, SegBatch, UNKNOWN};
     use rand::RngExt;
 
     const SIZE: usize = 32;
@@ -232,13 +231,12 @@ mod tests {
             teachers: vec![("big".to_owned(), Frozen::of(&net(2, &device)))],
             ema: Some((config, ema)),
             rival: None,
-            device,
             precision: DType::F32,
         };
         (method, SegModel { net: student, adapters: vec![Vec::new()] })
     }
 
-    fn batch(step: u64) -> SegBatch {
+    fn batch(step: u64) -> DeviceBatch {
         let mut rng = Key::new(step).rng();
         let mut images = || Images {
             n: 2,
@@ -255,7 +253,7 @@ mod tests {
             truth: vec![UNKNOWN; 2 * SIZE * SIZE],
         };
         let labelled = Samples { images: images(), targets: (0..2 * SIZE * SIZE).map(|i| (i % 3) as u8).collect() };
-        SegBatch { labelled, unlabelled: Some(pairs) }
+        DeviceBatch::upload(SegBatch { labelled, unlabelled: Some(pairs) }, &Device::flex())
     }
 
     fn steps(method: &mut SegMethod, mut model: SegModel, count: u64) -> SegModel {

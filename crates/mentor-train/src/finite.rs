@@ -61,6 +61,13 @@ pub(crate) fn number(value: &Tensor<1>) -> f64 {
     f64::from(value.clone().into_scalar::<f32>())
 }
 
+/// Reads many `[1]` tensors, waiting for the device once.
+pub(crate) fn numbers<'a>(values: impl IntoIterator<Item = &'a Tensor<1>>) -> Vec<f64> {
+    let values: Vec<_> = values.into_iter().map(|value| value.clone().inner()).collect();
+    let read = Tensor::cat(values, 0).into_data().try_into_vec_as::<f32>().expect("what is logged is a float");
+    read.into_iter().map(f64::from).collect()
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]

@@ -13,7 +13,7 @@ use mentor_ops::{
 use mentor_types::{Key, LossTerms, Stats};
 use serde_json::json;
 
-use crate::finite::{FiniteCheck, number};
+use crate::finite::{FiniteCheck, numbers};
 use crate::log::TermLine;
 use crate::{
     Best, Checkpoint, CheckpointState, Checkpoints, Evaluation, EventFile, Log, LogLine, Losses, Method, Moment,
@@ -209,26 +209,33 @@ fn record(line: &LogLine, log: &mut Log, events: &mut EventFile, progress: &Prog
     Ok(())
 }
 
-/// The log line of a step: means over its micro-batches.
+/// The log line of a step: means over its micro-batches. The device is waited for once.
 fn step_line(step: u64, lr: f64, norm: &Tensor<1>, seen: &[(LossTerms, Stats)], time: serde_json::Value) -> LogLine {
+    let values = seen.iter().flat_map(|(losses, stats)| {
+        let ratios = stats.iter().flat_map(|stat| [&stat.numerator, &stat.denominator]);
+        losses.iter().map(|term| &term.value).chain(ratios)
+    });
+    let mut values = numbers(std::iter::once(norm).chain(values)).into_iter();
+    let mut next = || values.next().expect("one number for each tensor");
+    let grad_norm = next();
     let mut terms: BTreeMap<String, TermLine> = BTreeMap::new();
     let mut ratios: BTreeMap<String, (f64, f64)> = BTreeMap::new();
     for (losses, stats) in seen {
         for term in losses.iter() {
             let line = terms.entry(term.name.clone()).or_insert(TermLine { weight: term.weight, value: 0.0 });
-            line.value += number(&term.value) / seen.len() as f64;
+            line.value += next() / seen.len() as f64;
         }
         for stat in stats.iter() {
             let ratio = ratios.entry(stat.name.clone()).or_default();
-            ratio.0 += number(&stat.numerator);
-            ratio.1 += number(&stat.denominator);
+            ratio.0 += next();
+            ratio.1 += next();
         }
     }
     let total = terms.values().map(|term| term.weight * term.value).sum();
     // A ratio over nothing has no value, and no entry in the log.
     let ratios = ratios.into_iter().filter(|(_, (_, denominator))| *denominator > 0.0);
     let stats = ratios.map(|(name, (numerator, denominator))| (name, numerator / denominator)).collect();
-    LogLine::Step { step, lr, total, grad_norm: number(norm), terms, stats, time }
+    LogLine::Step { step, lr, total, grad_norm, terms, stats, time }
 }
 
 fn eval_line(step: u64, evaluation: &Evaluation, start: Instant) -> LogLine {

@@ -13,7 +13,7 @@ use mentor_unlabeled::{Acceptance, confident};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::upload::DevicePairs;
+use crate::upload::PairPixels;
 
 pub use fixmatch::FixMatch;
 pub use mean_teacher::{Consistency, MeanTeacher};
@@ -90,7 +90,7 @@ impl UnlabelledConfig {
         &self,
         weak_logits: &dyn Fn(Teaching) -> Tensor<4>,
         strong_logits_nkhw: Tensor<4>,
-        pairs: &DevicePairs,
+        pixels: &PairPixels,
         step: u64,
         terms: &mut LossTerms,
         stats: &mut Stats,
@@ -98,8 +98,8 @@ impl UnlabelledConfig {
         if self.is_empty() {
             return;
         }
-        let origin = Origin::new(pairs.origin.clone(), pairs.targets.clone());
-        let truth = origin.carry_labels(pairs.truth.clone());
+        let origin = Origin::new(pixels.origin.clone(), pixels.targets.clone());
+        let truth = origin.carry_labels(pixels.truth.clone());
         let ask = |teaching| weak_probabilities(weak_logits(teaching), origin.view_size());
         let from_ema = self.needs_ema().then(|| ask(Teaching::Ema));
         if let (Some(term), Some(weak)) = (&self.mean_teacher, &from_ema) {
@@ -333,6 +333,7 @@ mod tests {
     use super::testing::*;
     use super::*;
     use burn::tensor::{Device, TensorData};
+    use mentor_ops::NamedTensors;
     use mentor_types::IGNORE;
 
     const SHAPE: [usize; 3] = [2, 3, 4];
@@ -426,9 +427,12 @@ mod tests {
         assert_eq!(values(counts.known), [0.0]);
     }
 
-    fn pairs(origin: Tensor<3, Int>, targets: Tensor<3, Int>, truth: Tensor<3, Int>) -> DevicePairs {
-        let image = Tensor::zeros([1, 1, 1, 1], &Device::flex());
-        DevicePairs { weak: image.clone(), strong: image, origin, targets, truth }
+    fn golden_pixels(golden: &NamedTensors, truth: i64) -> PairPixels {
+        PairPixels {
+            origin: labels(golden, "origin"),
+            targets: labels(golden, "weak_target"),
+            truth: ints(&[truth; 112], [2, 7, 8]),
+        }
     }
 
     fn both(teacher: Teaching) -> UnlabelledConfig {
@@ -442,10 +446,10 @@ mod tests {
     #[test]
     fn both_terms_are_pushed_with_their_weights_and_statistics() {
         let golden = golden();
-        let pairs = pairs(labels(&golden, "origin"), labels(&golden, "weak_target"), ints(&[1; 112], [2, 7, 8]));
+        let pixels = golden_pixels(&golden, 1);
         let (mut terms, mut stats) = (LossTerms::default(), Stats::default());
         let weak = |_: Teaching| map(&golden, "weak");
-        both(Teaching::Student).losses(&weak, leaf(map(&golden, "strong")), &pairs, 5, &mut terms, &mut stats);
+        both(Teaching::Student).losses(&weak, leaf(map(&golden, "strong")), &pixels, 5, &mut terms, &mut stats);
         let found: Vec<_> = terms.iter().map(|t| (t.name.as_str(), t.weight, values(t.value.clone())[0])).collect();
         assert_eq!(found.iter().map(|(name, ..)| *name).collect::<Vec<_>>(), ["mean_teacher", "fixmatch"]);
         assert!((found[0].1 - 100.0 * (-1.25f64).exp()).abs() < 1e-9 && found[1].1 == 1.0);
@@ -466,10 +470,9 @@ mod tests {
                 asked.borrow_mut().push(teaching);
                 map(&golden, "weak")
             };
-            let unknown = ints(&[FREE; 112], [2, 7, 8]);
-            let pairs = pairs(labels(&golden, "origin"), labels(&golden, "weak_target"), unknown);
+            let pixels = golden_pixels(&golden, FREE);
             let (mut terms, mut stats) = (LossTerms::default(), Stats::default());
-            config.losses(&weak, map(&golden, "strong"), &pairs, 0, &mut terms, &mut stats);
+            config.losses(&weak, map(&golden, "strong"), &pixels, 0, &mut terms, &mut stats);
             asked.into_inner()
         };
         assert_eq!(ask(&both(Teaching::Ema)), [Teaching::Ema]);

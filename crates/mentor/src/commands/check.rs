@@ -8,6 +8,7 @@ use clap::Args;
 use mentor_data::{Card, SegDataset};
 use mentor_recipe::{BuiltData, BuiltNets, Loaded, Recipe, check_classes};
 use mentor_seg::nets::{NetConfig, SegNet};
+use mentor_seg::upload::DeviceBatch;
 use mentor_train::{Method, Moment};
 use mentor_types::Key;
 
@@ -111,7 +112,7 @@ impl Check {
             for step in 0..3 {
                 let start = Instant::now();
                 for micro in 0..recipe.train.accumulate {
-                    let batch = data.maker.make(step, micro)?;
+                    let batch = DeviceBatch::upload(data.maker.make(step, micro)?, device);
                     let key = Key::new(recipe.seed).at("step", step).at("micro", micro as u64);
                     let moment = Moment { step, micro: micro as u64, key, lr_factor: 1.0 };
                     let losses = nets.method.losses(&nets.model, batch, moment);

@@ -125,7 +125,7 @@ impl PlaceArgs {
 /// Where to compute.
 #[derive(Debug, Args)]
 struct DeviceArgs {
-    /// auto, cpu or cuda:N. `auto` takes a CUDA device where there is one.
+    /// auto, cpu, cuda:N or wgpu:N. `auto` takes a CUDA device where there is one.
     #[arg(long, default_value = "auto")]
     device: DeviceRequest,
 }

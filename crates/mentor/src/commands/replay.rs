@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 use mentor_data::SegLoader;
 use mentor_recipe::{BuiltData, BuiltNets, check_classes};
+use mentor_seg::upload::DeviceBatch;
 use mentor_train::{Checkpoint, Progress, Run, TrainError};
 
 use super::data::{Drawing, draw_batch};
@@ -34,7 +35,7 @@ pub fn replay(job: &Job<'_>, step: u64) -> Result<PathBuf> {
     let progress = Progress::new(first, step);
     progress.line(&format!("step {step} of {}, from {first} steps on {}", job.out.display(), job.device.1));
 
-    let mut loader = SegLoader::start(data.maker.clone(), first..step, &recipe.data)?;
+    let mut loader = SegLoader::start(data.maker.clone(), first..step, &recipe.data, |batch| batch)?;
     let (accumulate, mut at) = (recipe.train.accumulate, first);
     let mut batches = || {
         let batches: Result<Vec<_>, _> = (0..accumulate).map(|_| loader.next().map_err(|e| e.to_string())).collect();
@@ -45,7 +46,7 @@ pub fn replay(job: &Job<'_>, step: u64) -> Result<PathBuf> {
                 draw_batch(&drawing, batch, &format!("micro{micro}_")).map_err(|error| format!("{error:#}"))?;
             }
         }
-        batches
+        batches.map(|batches| batches.into_iter().map(|batch| DeviceBatch::upload(batch, &job.device.0)).collect())
     };
     let ended = mentor_train::train(Run {
         method: nets.method,

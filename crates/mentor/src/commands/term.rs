@@ -13,7 +13,7 @@ use mentor_recipe::{Changes, parse};
 use mentor_seg::distill::{Discriminator, DistillConfig, Holistic, Rival, Term as DistillTerm, TermContext};
 use mentor_seg::supervised::SupervisedConfig;
 use mentor_seg::unlabelled::{Teaching, UnlabelledConfig};
-use mentor_seg::upload::DevicePairs;
+use mentor_seg::upload::PairPixels;
 use mentor_train::write_atomically;
 use mentor_types::{Key, LossTerms, SegOutput, Stats, Taps, UNKNOWN};
 use safetensors::tensor::TensorView;
@@ -337,15 +337,13 @@ fn unlabelled_terms(config: &Terms, tensors: &Tensors, student: &Student) -> Res
     let device = Device::flex();
     let pixels = i64::try_from(n * height * width)?;
     let unknown = Tensor::<3, Int>::full([n, height, width], i64::from(UNKNOWN), &device);
-    let pairs = DevicePairs {
-        weak: Tensor::zeros([1, 1, 1, 1], &device),
-        strong: Tensor::zeros([1, 1, 1, 1], &device),
+    let pixels = PairPixels {
         origin: Tensor::arange(0..pixels, &device).reshape([n, height, width]),
         targets: tensors.labels()?.unwrap_or_else(|| unknown.clone()),
         truth: unknown,
     };
     let (mut terms, mut stats) = (LossTerms::default(), Stats::default());
     let teacher = |_: Teaching| weak.clone();
-    config.unlabelled.losses(&teacher, strong, &pairs, u64::MAX, &mut terms, &mut stats);
+    config.unlabelled.losses(&teacher, strong, &pixels, u64::MAX, &mut terms, &mut stats);
     Ok(terms)
 }

@@ -15,6 +15,7 @@ use mentor_data::{BadSample, SegLoader};
 use mentor_recipe::{BuiltData, BuiltNets, Loaded, Recipe, check_classes};
 use mentor_seg::metrics::SegMetrics;
 use mentor_seg::nets::SegNet;
+use mentor_seg::upload::DeviceBatch;
 use mentor_seg::{SegMethod, SegModel};
 use mentor_train::{Evaluation, Outcome, Progress, Run, TrainError, write_atomically};
 use serde_json::{Value, json};
@@ -164,7 +165,9 @@ pub fn run_job(job: &Job<'_>) -> Result<Finished> {
     introduce(&progress, job, &data, &nets, counts.labelled_images, first);
 
     let teachers = verify_teachers(&progress, job, &data, &nets.method)?;
-    let mut loader = SegLoader::start(data.maker.clone(), first..recipe.train.steps, &recipe.data)?;
+    let device = job.device.0.clone();
+    let upload = move |batch| DeviceBatch::upload(batch, &device);
+    let mut loader = SegLoader::start(data.maker.clone(), first..recipe.train.steps, &recipe.data, upload)?;
     let bad = data.maker.bad_samples().clone();
     let accumulate = recipe.train.accumulate;
     let mut batches = || (0..accumulate).map(|_| loader.next().map_err(|error| error.to_string())).collect();
