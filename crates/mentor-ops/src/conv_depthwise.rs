@@ -25,10 +25,7 @@ pub(crate) fn forward(shape: &ConvShape, x: &[f32], weight: &[f32], epilogue: Ep
             layout.fill(0, plane, 0.0, padded);
             for (row, out) in out.chunks_mut(width).enumerate() {
                 let padded = &padded[row * shape.stride[0] * layout.row..];
-                sums.fill(start);
-                for (tap, weight) in layout.taps.iter().zip(&weight[channel * taps..][..taps]) {
-                    simd::add_scaled(sums, *weight, &padded[*tap..tap + width]);
-                }
+                simd::tap_sums(sums, start, &weight[channel * taps..][..taps], &layout.taps, padded);
                 epilogue.finish(index * shape.out_area() + row * width, sums);
                 out.write_copy_of_slice(sums);
             }
@@ -47,6 +44,10 @@ pub(crate) fn forward(shape: &ConvShape, x: &[f32], weight: &[f32], epilogue: Ep
 
 /// The gradient of the input map.
 pub(crate) fn input_gradient(shape: &ConvShape, weight: &[f32], grad: &[f32]) -> Vec<f32> {
+    if let Some(turned) = turned(shape) {
+        let turned_weight: Vec<f32> = weight.chunks(shape.taps()).flat_map(|taps| taps.iter().rev().copied()).collect();
+        return forward(&turned, grad, &turned_weight, Epilogue::bias(None));
+    }
     let (layout, width, taps) = (Layout::new(shape), shape.out_size[1], shape.taps());
     let compute = |channel: usize, grad: &[f32], out: &mut [MaybeUninit<f32>]| {
         with_scratch(layout.len(), |padded| {
@@ -69,6 +70,16 @@ pub(crate) fn input_gradient(shape: &ConvShape, weight: &[f32], grad: &[f32]) ->
                 .for_each(|(index, (out, grad))| compute(index % shape.in_channels, grad, out));
         })
     }
+}
+
+/// The convolution by the kernel turned half around that maps the gradient of the output to that of the input; only one of
+/// stride one has it, with no more padding than the kernel reaches.
+fn turned(shape: &ConvShape) -> Option<ConvShape> {
+    let mut padding = [0; 2];
+    for axis in 0..2 {
+        padding[axis] = (shape.dilation[axis] * (shape.kernel[axis] - 1)).checked_sub(shape.padding[axis])?;
+    }
+    (shape.stride == [1, 1]).then(|| ConvShape { size: shape.out_size, out_size: shape.size, padding, ..shape.clone() })
 }
 
 /// The gradient of the weight: a channel is one task, its images are added in their order.

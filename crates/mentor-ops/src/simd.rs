@@ -80,6 +80,35 @@ pub(crate) fn add_scaled(to: &mut [f32], factor: f32, from: &[f32]) {
     vectorised(AddScaled(to, factor, from));
 }
 
+/// `start` and the products of weights with what their taps see: `start + weights[t] * from[taps[t] + i]`, summed over `t`
+/// in order.
+pub(crate) fn tap_sums(to: &mut [f32], start: f32, weights: &[f32], taps: &[usize], from: &[f32]) {
+    struct TapSums<'a>(&'a mut [f32], f32, &'a [f32], &'a [usize], &'a [f32]);
+    impl Kernel for TapSums<'_> {
+        type Output = ();
+        #[inline(always)]
+        fn run(self) {
+            let Self(to, start, weights, taps, from) = self;
+            let whole = to.len() / LANES * LANES;
+            let (lanes, rest) = to.split_at_mut(whole);
+            for (index, to) in lanes.chunks_exact_mut(LANES).enumerate() {
+                let mut sums = [start; LANES];
+                for (weight, tap) in weights.iter().zip(taps) {
+                    let from = &from[tap + index * LANES..][..LANES];
+                    sums.iter_mut().zip(from).for_each(|(sum, from)| *sum += weight * from);
+                }
+                to.copy_from_slice(&sums);
+            }
+            rest.fill(start);
+            for (weight, tap) in weights.iter().zip(taps) {
+                let from = &from[tap + whole..][..rest.len()];
+                rest.iter_mut().zip(from).for_each(|(sum, from)| *sum += weight * from);
+            }
+        }
+    }
+    vectorised(TapSums(to, start, weights, taps, from));
+}
+
 /// The sum of all elements.
 pub(crate) fn sum(x: &[f32]) -> f64 {
     struct Sum<'a>(&'a [f32]);
