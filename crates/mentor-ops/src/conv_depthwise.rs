@@ -75,10 +75,8 @@ pub(crate) fn input_gradient(shape: &ConvShape, weight: &[f32], grad: &[f32]) ->
 /// The convolution by the kernel turned half around that maps the gradient of the output to that of the input; only one of
 /// stride one has it, with no more padding than the kernel reaches.
 fn turned(shape: &ConvShape) -> Option<ConvShape> {
-    let mut padding = [0; 2];
-    for axis in 0..2 {
-        padding[axis] = (shape.dilation[axis] * (shape.kernel[axis] - 1)).checked_sub(shape.padding[axis])?;
-    }
+    let padding = |axis: usize| (shape.dilation[axis] * (shape.kernel[axis] - 1)).checked_sub(shape.padding[axis]);
+    let padding = [padding(0)?, padding(1)?];
     (shape.stride == [1, 1]).then(|| ConvShape { size: shape.out_size, out_size: shape.size, padding, ..shape.clone() })
 }
 
