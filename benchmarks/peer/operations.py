@@ -57,6 +57,10 @@ def conv2d(t, options, _):
     return F.conv2d(t["x"], t["weight"], None, stride, padding, options["dilation"], options["groups"])
 
 
+def conv_transpose2d(t, options, _):
+    return F.conv_transpose2d(t["x"], t["weight"], None, options["stride"], options["padding"])
+
+
 def batch_norm(t, _, training):
     return F.batch_norm(t["x"], t["mean"], t["variance"], t["gamma"], t["beta"], training, 0.1, 1e-5)
 
@@ -81,6 +85,7 @@ def bilinear(t, options, _):
 
 FUNCTIONS = {
     "conv2d": conv2d,
+    "conv_transpose2d": conv_transpose2d,
     "batch_norm": batch_norm,
     "batch_norm_relu": batch_norm_relu,
     "batch_norm_relu_residual": batch_norm_relu_residual,

@@ -1,14 +1,17 @@
 //! Single operations, forward alone and with their gradients, and the updates of weights.
 //!
 //! Forward alone runs off the graph, where batch norms take their running statistics; with gradients it is the
-//! training mode. Transposed convolutions are missing: ours has none.
+//! training mode.
 
 use std::rc::Rc;
 
 use burn::nn::{BatchNorm, BatchNormConfig};
-use burn::tensor::ops::{ConvOptions, MaxPoolOptions};
+use burn::tensor::ops::{ConvOptions, ConvTransposeOptions, MaxPoolOptions};
 use burn::tensor::{Device, Int, Tensor};
-use mentor_ops::{NamedTensors, adaptive_avg_pool2d, batch_norm, batch_norm_relu, conv2d, max_pool2d, resize_bilinear};
+use mentor_ops::{
+    NamedTensors, adaptive_avg_pool2d, batch_norm, batch_norm_relu, conv_transpose2d, conv2d, max_pool2d,
+    resize_bilinear,
+};
 use mentor_seg::distill::{PairWise, PixelWise, Term, TermContext};
 use mentor_seg::supervised::{SupervisedConfig, supervised};
 use mentor_seg::upload;
@@ -206,7 +209,29 @@ fn convolutions(sizes: &Sizes) -> Vec<Operation> {
         Conv { groups: 64, stride: 2, ..Conv::new(3, 64, 64, 2) },
         Conv { groups: 4, ..Conv::new(3, 64, 64, 4) },
     ];
-    all.into_iter().map(|conv| conv.operation(sizes)).collect()
+    let transposed = [transposed(sizes, [2, 0], [256, 256], 8), transposed(sizes, [4, 1], [256, 256], 16)];
+    all.into_iter().map(|conv| conv.operation(sizes)).chain(transposed).collect()
+}
+
+/// A transposed convolution of stride two that doubles a map, as in the mask head of Mask R-CNN (kernel of two) and in
+/// heads that predict heatmaps (of four).
+fn transposed(
+    sizes: &Sizes,
+    [kernel, padding]: [usize; 2],
+    [input, output]: [usize; 2],
+    reduction: usize,
+) -> Operation {
+    let [height, width] = sizes.map(reduction);
+    let name = format!("conv_transpose{kernel}x{kernel}-stride2-{input}-{output}-{height}x{width}");
+    let options = ConvTransposeOptions::new([2; 2], [padding; 2], [0; 2], [1; 2], 1);
+    let formula = move |operands: &Operands| {
+        conv_transpose2d(operands.maps[0].clone(), operands.maps[1].clone(), None, options.clone())
+    };
+    Operation {
+        options: json!({ "stride": 2, "padding": padding }),
+        maps: vec![("x", [sizes.batch, input, height, width], true), ("weight", [input, output, kernel, kernel], true)],
+        ..operation(name, "conv_transpose2d", formula)
+    }
 }
 
 fn norms(sizes: &Sizes) -> Vec<Operation> {

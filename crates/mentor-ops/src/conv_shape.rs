@@ -50,6 +50,11 @@ impl ConvShape {
         self.groups > 1 && self.groups == self.in_channels && self.groups == self.out_channels
     }
 
+    /// The sides of the input.
+    pub(crate) fn in_dims(&self) -> [usize; 4] {
+        [self.images, self.in_channels, self.size[0], self.size[1]]
+    }
+
     /// The sides of the output.
     pub(crate) fn out_dims(&self) -> [usize; 4] {
         [self.images, self.out_channels, self.out_size[0], self.out_size[1]]

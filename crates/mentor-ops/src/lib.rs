@@ -27,6 +27,7 @@ mod conv_pointwise;
 mod conv_shape;
 #[cfg(target_arch = "x86_64")]
 mod conv_tasks;
+mod conv_transpose;
 mod cross_entropy;
 mod ema;
 mod exp;
@@ -74,6 +75,7 @@ pub use alloc::tune_allocator;
 pub use conv::conv2d;
 pub use conv_epilogue::Activation;
 pub use conv_norm::conv2d_norm;
+pub use conv_transpose::conv_transpose2d;
 pub use cross_entropy::pixel_cross_entropy;
 pub use ema::{Buffers, Ema};
 pub use grad::{clip_by_global_norm, global_norm};
