@@ -49,7 +49,7 @@ impl fmt::Display for DeviceRequest {
 
 /// The device and its name for people.
 pub fn choose(request: DeviceRequest) -> Result<(Device, String)> {
-    #[cfg(any(feature = "cuda", feature = "wgpu"))]
+    #[cfg(feature = "cuda")]
     keep_kernels();
     match request {
         DeviceRequest::Cpu => Ok((Device::flex(), cpu_name())),
@@ -87,7 +87,7 @@ fn numbered(
 
 /// Keeps what the first run compiled and tuned in the user's cache folder, for the runs after it. A
 /// `cubecl.toml` in the current folder can say where and how; it must be called before any device is.
-#[cfg(any(feature = "cuda", feature = "wgpu"))]
+#[cfg(feature = "cuda")]
 fn keep_kernels() {
     use cubecl::config::{CubeClRuntimeConfig, RuntimeConfig, cache::CacheConfig};
     if ["cubecl.toml", "CubeCL.toml"].iter().any(|file| std::path::Path::new(file).exists()) {
