@@ -42,6 +42,7 @@ mod lanes;
 mod max_pool;
 mod named;
 mod norm;
+mod norm_composed;
 mod norm_kernels;
 mod optional;
 mod padded;

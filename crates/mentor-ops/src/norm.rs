@@ -7,11 +7,12 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, NodeGuard, Ops, OpsKind};
 use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, AutodiffBackend, Backend, Dispatch, Flex, Scalar, TensorMetadata, backend_extension};
+use burn::backend::{Autodiff, AutodiffBackend, Backend, Dispatch, Flex, TensorMetadata, backend_extension};
 use burn::nn::BatchNorm;
-use burn::tensor::{DType, Device, Shape, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 
 use crate::flex::{dense, tensor, values};
+use crate::norm_composed::{composed_batch_norm, composed_frozen_norm, composed_gradients};
 use crate::norm_kernels::{self, NormInput, Statistics};
 use crate::optional::Optional;
 
@@ -90,7 +91,7 @@ pub(crate) struct NormOptions {
 }
 
 /// Output, mean and biased variance.
-type Normalised<B> = (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>);
+pub(crate) type Normalised<B> = (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>);
 
 /// The two norms that are routed by device.
 #[backend_extension(Flex, Cube: cfg(feature = "cube"), Autodiff)]
@@ -118,55 +119,16 @@ pub(crate) trait Norm: Backend {
     }
 }
 
-fn composed_batch_norm<B: Backend>(
-    x: FloatTensor<B>,
-    gamma: FloatTensor<B>,
-    beta: FloatTensor<B>,
-    residual: Option<FloatTensor<B>>,
-    options: NormOptions,
-) -> Normalised<B> {
-    let dtype = x.dtype();
-    let normed = B::batch_norm_train(wide::<B>(x), gamma, beta, options.epsilon);
-    (finished::<B>(cast::<B>(normed.output, dtype), residual, options), normed.mean, normed.variance)
-}
-
-fn composed_frozen_norm<B: Backend>(
-    [x, gamma, beta, mean, variance]: [FloatTensor<B>; 5],
-    residual: Option<FloatTensor<B>>,
-    options: NormOptions,
-) -> FloatTensor<B> {
-    let dtype = x.dtype();
-    let y = B::batch_norm(wide::<B>(x), gamma, beta, mean, variance, options.epsilon);
-    finished::<B>(cast::<B>(y, dtype), residual, options)
-}
-
-/// A map of half-width numbers as f32, in which statistics are taken; others as they are.
-fn wide<B: Backend>(map: FloatTensor<B>) -> FloatTensor<B> {
-    if matches!(map.dtype(), DType::F16 | DType::BF16) { cast::<B>(map, DType::F32) } else { map }
-}
-
-fn cast<B: Backend>(map: FloatTensor<B>, dtype: DType) -> FloatTensor<B> {
-    if map.dtype() == dtype { map } else { B::float_cast(map, dtype.into()) }
-}
-
-fn finished<B: Backend>(y: FloatTensor<B>, residual: Option<FloatTensor<B>>, options: NormOptions) -> FloatTensor<B> {
-    let y = match residual {
-        Some(residual) => B::float_add(y, residual),
-        None => y,
-    };
-    if options.relu { B::relu(y) } else { y }
-}
-
 /// What the backward pass needs besides x and gamma, which the graph keeps.
 #[derive(Clone, Debug)]
 pub(crate) struct Saved<T> {
-    mean: T,
-    variance: T,
+    pub(crate) mean: T,
+    pub(crate) variance: T,
     /// The output, if it went through `ReLU`.
-    y: Option<T>,
+    pub(crate) y: Option<T>,
     /// Whether the statistics are constants.
-    fixed: bool,
-    epsilon: f64,
+    pub(crate) fixed: bool,
+    pub(crate) epsilon: f64,
 }
 
 /// The gradients of x, gamma, beta and the residual, which are called on the backend below autodiff
@@ -182,36 +144,6 @@ pub(crate) trait NormGradients: Backend {
         let _ = with_residual;
         composed_gradients::<Self>(x, gamma, saved, grad)
     }
-}
-
-fn composed_gradients<B: Backend>(
-    x: FloatTensor<B>,
-    gamma: FloatTensor<B>,
-    saved: Saved<FloatTensor<B>>,
-    grad: FloatTensor<B>,
-) -> Vec<FloatTensor<B>> {
-    let Saved { mean, variance, y, fixed, epsilon } = saved;
-    let grad = match y {
-        Some(y) => B::relu_backward(y, grad),
-        None => grad,
-    };
-    let (dtype, residual_grad) = (x.dtype(), grad.clone());
-    let (x, grad) = (wide::<B>(x), wide::<B>(grad));
-    if !fixed {
-        let all = B::batch_norm_train_backward(x, gamma, mean, variance, epsilon, grad);
-        return vec![cast::<B>(all.x_grad, dtype), all.gamma_grad, all.beta_grad, residual_grad];
-    }
-    let dims = x.shape().dims::<4>();
-    let by_channel = |values: FloatTensor<B>| B::float_reshape(values, Shape::new([1, dims[1], 1, 1]));
-    let sums = |map: FloatTensor<B>| {
-        let rows = B::float_reshape(B::float_swap_dims(map, 0, 1), Shape::new([dims[1], dims[0] * dims[2] * dims[3]]));
-        B::float_reshape(B::float_sum_dim(rows, 1), Shape::new([dims[1]]))
-    };
-    let inverse = B::float_recip(B::float_sqrt(B::float_add_scalar(variance, Scalar::Float(epsilon))));
-    let normed = B::float_mul(B::float_sub(x, by_channel(mean)), by_channel(inverse.clone()));
-    let x_grad = B::float_mul(grad.clone(), by_channel(B::float_mul(gamma, inverse)));
-    let gamma_grad = sums(B::float_mul(grad.clone(), normed));
-    vec![cast::<B>(x_grad, dtype), gamma_grad, sums(grad), residual_grad]
 }
 
 #[cfg(feature = "cube")]
