@@ -25,9 +25,9 @@ use crate::optional::Optional;
 /// is goes to burn's operation.
 ///
 /// It uses the best instructions that the CPU has, and the last bits of the result may differ between
-/// instructions. The environment variable `MENTOR_CPU` forces them: `avx512`, `avx2` (with FMA) or
-/// `portable`; it is read once, at the first convolution. On the portable path groups of several
-/// channels are burn's.
+/// instructions. The environment variable `MENTOR_CPU` forces them, here and in the other operations
+/// (whose bits are the same with all): `avx512`, `avx2` (with FMA) or `portable`; it is read once, by
+/// the first operation. On the portable path groups of several channels are burn's.
 ///
 /// # Shapes
 /// `[n, in, h, w]` to `[n, out, h', w']`; `bias` is `[out]`.

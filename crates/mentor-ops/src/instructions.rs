@@ -1,18 +1,18 @@
-//! Which vector instructions the convolutions use.
+//! Which vector instructions the CPU operations use.
 
 use std::sync::OnceLock;
 
 /// The environment variable that forces a path.
 const VARIABLE: &str = "MENTOR_CPU";
 
-/// The instructions that a convolution is computed with.
+/// The instructions that an operation is computed with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Instructions {
-    /// AVX-512: 32 registers of 16 lanes.
+    /// AVX-512 (F, BW, DQ and VL): 32 registers of 16 lanes.
     Avx512,
     /// AVX2 and FMA: 16 registers of 8 lanes.
     Avx2,
-    /// Whatever there is: columns and the `gemm` crate.
+    /// Whatever there is; convolutions by columns and the `gemm` crate.
     Portable,
 }
 
@@ -30,10 +30,14 @@ impl Instructions {
 
     #[cfg(target_arch = "x86_64")]
     fn is_available(self) -> bool {
+        use std::arch::is_x86_feature_detected as has;
         match self {
-            // Its paths use kernels of AVX2, too.
-            Self::Avx512 => std::arch::is_x86_feature_detected!("avx512f") && Self::Avx2.is_available(),
-            Self::Avx2 => std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma"),
+            Self::Avx512 => {
+                let has_wide = has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl");
+                // Its paths use kernels of AVX2, too.
+                has_wide && Self::Avx2.is_available()
+            }
+            Self::Avx2 => has!("avx2") && has!("fma"),
             Self::Portable => true,
         }
     }

@@ -5,6 +5,8 @@
 
 use std::mem::MaybeUninit;
 
+use crate::instructions::Instructions;
+
 /// Running sums of a reduction: they fit the registers of AVX2.
 const LANES: usize = 32;
 /// Elements that are added in f32 before the lanes go over to f64.
@@ -16,25 +18,45 @@ type Lanes = [f32; LANES];
 pub(crate) trait Kernel {
     type Output;
 
+    /// Whether arithmetic bounds it, not memory. Only then do registers of a whole cache line pay: nearly every read of one
+    /// that is not aligned takes two lines.
+    const IS_COMPUTE_BOUND: bool = false;
+
     /// Runs the loop. It must be marked `inline(always)`: otherwise it may stay a function of its
     /// own, compiled for any CPU.
     fn run(self) -> Self::Output;
 }
 
-/// Runs a kernel as compiled for the widest vectors of this CPU.
+/// Runs a kernel as compiled for the vectors of the chosen instructions. The bits are the same with all of them.
 #[inline(always)]
 pub(crate) fn vectorised<K: Kernel>(kernel: K) -> K::Output {
-    #[cfg(target_arch = "x86_64")]
-    {
-        #[target_feature(enable = "avx2")]
-        fn wide<K: Kernel>(kernel: K) -> K::Output {
-            kernel.run()
-        }
-        if std::arch::is_x86_feature_detected!("avx2") {
-            // SAFETY: the CPU has AVX2, as was just asked.
-            return unsafe { wide(kernel) };
-        }
+    vectorised_by(Instructions::chosen(), kernel)
+}
+
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn vectorised_by<K: Kernel>(instructions: Instructions, kernel: K) -> K::Output {
+    // All of them: with AVX512F alone LLVM fails on some loops.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    fn avx512<K: Kernel>(kernel: K) -> K::Output {
+        kernel.run()
     }
+    #[target_feature(enable = "avx2")]
+    fn avx2<K: Kernel>(kernel: K) -> K::Output {
+        kernel.run()
+    }
+    match instructions {
+        // SAFETY: the CPU has the instructions, or they would not be available.
+        Instructions::Avx512 if K::IS_COMPUTE_BOUND => unsafe { avx512(kernel) },
+        // SAFETY: as above.
+        Instructions::Avx512 | Instructions::Avx2 => unsafe { avx2(kernel) },
+        Instructions::Portable => kernel.run(),
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+#[inline(always)]
+fn vectorised_by<K: Kernel>(_: Instructions, kernel: K) -> K::Output {
     kernel.run()
 }
 
@@ -204,6 +226,7 @@ pub(crate) fn raise(best: &mut [f32], x: &[f32]) {
     struct Raise<'a>(&'a mut [f32], &'a [f32]);
     impl Kernel for Raise<'_> {
         type Output = ();
+        const IS_COMPUTE_BOUND: bool = true;
         #[inline(always)]
         fn run(self) {
             let Self(best, x) = self;
@@ -222,6 +245,7 @@ pub(crate) fn keep_largest(best: &mut [f32], place: &mut [f32], x: &[f32], tap: 
     struct KeepLargest<'a>(&'a mut [f32], &'a mut [f32], &'a [f32], f32);
     impl Kernel for KeepLargest<'_> {
         type Output = ();
+        const IS_COMPUTE_BOUND: bool = true;
         #[inline(always)]
         fn run(self) {
             let Self(best, place, x, tap) = self;
@@ -329,4 +353,46 @@ pub(crate) fn combined(out: &mut [MaybeUninit<f32>], grad: &[f32], x: &[f32], nu
         }
     }
     vectorised(Combined(out, grad, x, numbers));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exp::{exp, ln};
+    use crate::test_maps::noise_values;
+
+    /// What the kernels are made of: polynomials, choices between values, and a sum by lanes.
+    struct Mixture<'a>(&'a mut [f32], &'a [f32]);
+
+    impl Kernel for Mixture<'_> {
+        type Output = f32;
+        const IS_COMPUTE_BOUND: bool = true;
+        #[inline(always)]
+        fn run(self) -> f32 {
+            let Self(out, x) = self;
+            let mut sums = [0.0; LANES];
+            for (index, (out, x)) in out.iter_mut().zip(x).enumerate() {
+                let (power, log) = (exp(20.0 * x), ln(x.abs() + 1e-3));
+                *out = 0.3 * if *x < 0.1 { power + log } else { x * log - power };
+                sums[index % LANES] += *out;
+            }
+            sums.iter().sum()
+        }
+    }
+
+    #[test]
+    fn all_instructions_give_the_same_bits() {
+        let mut x = noise_values(1003, "x");
+        x[17] = f32::NAN;
+        x[18] = f32::INFINITY;
+        let results = Instructions::available().map(|instructions| {
+            let mut out = vec![0.0; x.len()];
+            let sum = vectorised_by(instructions, Mixture(&mut out, &x));
+            // The sign of a NaN is not theirs to say.
+            let bits = |value: &f32| if value.is_nan() { 0 } else { value.to_bits() };
+            out.iter().chain([&sum]).map(bits).collect()
+        });
+        let results: Vec<Vec<u32>> = results.collect();
+        assert!(results.windows(2).all(|pair| pair[0] == pair[1]), "{results:?}");
+    }
 }

@@ -116,6 +116,7 @@ struct CrossEntropy<'a> {
 
 impl Kernel for CrossEntropy<'_> {
     type Output = ();
+    const IS_COMPUTE_BOUND: bool = true;
     #[inline(always)]
     fn run(self) {
         let Self { size, block, logits, classes, scratch, value, largest, log_sum } = self;
@@ -170,6 +171,7 @@ struct CrossEntropyGradient<'a> {
 
 impl Kernel for CrossEntropyGradient<'_> {
     type Output = ();
+    const IS_COMPUTE_BOUND: bool = true;
     #[inline(always)]
     fn run(self) {
         let Self { size, block, logits, classes, sums, grad, out } = self;
@@ -219,6 +221,7 @@ struct Softmax<'a, const LOG: bool> {
 
 impl<const LOG: bool> Kernel for Softmax<'_, LOG> {
     type Output = ();
+    const IS_COMPUTE_BOUND: bool = true;
     #[inline(always)]
     fn run(self) {
         let Self { size, block, x, scratch, out } = self;
@@ -276,6 +279,7 @@ struct SoftmaxGradient<'a, const LOG: bool> {
 
 impl<const LOG: bool> Kernel for SoftmaxGradient<'_, LOG> {
     type Output = ();
+    const IS_COMPUTE_BOUND: bool = true;
     #[inline(always)]
     fn run(self) {
         let Self { size, block, y, grad, sum, out } = self;
