@@ -17,6 +17,7 @@ mod updates;
 mod work;
 
 use std::io::{BufRead, BufReader};
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
@@ -42,8 +43,8 @@ struct Args {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     rounds: Option<u64>,
     /// Threads of each side. Default: all processors.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    threads: Option<u64>,
+    #[arg(long, value_name = "N")]
+    threads: Option<NonZero<usize>>,
     /// Two rounds at the smallest sizes: a trial, not a measurement.
     #[arg(long)]
     quick: bool,
@@ -108,11 +109,7 @@ fn main() -> ExitCode {
 
 /// Whether all results agreed.
 fn run(args: &Args) -> Result<bool> {
-    let threads = match args.threads {
-        Some(threads) => usize::try_from(threads)?,
-        None => std::thread::available_parallelism().map_or(1, usize::from),
-    };
-    rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
+    let threads = mentor_ops::start_threads(args.threads)?;
     let (device, device_name) = device::choose(args.device)?;
     let cases = cases(args, threads);
     if let Some(name) = &args.fresh {

@@ -107,6 +107,7 @@ fn resize(name: &str, x: [usize; 4]) {
 
 fn main() {
     mentor_ops::tune_allocator();
+    mentor_ops::start_threads(None).expect("the first call");
     let square =
         |stride: usize, padding: usize, groups: usize| ConvOptions::new([stride; 2], [padding; 2], [1, 1], groups);
     convolution("conv 64->64 3x3 96x128", [4, 64, 96, 128], [64, 64, 3, 3], square(1, 1, 1));

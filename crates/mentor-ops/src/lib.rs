@@ -55,6 +55,7 @@ mod softmax;
 mod softmax_kernels;
 #[cfg(test)]
 mod test_maps;
+mod threads;
 mod update;
 mod weights;
 #[cfg(target_arch = "x86_64")]
@@ -88,5 +89,6 @@ pub use reduce::{mean_all, sum_all};
 pub use resize::{bilinear_matrix, nearest_indices, resize_bilinear, resize_nearest_int};
 pub use seeded::SeededInit;
 pub use softmax::{log_softmax, softmax};
+pub use threads::start_threads;
 pub use update::{AdamwStep, SgdStep, adamw_update, sgd_update};
 pub use weights::{PathStack, is_buffer, named_weights, weights_fingerprint};

@@ -10,11 +10,13 @@ mod device;
 mod run_folder;
 mod weights;
 
+use anyhow::Context;
 use clap::Parser;
 
 fn main() -> std::process::ExitCode {
     mentor_ops::tune_allocator();
-    match commands::run(commands::Cli::parse()) {
+    let cli = commands::Cli::parse();
+    match mentor_ops::start_threads(None).context("threads for the CPU").and_then(|_| commands::run(cli)) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {}", message(&error));
