@@ -245,7 +245,7 @@ impl Bench {
                 format!(" ({}{})", options.precision, on.collect::<String>())
             })
         );
-        let command = std::env::args().skip(1).collect();
+        let command = without_paths(std::env::args().skip(1));
         Circumstances { device, threads: self.threads, commit: commit(), torch, command }
     }
 
@@ -376,6 +376,19 @@ fn commit() -> String {
     format!("{commit}{}", if changed { "+changes" } else { "" })
 }
 
+/// A command line without the options that name files of this machine: they change nothing that is measured.
+fn without_paths(arguments: impl IntoIterator<Item = String>) -> Vec<String> {
+    let (mut arguments, mut kept) = (arguments.into_iter(), Vec::new());
+    while let Some(argument) = arguments.next() {
+        match argument.split_once('=').map_or(argument.as_str(), |(name, _)| name) {
+            // The value is the next argument, unless it stands in this one.
+            "--python" | "--record" => drop((!argument.contains('=')).then(|| arguments.next())),
+            _ => kept.push(argument),
+        }
+    }
+    kept
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -407,6 +420,12 @@ mod tests {
             assert_eq!(path(&[part]), None);
             assert_eq!(path(&[part, "--record", "x.json"]), Some(PathBuf::from("x.json")));
         }
+    }
+
+    #[test]
+    fn a_recorded_command_names_no_file() {
+        let command = ["--python", "/a/python", "--rounds", "5", "--record=/b.json", "--only=op/"].map(str::to_owned);
+        assert_eq!(without_paths(command), ["--rounds", "5", "--only=op/"]);
     }
 
     #[test]

@@ -164,7 +164,7 @@ pub struct Circumstances {
     pub commit: String,
     /// The peer's version; none where ours was measured alone.
     pub torch: Option<String>,
-    /// The command line.
+    /// The command line, without the options that name files.
     pub command: Vec<String>,
 }
 
