@@ -96,11 +96,13 @@ impl ConvGradients for burn::backend::Cube {}
 
 /// The convolution of these operands by our kernels, or none if burn's operation has to do it.
 pub(crate) fn convolution(x: &FlexTensor, weight: &FlexTensor, options: &ConvOptions<2>) -> Option<Convolution> {
-    if x.dtype() != DType::F32 || weight.dtype() != DType::F32 {
-        return None;
-    }
-    let shape = shape(x.shape().dims(), weight.shape().dims(), options)?;
-    Convolution::new(shape, Instructions::chosen())
+    by_our_kernels([x, weight], shape(x.shape().dims(), weight.shape().dims(), options)?)
+}
+
+/// The convolution of this shape by our kernels; none for operands of other types than f32, or without any product.
+pub(crate) fn by_our_kernels(operands: [&FlexTensor; 2], shape: ConvShape) -> Option<Convolution> {
+    let is_ours = operands.iter().all(|operand| operand.dtype() == DType::F32) && !shape.lens().contains(&0);
+    if is_ours { Convolution::new(shape, Instructions::chosen()) } else { None }
 }
 
 /// The sides of a convolution; none if the output has no pixels.
@@ -113,7 +115,7 @@ fn shape(x: [usize; 4], weight: [usize; 4], options: &ConvOptions<2>) -> Option<
         let covered = options.dilation[axis] * kernel[axis].checked_sub(1)? + 1;
         out_size[axis] = (size[axis] + before + after).checked_sub(covered)? / options.stride[axis] + 1;
     }
-    let shape = ConvShape {
+    Some(ConvShape {
         images,
         in_channels,
         out_channels,
@@ -124,8 +126,7 @@ fn shape(x: [usize; 4], weight: [usize; 4], options: &ConvOptions<2>) -> Option<
         stride: options.stride,
         padding: [options.padding[0].0, options.padding[1].0],
         dilation: options.dilation,
-    };
-    (images * in_channels * out_channels * height * width > 0).then_some(shape)
+    })
 }
 
 impl Conv for Flex {

@@ -11,15 +11,14 @@ use burn::backend::flex::FlexTensor;
 use burn::backend::ops::ModuleOps;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, TensorMetadata, backend_extension};
+use burn::tensor::Tensor;
 use burn::tensor::ops::ConvTransposeOptions;
-use burn::tensor::{DType, Tensor};
 
-use crate::conv::ConvGradients;
+use crate::conv::{ConvGradients, by_our_kernels};
 use crate::conv_epilogue::Epilogue;
 use crate::conv_paths::Convolution;
 use crate::conv_shape::ConvShape;
 use crate::flex::{tensor, values};
-use crate::instructions::Instructions;
 
 /// The transposed convolution of `x_nchw` with `weight` `[in, out / groups, kh, kw]`: every input pixel adds its
 /// multiple of the kernel to the output.
@@ -103,27 +102,21 @@ impl ConvTransposeGradients for burn::backend::Cube {}
 
 /// The convolution that this one is the transposed of, from the output to `x`; none if burn's operation has to do it.
 fn transposed(x: &FlexTensor, weight: &FlexTensor, options: &ConvTransposeOptions<2>) -> Option<Convolution> {
-    if x.dtype() != DType::F32 || weight.dtype() != DType::F32 {
-        return None;
-    }
-    let (x, weight) = (x.shape().dims::<4>(), weight.shape().dims::<4>());
-    let ([images, in_channels, height, width], [_, group_out, kernel_height, kernel_width]) = (x, weight);
+    let (x_dims, weight_dims) = (x.shape().dims(), weight.shape().dims());
+    let ([images, in_channels, height, width], [_, group_out, kernel_height, kernel_width]) = (x_dims, weight_dims);
     let shape = ConvShape {
         images,
         in_channels: group_out * options.groups,
         out_channels: in_channels,
         groups: options.groups,
-        size: out_size(&x, &weight, options)?,
+        size: out_size(&x_dims, &weight_dims, options)?,
         out_size: [height, width],
         kernel: [kernel_height, kernel_width],
         stride: options.stride,
         padding: options.padding,
         dilation: options.dilation,
     };
-    if images * in_channels * group_out == 0 {
-        return None;
-    }
-    Convolution::new(shape, Instructions::chosen())
+    by_our_kernels([x, weight], shape)
 }
 
 impl ConvTranspose for Flex {
@@ -213,7 +206,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::test_maps::{assert_close, noise, values, with_one_and_four_threads};
-    use burn::tensor::{Device, module};
+    use burn::tensor::{DType, Device, module};
 
     type Operation = fn(Tensor<4>, Tensor<4>, Option<Tensor<1>>, ConvTransposeOptions<2>) -> Tensor<4>;
 
