@@ -19,7 +19,7 @@ mod names;
 mod resnet;
 pub mod weights;
 
-pub use adapter::{Adapter, AdapterSpec};
+pub use adapter::Adapter;
 pub use backbone::{Backbone, BackboneKind, BackboneSpec};
 pub use blocks::{ConvNorm, ConvSpec, Cost, conv, conv_norm, conv_norm_relu, freeze_norms, score_conv};
 pub use frozen::Frozen;

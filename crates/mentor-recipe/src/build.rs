@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use burn::tensor::Device;
 use mentor_data::{BatchMaker, BatchPlan, Card, DataError, EvalLoader, SegDataset, Split};
+use mentor_distill::{Column, Companions, Fresh, TermTable};
 use mentor_nets::{Adapter, Frozen, LoadOptions, LoadReport, Scope, WeightsError, load_weights};
 use mentor_ops::{Ema, NamedError, from_safetensors, load_named};
-use mentor_seg::distill::Rival;
 use mentor_seg::metrics::ConfusionMatrix;
 use mentor_seg::nets::{NetConfig, SegNet};
 use mentor_seg::{EvalConfig, Judged, SegMethod, SegModel, evaluate};
@@ -180,8 +180,7 @@ impl BuiltNets {
             teachers.push((name.clone(), Frozen::of(&net)));
         }
         let adapters = adapters(loaded, &student, &teachers, &training)?;
-        let holistic = recipe.distill.holistic.as_ref();
-        let rival = holistic.map(|holistic| Rival::new(&holistic.rival, classes, recipe.seed, device));
+        let companions = Companions::fresh(recipe.distill.terms(), &Fresh { classes, seed: recipe.seed, device });
         let ema = recipe.ema.clone().map(|config| {
             let ema = Ema::of(&student, config.buffers.into());
             (config, ema)
@@ -192,7 +191,7 @@ impl BuiltNets {
             unlabelled: recipe.unlabelled.clone(),
             teachers,
             ema,
-            rival,
+            companions,
             precision: recipe.train.precision.dtype(),
         };
         Ok(Self { method, model: SegModel { net: student, adapters }, reports })
@@ -210,22 +209,26 @@ fn adapters(
     teachers: &[(String, Frozen<SegNet>)],
     device: &Device,
 ) -> Result<Vec<Vec<Adapter>>, BuildError> {
+    let missing = |term: &str, message| BuildError::Recipe(loaded.problem(&format!("distill.{term}.at"), message));
     let mut all = Vec::new();
     for (name, teacher) in teachers {
         let mut adapters = Vec::new();
+        let seed = named_seed(loaded.value.seed, &format!("adapters of {name}"));
         for (term_name, term) in loaded.value.distill.terms() {
-            for place in term.places() {
-                let missing = match (student.tap_channels(place.student), teacher.net().tap_channels(place.teacher)) {
-                    (None, _) => format!("the student has no tap `{}`", place.student),
-                    (_, None) => format!("the teacher `{name}` has no tap `{}`", place.teacher),
-                    _ => continue,
+            for column in Column::of(term_name, &term.shared()) {
+                let Some(place) = column.place else { continue };
+                let sides = (student.tap_channels(place.student), teacher.net().tap_channels(place.teacher));
+                let (ours, theirs) = match sides {
+                    (Some(ours), Some(theirs)) => (ours, theirs),
+                    (None, _) => return Err(missing(term_name, format!("the student has no tap `{}`", place.student))),
+                    (_, None) => {
+                        let message = format!("the teacher `{name}` has no tap `{}`", place.teacher);
+                        return Err(missing(term_name, message));
+                    }
                 };
-                return Err(BuildError::Recipe(loaded.problem(&format!("distill.{term_name}.at"), missing)));
+                let specs = term.adapters(&column, [ours, theirs]);
+                adapters.extend(specs.iter().map(|spec| Adapter::fresh(spec, seed, device)));
             }
-            let ours = |tap| student.tap_channels(tap).unwrap_or_default();
-            let theirs = |tap| teacher.net().tap_channels(tap).unwrap_or_default();
-            let seed = named_seed(loaded.value.seed, &format!("adapters of {name}"));
-            adapters.extend(term.adapters(&ours, &theirs).iter().map(|spec| spec.init(seed, device)));
         }
         all.push(adapters);
     }

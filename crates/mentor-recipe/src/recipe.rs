@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use mentor_data::{DataConfig, ViewsConfig};
+use mentor_distill::{Stream, TermTable, check_terms};
 use mentor_seg::EvalConfig;
 use mentor_seg::distill::DistillConfig;
 use mentor_seg::nets::NetConfig;
@@ -103,8 +104,8 @@ impl Recipe {
             part(&format!("teachers.{name}"), &|found| teacher.check(found));
         }
         part("supervised", &|found| self.supervised.check(found));
-        part("distill", &|found| self.distill.check(found));
-        part("unlabelled", &|found| self.unlabelled.check(found));
+        part("distill", &|found| check_terms(&self.distill, found));
+        part("unlabelled", &|found| check_terms(&self.unlabelled, found));
         part("ema", &|found| self.ema.iter().for_each(|ema| ema.check(found)));
         part("optimizer", &|found| self.optimizer.check(found));
         part("schedule", &|found| self.schedule.check(found));
@@ -115,7 +116,7 @@ impl Recipe {
 
     fn check_together(&self, problems: &mut Vec<(String, String)>) {
         let mut report = |key: &str, message: &str| problems.push((key.to_owned(), message.to_owned()));
-        let terms: Vec<&str> = self.distill.terms().map(|(name, _)| name).collect();
+        let terms: Vec<&str> = self.distill.terms().into_iter().map(|(name, _)| name).collect();
         if terms.is_empty() && !self.teachers.is_empty() {
             report("teachers", "have no effect: there is no [distill] term");
         }
@@ -144,10 +145,12 @@ impl Recipe {
         if self.views.strong.is_some() && !uses_unlabelled {
             report("views.strong", "has no effect: no term learns from unlabelled images");
         }
-        if self.unlabelled.needs_ema() && self.ema.is_none() {
-            report("unlabelled", "needs an average of the student as its teacher: add [ema]");
+        if let Some((name, _)) = self.unlabelled.terms().iter().find(|(_, term)| term.needs().average)
+            && self.ema.is_none()
+        {
+            report(&format!("unlabelled.{name}"), "needs an average of the student as its teacher: add [ema]");
         }
-        if self.supervised.weight == 0.0 && terms.is_empty() && self.unlabelled.is_empty() {
+        if self.supervised.weight == 0.0 && terms.is_empty() && self.unlabelled.terms().is_empty() {
             report("supervised", "is off and nothing else trains the student");
         }
     }
@@ -155,7 +158,7 @@ impl Recipe {
     /// Whether any term learns from the unlabelled stream.
     #[must_use]
     pub fn uses_unlabelled(&self) -> bool {
-        let stream = mentor_seg::distill::Stream::Unlabelled;
-        !self.unlabelled.is_empty() || self.distill.terms().any(|(_, term)| term.on().contains(&stream))
+        let mut terms = self.distill.terms().into_iter().chain(self.unlabelled.terms());
+        terms.any(|(_, term)| term.shared().on.contains(&Stream::Unlabelled))
     }
 }

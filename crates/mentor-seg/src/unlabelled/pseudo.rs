@@ -25,6 +25,24 @@ pub struct PseudoLabels {
     pub free_nhw: Tensor<3>,
 }
 
+/// The pseudo-labels that a term trains on.
+#[derive(Clone, Debug)]
+pub struct Pseudo {
+    /// What the teacher says.
+    pub labels: PseudoLabels,
+    /// The lowest probability at which a pixel takes its pseudo-label.
+    pub threshold: f64,
+}
+
+impl Pseudo {
+    /// How many pixels are free, how many of these take their pseudo-label, and how many of those are
+    /// right where the truth is known; see [`PseudoLabels::acceptance`].
+    #[must_use]
+    pub fn acceptance(&self, truth_nhw: Tensor<3, Int>) -> Acceptance {
+        self.labels.acceptance(self.threshold, truth_nhw)
+    }
+}
+
 impl PseudoLabels {
     /// The most probable class of each weak pixel, carried to where the strong views show it.
     ///

@@ -8,6 +8,7 @@ use burn::module::Module;
 use burn::tensor::Device;
 use burn::tensor::activation::softmax;
 use clap::Args;
+use mentor_distill::TermTable;
 use mentor_ops::resize_bilinear;
 use mentor_recipe::{BuiltData, BuiltNets, Changes, Loaded, Recipe, RowResult, Which, mean, spread};
 use mentor_report::{BadSample, Comparison, Example, Model, PseudoExample, ReportInput, html, pictures};
@@ -278,7 +279,7 @@ pub fn comparisons(loaded: &Loaded<Recipe>, result: &Value) -> Result<Vec<Compar
 fn pseudo_examples(job: &Job<'_>) -> Result<Vec<PseudoExample>> {
     let recipe = &job.loaded.value;
     let threshold = match &recipe.unlabelled {
-        unlabelled if unlabelled.is_empty() => return Ok(Vec::new()),
+        unlabelled if unlabelled.terms().is_empty() => return Ok(Vec::new()),
         unlabelled => unlabelled.fixmatch.as_ref().map_or(0.0, |fixmatch| fixmatch.threshold as f32),
     };
     let (_, net) = job.models.first().context("a run trains a model")?;

@@ -1,11 +1,12 @@
 //! Lovasz-softmax.
 
 use burn::tensor::{IndexingUpdateOp, Int, Tensor};
+use mentor_distill::{Column, Shared, Stream, Term};
 use mentor_ops::{softmax, sum_all};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::one;
+use crate::context::{Context, Seg};
 use crate::labels::Labels;
 
 /// Lovasz-softmax: the convex extension of one minus the Jaccard index, per class.
@@ -41,17 +42,16 @@ use crate::labels::Labels;
 /// image without a valid pixel is left out. Sorting runs on the host on a CUDA device: the errors
 /// are read back once per step, which waits for the device.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct LovaszSoftmax {
-    /// Factor of this part (default 1).
-    #[serde(default = "one")]
+    /// Factor of this part. Default 1.
     pub weight: f64,
-    /// The classes of the mean (default "present").
-    #[serde(default)]
+    /// The classes of the mean. Default "present".
     pub classes: LovaszClasses,
-    /// Whether each image is judged on its own (default false: the batch as one).
-    #[serde(default)]
+    /// Whether each image is judged on its own. Default false: the batch as one.
     pub per_image: bool,
+    /// Optimizer steps over which the weight grows from 0.0067 of its value to all of it. Default 0.
+    pub ramp_steps: u64,
 }
 
 /// The classes that [`LovaszSoftmax`] is averaged over.
@@ -67,7 +67,21 @@ pub enum LovaszClasses {
 
 impl Default for LovaszSoftmax {
     fn default() -> Self {
-        Self { weight: one(), classes: LovaszClasses::Present, per_image: false }
+        Self { weight: 1.0, classes: LovaszClasses::Present, per_image: false, ramp_steps: 0 }
+    }
+}
+
+impl Term<Seg> for LovaszSoftmax {
+    fn source(&self) -> &'static str {
+        "Berman et al. 2018, arXiv 1705.08790"
+    }
+
+    fn shared(&self) -> Shared<'_> {
+        Shared { weight: self.weight, ramp_steps: self.ramp_steps, on: &[Stream::Labelled], at: &[] }
+    }
+
+    fn value(&self, context: &Context<'_>, _column: &Column) -> Tensor<1> {
+        self.loss(context.full_size_logits(), context.target())
     }
 }
 

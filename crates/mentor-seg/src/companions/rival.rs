@@ -1,7 +1,7 @@
 //! The rival of `holistic`: a discriminator that learns to tell the teacher's segmentations from the
 //! student's, and its optimizer.
 //!
-//! The method owns it and updates it after the optimizer's step; the term reads a frozen copy.
+//! The method updates it after the optimizer's step; the term reads a frozen copy.
 
 use std::collections::BTreeMap;
 
@@ -17,11 +17,47 @@ use mentor_ops::{
     softmax, to_safetensors,
 };
 use mentor_train::{AdamwConfig, Optimizer, OptimizerConfig};
-use mentor_types::Key;
+use mentor_types::{Found, Key};
 use rand::RngExt;
-use thiserror::Error;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
-use super::{RivalConfig, TermContext};
+use crate::context::Context;
+
+/// `[distill.holistic.rival]`: the discriminator and its optimizer, Adam.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RivalConfig {
+    /// Learning rate. Default 4e-4.
+    pub lr: f64,
+    /// Decay of Adam's two moments, each in [0, 1). Default [0.0, 0.9].
+    pub betas: [f64; 2],
+    /// Channels of the first convolution; the following have two and four times as many. At least 1.
+    /// Default 64.
+    pub channels: usize,
+}
+
+impl Default for RivalConfig {
+    fn default() -> Self {
+        Self { lr: 4e-4, betas: [0.0, 0.9], channels: 64 }
+    }
+}
+
+impl RivalConfig {
+    /// Reports values out of range, below `key`.
+    pub(crate) fn check(&self, key: &str, found: &mut Found) {
+        let mut problem = |name: &str, message: String| found.push((format!("{key}.{name}"), message));
+        if !(self.lr.is_finite() && self.lr > 0.0) {
+            problem("lr", format!("must be above 0, found {}", self.lr));
+        }
+        if let Some(beta) = self.betas.iter().find(|beta| !(0.0..1.0).contains(*beta)) {
+            problem("betas", format!("must lie in [0, 1), found {beta}"));
+        }
+        if self.channels == 0 {
+            problem("channels", "must be at least 1, found 0".to_owned());
+        }
+    }
+}
 
 /// Power iterations on a fresh net, so that the first update already has its constraint.
 const FIRST_ITERATIONS: usize = 20;
@@ -209,7 +245,7 @@ impl RivalExample {
     /// # Panics
     /// If the context has no images.
     #[must_use]
-    pub fn of(context: &TermContext) -> Self {
+    pub fn of(context: &Context<'_>) -> Self {
         let student_nkhw = context.student.logits.clone().inner();
         let [_, _, height, width] = student_nkhw.dims();
         let images_nchw = context.images_nchw.expect("the rival sees the images of the batch").clone().inner();
@@ -222,7 +258,7 @@ impl RivalExample {
     }
 
     /// The mean score of `logits_nkhw` over the images in which any pixel counts.
-    pub(super) fn score(&self, net: &Discriminator, logits_nkhw: Tensor<4>) -> Tensor<1> {
+    pub(crate) fn score(&self, net: &Discriminator, logits_nkhw: Tensor<4>) -> Tensor<1> {
         let scores_n = net.scores(logits_nkhw, self.images_n3hw.clone(), self.counted_n1hw.clone());
         let n = scores_n.dims()[0];
         let counts_n = match &self.counted_n1hw {
@@ -236,17 +272,6 @@ impl RivalExample {
     }
 }
 
-/// Why a rival could not be taken up from a checkpoint.
-#[derive(Debug, Error, PartialEq, Eq)]
-pub enum RivalError {
-    /// Its weights are not those of this recipe's rival.
-    #[error("the rival of `holistic`: {0}")]
-    Weights(#[from] NamedError),
-    /// The state of its optimizer does not fit.
-    #[error("the optimizer of the rival of `holistic`: {0}")]
-    Optimizer(String),
-}
-
 /// A discriminator with its optimizer.
 #[derive(Debug)]
 pub struct Rival {
@@ -255,6 +280,8 @@ pub struct Rival {
     device: Device,
     /// Taken out only within an update.
     net: Option<Discriminator>,
+    /// The same without gradients of its own, for the student's term.
+    frozen: Frozen<Discriminator>,
     optimizer: Optimizer,
 }
 
@@ -268,17 +295,23 @@ impl Rival {
         let net = SeededInit::apply(net, key.rng().random());
         let net = net.map_layers(|layer, number| layer.started(key.at("layer", number)));
         let optimizer = Optimizer::new(adam(config));
-        Self { config: config.clone(), classes, device: device.clone(), net: Some(net), optimizer }
+        let frozen = Frozen::of(&net);
+        Self { config: config.clone(), classes, device: device.clone(), net: Some(net), frozen, optimizer }
     }
 
     fn net(&self) -> &Discriminator {
         self.net.as_ref().expect("present outside of an update")
     }
 
+    fn stands(&mut self, net: Discriminator) {
+        self.frozen = Frozen::of(&net);
+        self.net = Some(net);
+    }
+
     /// The discriminator as it stands, without gradients of its own, for the student's term.
     #[must_use]
-    pub fn frozen(&self) -> Frozen<Discriminator> {
-        Frozen::of(self.net())
+    pub fn frozen(&self) -> &Frozen<Discriminator> {
+        &self.frozen
     }
 
     /// One step of the optimizer on the mean over the micro-batches of `mean D(student) - mean
@@ -295,7 +328,7 @@ impl Rival {
         let loss = sum.div_scalar(examples.len() as f64);
         let grads = GradientsParams::from_grads(loss.backward(), &net);
         let net = self.optimizer.step(net, grads, lr_factor, &|_| false);
-        self.net = Some(net.map_layers(|layer, _| layer.iterated(ITERATIONS)));
+        self.stands(net.map_layers(|layer, _| layer.iterated(ITERATIONS)));
         loss.inner()
     }
 
@@ -312,21 +345,28 @@ impl Rival {
     ///
     /// # Errors
     /// If the bytes are damaged or belong to a rival of another shape; this one is unchanged then.
-    pub fn load(&mut self, bytes: &[u8]) -> Result<(), RivalError> {
+    pub fn load(&mut self, bytes: &[u8]) -> Result<(), String> {
+        let (net, optimizer) = self.read(bytes)?;
+        self.stands(net);
+        self.optimizer = optimizer;
+        Ok(())
+    }
+
+    fn read(&self, bytes: &[u8]) -> Result<(Discriminator, Optimizer), String> {
+        let wrong = |error: NamedError| error.to_string();
         let mut parts: BTreeMap<String, NamedTensors> = BTreeMap::new();
-        for (name, tensor) in from_safetensors(bytes)? {
-            let (part, name) = name.split_once('.').ok_or_else(|| NamedError::Unused(name.clone()))?;
+        for (name, tensor) in from_safetensors(bytes).map_err(wrong)? {
+            let (part, name) = name.split_once('.').ok_or_else(|| wrong(NamedError::Unused(name.clone())))?;
             parts.entry(part.to_owned()).or_default().insert(name.to_owned(), tensor);
         }
         let net = Discriminator::new(self.classes + CHANNELS, self.config.channels, &self.device.clone().autodiff());
-        let net = load_named(net, parts.remove("net").unwrap_or_default())?;
+        let net = load_named(net, parts.remove("net").unwrap_or_default()).map_err(wrong)?;
         let state = parts.remove("optimizer").unwrap_or_default();
-        let optimizer = Optimizer::resumed(adam(&self.config), state, &self.device).map_err(RivalError::Optimizer)?;
-        if let Some(part) = parts.into_keys().next() {
-            return Err(NamedError::Unused(part).into());
+        let optimizer = Optimizer::resumed(adam(&self.config), state, &self.device)?;
+        match parts.into_keys().next() {
+            Some(part) => Err(wrong(NamedError::Unused(part))),
+            None => Ok((net, optimizer)),
         }
-        (self.net, self.optimizer) = (Some(net), optimizer);
-        Ok(())
     }
 }
 
@@ -342,7 +382,7 @@ fn adam(config: &RivalConfig) -> OptimizerConfig {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::distill::checks::{map, values};
@@ -444,10 +484,11 @@ pub(super) mod tests {
             error
         };
         let wider = RivalConfig { channels: 8, ..CONFIG };
-        assert!(matches!(load(&CONFIG, CLASSES + 1, &saved), RivalError::Weights(NamedError::Shape { .. })));
-        assert!(matches!(load(&wider, CLASSES, &saved), RivalError::Weights(NamedError::Shape { .. })));
-        let half = &saved[..saved.len() / 2];
-        assert!(matches!(load(&CONFIG, CLASSES, half), RivalError::Weights(NamedError::Format(_))));
+        for (config, classes) in [(&CONFIG, CLASSES + 1), (&wider, CLASSES)] {
+            let error = load(config, classes, &saved);
+            assert!(error.contains("has shape") || error.contains("shape"), "{error}");
+        }
+        assert!(load(&CONFIG, CLASSES, &saved[..saved.len() / 2]).contains("safetensors"));
     }
 
     #[test]
