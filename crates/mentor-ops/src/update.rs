@@ -7,7 +7,7 @@ use burn::backend::{Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::{DType, Device, Tensor};
 use rayon::prelude::*;
 
-use crate::simd::{Kernel, vectorised};
+use crate::cpu::simd::{Kernel, vectorised};
 
 /// Elements of a task. A tensor of fewer is not worth a second thread.
 const CHUNK: usize = 32 * 1024;
