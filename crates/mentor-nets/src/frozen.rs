@@ -30,7 +30,7 @@ mod tests {
     use super::*;
     use crate::{ConvNorm, ConvSpec};
     use burn::tensor::{Device, Tensor};
-    use mentor_ops::{SeededInit, named_weights};
+    use mentor_weights::{SeededInit, named_weights};
 
     #[test]
     fn a_frozen_net_is_untouched_by_forward_passes_of_either() {

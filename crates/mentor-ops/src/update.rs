@@ -92,7 +92,8 @@ pub fn adamw_update<const D: usize>(
 ///
 /// # Shapes
 /// Both of one shape.
-pub(crate) fn moved_average<const D: usize>(average: Tensor<D>, value: Tensor<D>, decay: f64) -> Tensor<D> {
+#[must_use]
+pub fn moved_average<const D: usize>(average: Tensor<D>, value: Tensor<D>, decay: f64) -> Tensor<D> {
     if are_ours([&average, &value]) {
         let moved = Dispatch::mentor_moved_average(average.into_dispatch(), value.into_dispatch(), decay);
         return Tensor::from_dispatch(moved);

@@ -3,10 +3,10 @@
 use burn::module::Module;
 use burn::tensor::{DType, Int, Tensor};
 use mentor_nets::Frozen;
-use mentor_ops::{Ema, from_safetensors, load_named, named_weights, to_safetensors};
 use mentor_train::{EmaConfig, Losses, Method, Moment};
 use mentor_types::{Key, LossTerms, SegOutput, Stats};
 use mentor_unlabeled::linear_ramp;
+use mentor_weights::{Ema, from_safetensors, load_named, named_weights, to_safetensors};
 
 use crate::distill::{DistillConfig, Rival, RivalExample, Stream, TermContext, columns};
 use crate::model::SegModel;
@@ -201,9 +201,9 @@ mod tests {
     use burn::optim::GradientsParams;
     use burn::tensor::Device;
     use mentor_nets::BackboneKind;
-    use mentor_ops::{Buffers, NamedTensors};
     use mentor_train::{Optimizer, OptimizerConfig, SgdConfig};
     use mentor_types::{Images, Pairs, Samples, SegBatch, UNKNOWN};
+    use mentor_weights::{Buffers, NamedTensors};
     use rand::RngExt;
 
     const SIZE: usize = 32;

@@ -11,7 +11,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use burn::optim::GradientsParams;
 use burn::tensor::{DType, Device, DeviceType};
 use mentor_nets::{BackboneKind, Frozen};
-use mentor_ops::{Buffers, Ema};
 use mentor_seg::distill::{DistillConfig, Holistic, PairWise, PixelWise, Rival, RivalConfig};
 use mentor_seg::nets::{NetConfig, NetTable, SegNet};
 use mentor_seg::supervised::{Dice, SupervisedConfig};
@@ -23,6 +22,7 @@ use mentor_train::{
     ScheduleConfig, SgdConfig, TrainConfig,
 };
 use mentor_types::{IGNORE, Images, Key, Pairs, Samples, SegBatch, UNKNOWN};
+use mentor_weights::{Buffers, Ema};
 use rand::RngExt;
 
 /// One test at a time: both read the one device, and one of them counts.

@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use mentor_ops::{NamedTensors, from_safetensors};
 use mentor_types::{Key, SegOutput, Tap, Taps};
+use mentor_weights::{NamedTensors, from_safetensors};
 
 use super::TermContext;
 

@@ -258,7 +258,7 @@ mod testing {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use burn::tensor::{Device, TensorData};
-    use mentor_ops::{NamedTensors, from_safetensors};
+    use mentor_weights::{NamedTensors, from_safetensors};
 
     pub fn golden() -> NamedTensors {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/unlabelled.safetensors");
@@ -333,8 +333,8 @@ mod tests {
     use super::testing::*;
     use super::*;
     use burn::tensor::{Device, TensorData};
-    use mentor_ops::NamedTensors;
     use mentor_types::IGNORE;
+    use mentor_weights::NamedTensors;
 
     const SHAPE: [usize; 3] = [2, 3, 4];
     const FREE: i64 = UNKNOWN as i64;

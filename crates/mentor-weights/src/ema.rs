@@ -3,9 +3,9 @@
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 use burn::tensor::container::TensorContainer;
+use mentor_ops::moved_average;
 
-use crate::update::moved_average;
-use crate::weights::{PathStack, is_buffer};
+use crate::path::{PathStack, is_buffer};
 
 /// What becomes of batch-norm running statistics in an average.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,12 +108,13 @@ impl ModuleMapper for Average {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::test_maps::{assert_close, noise};
-    use crate::{SeededInit, batch_norm, conv2d, named_weights};
+    use crate::testing::{assert_close, noise};
+    use crate::{SeededInit, named_weights};
     use burn::nn::conv::{Conv2d, Conv2dConfig};
     use burn::nn::{BatchNorm, BatchNormConfig};
     use burn::tensor::Device;
     use burn::tensor::ops::ConvOptions;
+    use mentor_ops::{batch_norm, conv2d};
 
     #[derive(Module, Debug)]
     struct Net {

@@ -10,7 +10,7 @@ use burn::tensor::{Tensor, TensorData};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use thiserror::Error;
 
-use crate::weights::PathStack;
+use crate::path::PathStack;
 
 /// Tensors by name, as (shape, values in row order).
 pub type NamedTensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;

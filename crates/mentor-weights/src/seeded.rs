@@ -5,7 +5,7 @@ use burn::tensor::{Tensor, TensorData};
 use mentor_types::Key;
 use rand::RngExt;
 
-use crate::weights::{PathStack, is_buffer};
+use crate::path::{PathStack, is_buffer};
 
 /// Sets every parameter of a fresh module from a stream of its own, keyed by seed and path; never
 /// touches burn's process-wide generator.

@@ -3,8 +3,7 @@
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
-
-use crate::reduce::sum_all;
+use mentor_ops::sum_all;
 
 struct SquaredNorm<'a> {
     grads: &'a GradientsParams,
@@ -65,7 +64,7 @@ pub fn clip_by_global_norm<M: Module>(
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::test_maps::{assert_close, values};
+    use crate::testing::{assert_close, values};
     use burn::nn::{Linear, LinearConfig};
     use burn::tensor::Device;
 
