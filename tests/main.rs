@@ -4,8 +4,10 @@
 
 mod architecture;
 mod bad_input;
+mod circles;
 mod commands;
 mod recipes;
 mod resume;
+mod sources;
 mod support;
 mod teaching;
