@@ -10,14 +10,14 @@ use burn::tensor::ops::{ConvOptions, ConvTransposeOptions, MaxPoolOptions};
 use burn::tensor::{Device, Int, Tensor};
 use mentor_distill::{Column, Term};
 use mentor_ops::{
-    NamedTensors, adaptive_avg_pool2d, batch_norm, batch_norm_relu, conv_transpose2d, conv2d, max_pool2d,
-    resize_bilinear,
+    adaptive_avg_pool2d, batch_norm, batch_norm_relu, conv_transpose2d, conv2d, max_pool2d, resize_bilinear,
 };
 use mentor_seg::distill::{PairWise, PixelWise};
 use mentor_seg::supervised::{SupervisedConfig, supervised};
 use mentor_seg::upload;
 use mentor_seg::{Context, Seg};
 use mentor_types::{Key, LossTerms, SegOutput, Tap, Taps};
+use mentor_weights::NamedTensors;
 use serde_json::{Value, json};
 
 use crate::work::{Built, Case, Sizes, Tolerance, Work, labels, noise, on_host, tensor, uneven};

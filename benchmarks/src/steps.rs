@@ -6,13 +6,13 @@ use burn::optim::GradientsParams;
 use burn::tensor::{DType, Device, Int, Tensor};
 use mentor_distill::{Column, Term};
 use mentor_nets::{BackboneKind, Frozen, fill_weights, pytorch_name};
-use mentor_ops::{NamedTensors, named_weights};
 use mentor_seg::distill::{PairWise, PixelWise};
 use mentor_seg::nets::{NetConfig, NetTable, SegNet};
 use mentor_seg::supervised::{SupervisedConfig, supervised};
 use mentor_seg::{Context, EvalConfig, Seg, SegModel, most_probable, predict, upload};
 use mentor_train::{Optimizer, OptimizerConfig, SgdConfig};
 use mentor_types::{Key, LossTerms, SegOutput};
+use mentor_weights::{NamedTensors, named_weights};
 use serde_json::{Value, json};
 
 use crate::work::{Built, Case, Sizes, Tolerance, Work, labels, on_host, tensor, uneven};

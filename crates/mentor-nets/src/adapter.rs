@@ -3,8 +3,8 @@
 use burn::module::Module;
 use burn::nn::conv::Conv2d;
 use burn::tensor::{Device, Tensor};
-use mentor_ops::SeededInit;
 use mentor_types::{AdapterKind, AdapterSpec, Key};
+use mentor_weights::SeededInit;
 use rand::Rng;
 
 use crate::{ConvSpec, Cost, conv};
@@ -56,7 +56,7 @@ impl Adapter {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use mentor_ops::named_weights;
+    use mentor_weights::named_weights;
 
     #[test]
     fn an_adapter_changes_channels_and_depends_on_seed_and_name() {

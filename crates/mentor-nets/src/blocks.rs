@@ -219,7 +219,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use burn::optim::GradientsParams;
-    use mentor_ops::{SeededInit, named_weights, sum_all};
+    use mentor_ops::sum_all;
+    use mentor_weights::{SeededInit, named_weights};
 
     #[test]
     fn a_cost_follows_strides_and_dilation() {

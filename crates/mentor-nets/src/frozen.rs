@@ -43,7 +43,8 @@ mod tests {
     use super::*;
     use crate::{ConvNorm, ConvSpec};
     use burn::tensor::Device;
-    use mentor_ops::{SeededInit, named_weights, sum_all};
+    use mentor_ops::sum_all;
+    use mentor_weights::{SeededInit, named_weights};
 
     #[test]
     fn a_frozen_net_is_untouched_by_forward_passes_of_either() {

@@ -7,7 +7,7 @@
 //! - variants of enums do not appear in names;
 //! - a convolution called `score` makes class scores: its weights depend on the number of classes.
 //!
-//! Fresh nets have zero convolutions: [`SeededInit`](mentor_ops::SeededInit) or a file fills them,
+//! Fresh nets have zero convolutions: [`SeededInit`](mentor_weights::SeededInit) or a file fills them,
 //! so that no weight ever comes from a process-wide generator.
 
 mod adapter;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Tensor, TensorData};
-use mentor_ops::{PathStack, is_buffer};
+use mentor_weights::{PathStack, is_buffer};
 
 /// The PyTorch name of a weight at `path`: variants of enums (the segments in `CamelCase`) are
 /// dropped, `conv_0` is `0`, and a norm's gamma and beta are weight and bias.
@@ -108,7 +108,7 @@ mod tests {
     use super::*;
     use crate::{ConvNorm, ConvSpec};
     use burn::tensor::Device;
-    use mentor_ops::named_weights;
+    use mentor_weights::named_weights;
 
     #[test]
     fn names_are_those_of_pytorch() {

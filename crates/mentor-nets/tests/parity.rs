@@ -59,7 +59,7 @@ fn batch_statistics_agree_and_running_means_move_alike() {
     let golden = golden("nets_resnet.safetensors");
     let net = filled(init(BackboneKind::Resnet18, 8, 16));
     assert_case(&golden, "resnet18_train", [2, 3, 65, 49], |images| taps(&net, images));
-    let weights = mentor_ops::named_weights(&net);
+    let weights = mentor_weights::named_weights(&net);
     for (path, name) in [
         ("ResNet.bn1.running_mean", "bn1.running_mean"),
         ("ResNet.layer4.1.Basic.bn2.running_mean", "layer4.1.bn2.running_mean"),

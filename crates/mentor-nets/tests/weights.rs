@@ -15,7 +15,7 @@ use mentor_nets::{
     Backbone, BackboneKind, BackboneSpec, ConvNorm, ConvSpec, LoadOptions, LoadReport, Scope, WeightsError,
     export_burnpack, export_safetensors, load_weights, score_conv, tensor_shapes,
 };
-use mentor_ops::{SeededInit, named_weights};
+use mentor_weights::{SeededInit, named_weights};
 use rule::filled;
 
 /// A segmentation net in small: a backbone, a head with a class-dependent end, an auxiliary head.
@@ -121,7 +121,7 @@ fn a_checkpoint_by_module_paths_loads_too() {
     let source = filled(net(3, true, 1));
     let (_folder, path) = file("model.safetensors");
     let below = named_weights(&source).into_iter().map(|(name, tensor)| (format!("net.{name}"), tensor)).collect();
-    std::fs::write(&path, mentor_ops::to_safetensors(&below).unwrap()).unwrap();
+    std::fs::write(&path, mentor_weights::to_safetensors(&below).unwrap()).unwrap();
     let (loaded, report) = load(net(3, true, 2), &path, WHOLE);
     assert!(report.unused.is_empty());
     assert_eq!(named_weights(&loaded), named_weights(&source));
@@ -173,7 +173,7 @@ fn half_precision_halves_the_file_and_keeps_statistics_in_full() {
     for (name, (_, values)) in &source {
         // Eleven significant bits; below 2^-14, steps of 2^-24.
         let (relative, absolute) =
-            if mentor_ops::is_buffer(name) { (0.0, 0.0) } else { (0.5f32.powi(11), 0.5f32.powi(25)) };
+            if mentor_weights::is_buffer(name) { (0.0, 0.0) } else { (0.5f32.powi(11), 0.5f32.powi(25)) };
         for (found, expected) in loaded[name].1.iter().zip(values) {
             assert!((found - expected).abs() <= relative * expected.abs() + absolute, "{name}");
         }
@@ -247,7 +247,7 @@ fn a_net_of_another_width_or_depth_is_an_error_that_names_the_weight() {
 fn two(name: &str, weights: &[(&str, Vec<usize>, Vec<f32>)]) -> (tempfile::TempDir, PathBuf) {
     let (folder, path) = file(name);
     let tensors = weights.iter().map(|(name, shape, values)| ((*name).to_owned(), (shape.clone(), values.clone())));
-    std::fs::write(&path, mentor_ops::to_safetensors(&tensors.collect()).unwrap()).unwrap();
+    std::fs::write(&path, mentor_weights::to_safetensors(&tensors.collect()).unwrap()).unwrap();
     (folder, path)
 }
 

@@ -9,12 +9,12 @@ use burn::tensor::Device;
 use mentor_data::{BatchMaker, BatchPlan, Card, DataError, EvalLoader, SegDataset, Split};
 use mentor_distill::{Column, Companions, Fresh, TermTable};
 use mentor_nets::{Adapter, Frozen, LoadOptions, LoadReport, Scope, WeightsError, load_weights};
-use mentor_ops::{Ema, NamedError, from_safetensors, load_named};
 use mentor_seg::metrics::ConfusionMatrix;
 use mentor_seg::nets::{NetConfig, SegNet};
 use mentor_seg::{EvalConfig, Judged, SegMethod, SegModel, evaluate};
 use mentor_train::{Checkpoint, Checkpoints, TrainError};
 use mentor_types::Key;
+use mentor_weights::{Ema, NamedError, from_safetensors, load_named};
 use rand::Rng;
 use thiserror::Error;
 

@@ -1,9 +1,9 @@
 //! The result of one row of a study with one seed: a small JSON file that can be committed.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use mentor_weights::{FileError, write_atomically};
 use serde::{Deserialize, Serialize};
 
 use crate::study::job_name;
@@ -75,7 +75,7 @@ impl RowResult {
         format!("{}.json", job_name(row, seed))
     }
 
-    /// Writes the result as indented JSON: aside, flushed to the disk, then renamed, so that no reader sees half of it.
+    /// Writes the result as indented JSON, whole or not at all; makes its folder where absent.
     ///
     /// # Errors
     /// A number that is not finite; a file that cannot be written.
@@ -88,7 +88,11 @@ impl RowResult {
         let failed = |source| ResultError::Write { path: path.to_path_buf(), source };
         let mut text = serde_json::to_string_pretty(self).map_err(|error| failed(error.into()))?;
         text.push('\n');
-        write_whole(path, text.as_bytes()).map_err(failed)
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).map_err(failed)?;
+        }
+        write_atomically(path, text.as_bytes())
+            .map_err(|FileError { path, source }| ResultError::Write { path, source })
     }
 
     /// Reads a result.
@@ -111,22 +115,6 @@ impl RowResult {
             Err(error) => Err(error),
         }
     }
-}
-
-fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        std::fs::create_dir_all(folder)?;
-    }
-    let mut aside = path.as_os_str().to_os_string();
-    aside.push(format!(".{}.part", std::process::id()));
-    let written = std::fs::File::create(&aside)
-        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
-        .and_then(|()| std::fs::rename(&aside, path));
-    if written.is_err() {
-        // Best effort: the error that matters is the one above.
-        let _ = std::fs::remove_file(&aside);
-    }
-    written
 }
 
 /// The key of a job: a hash over everything that decides its result.

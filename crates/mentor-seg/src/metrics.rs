@@ -398,8 +398,8 @@ fn mean_of_known(values: &[Option<f64>]) -> Option<f64> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use mentor_ops::{NamedTensors, from_safetensors};
     use mentor_types::Key;
+    use mentor_weights::{NamedTensors, from_safetensors};
     use rand::RngExt;
 
     fn on_device(masks: &[&LabelMask]) -> Tensor<3, Int> {

@@ -4,9 +4,9 @@ use burn::module::Module;
 use burn::tensor::{DType, Tensor};
 use mentor_distill::{Companions, Examples, Stream, Term, TermTable, evaluate};
 use mentor_nets::Frozen;
-use mentor_ops::{Ema, from_safetensors, load_named, named_weights, to_safetensors};
 use mentor_train::{EmaConfig, Losses, Method, Moment};
 use mentor_types::{Key, LossTerms, SegOutput, Stats};
+use mentor_weights::{Ema, from_safetensors, load_named, named_weights, to_safetensors};
 
 use crate::context::{Context, Seg, Views};
 use crate::distill::DistillConfig;
@@ -189,9 +189,9 @@ mod tests {
     use burn::optim::GradientsParams;
     use burn::tensor::Device;
     use mentor_nets::BackboneKind;
-    use mentor_ops::{Buffers, NamedTensors};
     use mentor_train::{Optimizer, OptimizerConfig, SgdConfig};
     use mentor_types::{Images, Pairs, Samples, SegBatch, UNKNOWN};
+    use mentor_weights::{Buffers, NamedTensors};
     use rand::RngExt;
 
     const SIZE: usize = 32;

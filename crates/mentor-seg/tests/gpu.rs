@@ -12,7 +12,6 @@ use burn::optim::GradientsParams;
 use burn::tensor::{DType, Device, DeviceType};
 use mentor_distill::{Column, Companions, Fresh, TermTable};
 use mentor_nets::{Adapter, BackboneKind, Frozen};
-use mentor_ops::{Buffers, Ema};
 use mentor_seg::companions::RivalConfig;
 use mentor_seg::distill::DistillConfig;
 use mentor_seg::nets::{NetConfig, NetTable, SegNet};
@@ -25,6 +24,7 @@ use mentor_train::{
     ScheduleConfig, SgdConfig, TrainConfig,
 };
 use mentor_types::{IGNORE, Images, Key, Pairs, Samples, SegBatch, UNKNOWN};
+use mentor_weights::{Buffers, Ema};
 use rand::RngExt;
 
 /// One test at a time: both read the one device, and one of them counts.

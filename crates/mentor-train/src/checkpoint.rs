@@ -8,10 +8,10 @@
 //! `manifest.json` holds the size and hash of every other file; whatever differs from it is refused.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::Write;
+use std::fs;
 use std::path::{Path, PathBuf};
 
+use mentor_weights::{rename_synced, sync_folder, write_synced};
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
@@ -212,8 +212,7 @@ impl Checkpoints {
         sync_folder(&aside)?;
         let path = self.path(kind, checkpoint.state.step);
         remove_if_there(&path)?;
-        fs::rename(&aside, &path).map_err(TrainError::io(&path))?;
-        sync_folder(&self.folder)?;
+        rename_synced(&aside, &path)?;
         Ok(path)
     }
 
@@ -248,35 +247,6 @@ fn json(value: &impl Serialize) -> Vec<u8> {
 fn remove_if_there(path: &Path) -> Result<(), TrainError> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(TrainError::io(path)(error)),
-        _ => Ok(()),
-    }
-}
-
-fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
-    let write = || {
-        let mut file = File::create(path)?;
-        file.write_all(bytes)?;
-        file.sync_all()
-    };
-    write().map_err(TrainError::io(path))
-}
-
-fn sync_folder(path: &Path) -> Result<(), TrainError> {
-    File::open(path).and_then(|folder| folder.sync_all()).map_err(TrainError::io(path))
-}
-
-/// Writes a file whole or not at all: aside, synced, then renamed into its place.
-///
-/// # Errors
-/// If it cannot be written; what stood there before stays.
-pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(".writing");
-    let aside = path.with_file_name(name);
-    write_synced(&aside, bytes)?;
-    fs::rename(&aside, path).map_err(TrainError::io(path))?;
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => sync_folder(parent),
         _ => Ok(()),
     }
 }

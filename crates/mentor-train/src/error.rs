@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use mentor_weights::FileError;
 use thiserror::Error;
 
 /// What can stop a run. Nothing that was saved before is lost by any of these.
@@ -59,5 +60,11 @@ impl TrainError {
     pub fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { path, source }
+    }
+}
+
+impl From<FileError> for TrainError {
+    fn from(FileError { path, source }: FileError) -> Self {
+        Self::Io { path, source }
     }
 }

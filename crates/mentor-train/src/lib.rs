@@ -16,7 +16,7 @@ mod progress;
 mod schedule;
 mod train;
 
-pub use checkpoint::{Best, Checkpoint, CheckpointState, Checkpoints, write_atomically};
+pub use checkpoint::{Best, Checkpoint, CheckpointState, Checkpoints};
 pub use config::{BuffersConfig, EmaConfig, Precision, TrainConfig};
 pub use error::TrainError;
 pub use events::EventFile;

@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use burn::module::{Module, ModuleMapper, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor, TensorData};
-use mentor_ops::{AdamwStep, NamedTensors, PathStack, SgdStep, adamw_update, sgd_update};
+use mentor_ops::{AdamwStep, SgdStep, adamw_update, sgd_update};
+use mentor_weights::{NamedTensors, PathStack};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -298,7 +299,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::ScheduleConfig;
-    use mentor_ops::{from_safetensors, named_weights, sum_all};
+    use mentor_ops::sum_all;
+    use mentor_weights::{from_safetensors, named_weights};
 
     #[derive(Module, Debug)]
     struct Net {

@@ -7,10 +7,10 @@ use std::time::Instant;
 
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::{Device, Tensor};
-use mentor_ops::{
+use mentor_types::{Key, LossTerms, Stats};
+use mentor_weights::{
     NamedTensors, clip_by_global_norm, from_safetensors, global_norm, load_named, named_weights, to_safetensors,
 };
-use mentor_types::{Key, LossTerms, Stats};
 use serde_json::json;
 
 use crate::finite::{FiniteCheck, numbers};

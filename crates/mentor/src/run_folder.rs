@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use mentor_recipe::{Loaded, Recipe, differences, has_no_effect};
-use mentor_train::{Checkpoint, Checkpoints, write_atomically};
+use mentor_train::{Checkpoint, Checkpoints};
+use mentor_weights::{remove_leftovers, write_atomically};
 use serde::{Deserialize, Serialize};
 
 /// What made a run.
@@ -81,6 +82,7 @@ impl RunFolder {
             bail!("{}: there is no run to resume", path.display());
         }
         fs::create_dir_all(path).with_context(|| format!("cannot make {}", path.display()))?;
+        remove_leftovers(path)?;
         write_atomically(&path.join("run.json"), &serde_json::to_vec_pretty(info)?)?;
         write_atomically(&recipe, loaded.resolved.as_bytes())?;
         Ok((folder, resume))

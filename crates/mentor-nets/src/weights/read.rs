@@ -9,12 +9,8 @@ use burn::store::pytorch_reader::{self, PytorchReader};
 use burn::tensor::{Bytes, DType, bf16, f16};
 use safetensors::tensor::{Dtype, SafeTensors};
 
-use super::WeightsError;
-use super::export::checksum;
+use super::{CHECKSUM, WeightsError, checksum};
 use crate::pytorch_name;
-
-/// The key under which an export keeps the checksum of its tensors.
-pub(super) const CHECKSUM: &str = "blake3";
 
 /// The floating-point types that weights may have in a file.
 #[derive(Clone, Copy)]

@@ -12,12 +12,12 @@ use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Device, Tensor, TensorData};
 use mentor_distill::weighted_mean;
 use mentor_nets::Frozen;
-use mentor_ops::{
-    NamedError, NamedTensors, SeededInit, conv2d, from_safetensors, load_named, named_weights, resize_bilinear,
-    softmax, to_safetensors,
-};
+use mentor_ops::{conv2d, resize_bilinear, softmax};
 use mentor_train::{AdamwConfig, Optimizer, OptimizerConfig};
 use mentor_types::{Found, Key};
+use mentor_weights::{
+    NamedError, NamedTensors, SeededInit, from_safetensors, load_named, named_weights, to_safetensors,
+};
 use rand::RngExt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -3,8 +3,8 @@
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use mentor_distill::{Column, Term};
-use mentor_ops::{NamedTensors, from_safetensors};
 use mentor_types::{Key, SegOutput, Tap, Taps};
+use mentor_weights::{NamedTensors, from_safetensors};
 
 use crate::context::{Context, Seg};
 

@@ -2,8 +2,8 @@
 
 use burn::tensor::Device;
 use mentor_nets::{BackboneKind, BackboneSpec, freeze_norms};
-use mentor_ops::SeededInit;
 use mentor_types::{MAX_CLASSES, Tap};
+use mentor_weights::SeededInit;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

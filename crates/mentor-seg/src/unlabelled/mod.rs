@@ -93,8 +93,8 @@ mod testing {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use burn::tensor::{Device, Int, TensorData};
-    use mentor_ops::{NamedTensors, from_safetensors};
     use mentor_types::UNKNOWN;
+    use mentor_weights::{NamedTensors, from_safetensors};
 
     pub fn golden() -> NamedTensors {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/unlabelled.safetensors");
@@ -171,8 +171,8 @@ mod tests {
     use crate::context::Views;
     use crate::upload::PairPixels;
     use mentor_distill::check_terms;
-    use mentor_ops::NamedTensors;
     use mentor_types::{Key, SegOutput, Taps, UNKNOWN};
+    use mentor_weights::NamedTensors;
 
     const FREE: i64 = UNKNOWN as i64;
 

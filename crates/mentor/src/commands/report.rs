@@ -15,8 +15,9 @@ use mentor_report::{BadSample, Comparison, Example, Model, PseudoExample, Report
 use mentor_seg::metrics::ConfusionMatrix;
 use mentor_seg::nets::SegNet;
 use mentor_seg::{SegMethod, predict_mask};
-use mentor_train::{Log, write_atomically};
+use mentor_train::Log;
 use mentor_types::{LabelMask, UNKNOWN};
+use mentor_weights::write_atomically;
 use serde_json::Value;
 
 use super::data::pictures_of;

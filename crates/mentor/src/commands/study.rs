@@ -12,7 +12,7 @@ use mentor_recipe::{
     BuiltData, Job as StudyJob, Loaded, Need, Recipe, RowResult, Study as Plan, has_no_effect, row_key, table,
     weights_path,
 };
-use mentor_train::write_atomically;
+use mentor_weights::write_atomically;
 use serde_json::Value;
 
 use super::train::{self, stop_on_ctrl_c};

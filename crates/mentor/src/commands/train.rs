@@ -17,7 +17,8 @@ use mentor_seg::metrics::SegMetrics;
 use mentor_seg::nets::SegNet;
 use mentor_seg::upload::DeviceBatch;
 use mentor_seg::{SegMethod, SegModel};
-use mentor_train::{Evaluation, Outcome, Progress, Run, TrainError, write_atomically};
+use mentor_train::{Evaluation, Outcome, Progress, Run, TrainError};
+use mentor_weights::{weights_fingerprint, write_atomically};
 use serde_json::{Value, json};
 
 use super::eval::scored;
@@ -256,9 +257,9 @@ fn models(method: &SegMethod, model: &SegModel) -> Vec<(String, SegNet)> {
 fn loaded_weights(nets: &BuiltNets) -> BTreeMap<String, String> {
     let mut hashes = BTreeMap::new();
     for (name, teacher) in &nets.method.teachers {
-        hashes.insert(name.clone(), mentor_ops::weights_fingerprint(teacher.net()));
+        hashes.insert(name.clone(), weights_fingerprint(teacher.net()));
     }
-    hashes.insert("student".to_owned(), mentor_ops::weights_fingerprint(&nets.model.net));
+    hashes.insert("student".to_owned(), weights_fingerprint(&nets.model.net));
     hashes
 }
 

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use mentor_ops::{NamedTensors, from_safetensors};
 use mentor_types::{SegOutput, Tap, Taps, UNKNOWN};
+use mentor_weights::{NamedTensors, from_safetensors};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 

@@ -10,15 +10,14 @@ use burn::tensor::{Device, Int, Tensor};
 use clap::Args;
 use mentor_distill::{Column, Companion as _, Companions, Fresh, Term as LossTerm, TermTable, check_terms};
 use mentor_nets::Adapter;
-use mentor_ops::{NamedTensors, load_named, to_safetensors};
 use mentor_recipe::{Changes, parse};
 use mentor_seg::distill::DistillConfig;
 use mentor_seg::supervised::SupervisedConfig;
 use mentor_seg::unlabelled::{Teaching, UnlabelledConfig};
 use mentor_seg::upload::PairPixels;
 use mentor_seg::{Context, Seg, Views};
-use mentor_train::write_atomically;
 use mentor_types::{Found, Key, Tap, UNKNOWN, below};
+use mentor_weights::{NamedTensors, load_named, to_safetensors, write_atomically};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
