@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use crate::support::root;
 
 /// Every crate with its layer.
-const LAYERS: [(&str, u8); 11] = [
+const LAYERS: [(&str, u8); 12] = [
     ("mentor-types", 0),
+    ("mentor-toml", 0),
     ("mentor-ops", 0),
     ("mentor-data", 1),
     ("mentor-nets", 1),

@@ -9,11 +9,10 @@ use mentor_seg::distill::DistillConfig;
 use mentor_seg::nets::NetConfig;
 use mentor_seg::supervised::SupervisedConfig;
 use mentor_seg::unlabelled::UnlabelledConfig;
+use mentor_toml::{Changes, Draft, Loaded, Problems, TomlFile};
 use mentor_train::{EmaConfig, OptimizerConfig, ScheduleConfig, TrainConfig};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-
-use crate::{Changes, Loaded, Problems, read};
 
 /// What a recipe trains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -79,18 +78,10 @@ pub fn changes_no_result(key: &str) -> bool {
     ["data.workers", "data.queue", "data.cache_mb"].contains(&key) || key.starts_with("compare.") || key == "compare"
 }
 
-impl Recipe {
-    /// Reads and checks a recipe.
-    ///
-    /// # Errors
-    /// All problems at once, each with its place.
-    pub fn read(path: &Path, changes: &Changes) -> Result<Loaded<Self>, Problems> {
-        read(path, changes, Self::check)
-    }
-
+impl TomlFile for Recipe {
     /// Reports values out of range, and settings that contradict each other or have no effect, as
     /// (key, message).
-    pub fn check(&self, problems: &mut Vec<(String, String)>) {
+    fn check(&self, problems: &mut Vec<(String, String)>) {
         let mut part = |name: &str, check: &dyn Fn(&mut Found)| {
             let mut found = Found::new();
             check(&mut found);
@@ -111,6 +102,18 @@ impl Recipe {
         part("train", &|found| self.train.check(found));
         part("eval", &|found| self.eval.check(found));
         self.check_together(problems);
+    }
+}
+
+impl Recipe {
+    /// Reads and checks a recipe.
+    ///
+    /// # Errors
+    /// That its `task` is none, before all else; and then all problems at once, each with its place.
+    pub fn read(path: &Path, changes: &Changes) -> Result<Loaded<Self>, Problems> {
+        let draft = Draft::open(path, changes)?;
+        draft.peek::<Task>("task")?;
+        draft.read()
     }
 
     fn check_together(&self, problems: &mut Vec<(String, String)>) {

@@ -9,11 +9,11 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use clap::Args;
 use mentor_nets::{Adapter, Frozen};
 use mentor_ops::{NamedTensors, from_safetensors, load_named, to_safetensors};
-use mentor_recipe::{Changes, parse};
 use mentor_seg::distill::{Discriminator, DistillConfig, Holistic, Rival, Term as DistillTerm, TermContext};
 use mentor_seg::supervised::SupervisedConfig;
 use mentor_seg::unlabelled::{Teaching, UnlabelledConfig};
 use mentor_seg::upload::PairPixels;
+use mentor_toml::{Changes, TomlFile, parse};
 use mentor_train::write_atomically;
 use mentor_types::{Key, LossTerms, SegOutput, Stats, Taps, UNKNOWN};
 use safetensors::tensor::TensorView;
@@ -60,6 +60,21 @@ struct Terms {
     unlabelled: UnlabelledConfig,
 }
 
+impl TomlFile for Terms {
+    fn check(&self, problems: &mut Vec<(String, String)>) {
+        let mut part = |name: &str, found: Vec<(String, String)>| {
+            problems.extend(found.into_iter().map(|(key, message)| (format!("{name}.{key}"), message)));
+        };
+        let mut found = Vec::new();
+        self.distill.check(&mut found);
+        part("distill", std::mem::take(&mut found));
+        self.unlabelled.check(&mut found);
+        part("unlabelled", std::mem::take(&mut found));
+        self.supervised.iter().for_each(|supervised| supervised.check(&mut found));
+        part("supervised", found);
+    }
+}
+
 const SUPERVISED: [&str; 3] = ["cross_entropy", "dice", "lovasz_softmax"];
 const UNLABELLED: [&str; 2] = ["mean_teacher", "fixmatch"];
 
@@ -101,19 +116,7 @@ impl Term {
         let name = &self.name;
         let set = self.set.iter().map(|assignment| format!("{table}.{name}.{assignment}"));
         let text = format!("[{table}.{name}]\n");
-        let check = |terms: &Terms, problems: &mut Vec<(String, String)>| {
-            let mut part = |name: &str, found: Vec<(String, String)>| {
-                problems.extend(found.into_iter().map(|(key, message)| (format!("{name}.{key}"), message)));
-            };
-            let mut found = Vec::new();
-            terms.distill.check(&mut found);
-            part("distill", std::mem::take(&mut found));
-            terms.unlabelled.check(&mut found);
-            part("unlabelled", std::mem::take(&mut found));
-            terms.supervised.iter().for_each(|supervised| supervised.check(&mut found));
-            part("supervised", found);
-        };
-        Ok(parse::<Terms>(&text, Path::new("(term)"), &Changes::set(set), check)?.value)
+        Ok(parse::<Terms>(&text, Path::new("(term)"), &Changes::set(set))?.value)
     }
 }
 

@@ -2,15 +2,13 @@
 //!
 //! A resolved text holds every key, so it changes with each key that is added to its type; the shortest form does not.
 
-use serde::de::DeserializeOwned;
-
 use crate::de::from_node;
 use crate::difference::leaves;
 use crate::problem::{Problem, Problems};
-use crate::read::Loaded;
+use crate::read::{Loaded, TomlFile};
 use crate::tree::{Document, Node, Step, Value, show_path};
 
-impl<T: DeserializeOwned + PartialEq> Loaded<T> {
+impl<T: TomlFile + PartialEq> Loaded<T> {
     /// The value in its shortest form, one `key = value` a line, sorted: without every key and table whose absence
     /// reads as the same value, and without the keys that `unimportant` names, where the type can do without them.
     ///
@@ -66,7 +64,7 @@ mod tests {
 
     use super::*;
     use crate::read::parse;
-    use crate::sample::{GOOD, SmallRecipe};
+    use crate::sample::{GOOD, Sample};
     use crate::set::Changes;
 
     /// A type before it got new keys.
@@ -122,11 +120,15 @@ mod tests {
         1.0
     }
 
-    fn load<T: DeserializeOwned + Serialize + JsonSchema>(text: &str) -> Loaded<T> {
-        parse(text, Path::new("a.toml"), &Changes::none(), |_: &T, _: &mut Vec<(String, String)>| {}).unwrap()
+    impl TomlFile for Before {}
+
+    impl TomlFile for After {}
+
+    fn load<T: TomlFile>(text: &str) -> Loaded<T> {
+        parse(text, Path::new("a.toml"), &Changes::none()).unwrap()
     }
 
-    fn minimal<T: DeserializeOwned + Serialize + JsonSchema + PartialEq>(text: &str) -> String {
+    fn minimal<T: TomlFile + PartialEq>(text: &str) -> String {
         load::<T>(text).minimal(|key| key == "train.workers").unwrap()
     }
 
@@ -143,14 +145,14 @@ mod tests {
 
     #[test]
     fn every_value_that_is_not_a_default_is_in_the_shortest_form_and_the_order_of_the_file_is_not() {
-        let before = minimal::<SmallRecipe>(GOOD);
+        let before = minimal::<Sample>(GOOD);
         assert!(before.contains("teachers.\"my big\".pspnet.width = 16\n"), "{before}");
         assert!(!before.contains("buffers") && !before.contains("log_every_steps"), "{before}");
         for (old, new) in [("steps = 40", "steps = 41"), ("average", "copy"), ("\"labelled\"", ""), ("c4", "c5")] {
-            assert_ne!(minimal::<SmallRecipe>(&GOOD.replace(old, new)), before, "{new}");
+            assert_ne!(minimal::<Sample>(&GOOD.replace(old, new)), before, "{new}");
         }
         let turned = GOOD.replace("steps = 40\nclasses = 3", "classes = 3\nsteps = 40\nlog_every_steps = 10");
-        assert_eq!(minimal::<SmallRecipe>(&turned), before);
+        assert_eq!(minimal::<Sample>(&turned), before);
     }
 
     #[test]

@@ -1,19 +1,15 @@
-//! What differs between two recipes, key by key: whether a run may go on under another recipe.
+//! What differs between two values, key by key: whether what was begun with one may go on with the other.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
-use schemars::JsonSchema;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-
 use crate::problem::Problems;
-use crate::read::{Loaded, parse};
+use crate::read::{Draft, Loaded, TomlFile};
 use crate::set::Changes;
 use crate::tree::{Document, Node, Step, Value, show_path};
 
-/// A key that has another value in each of two recipes, or is in one of them only.
+/// A key that has another value in each of two values, or is in one of them only.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
     /// The dotted key.
@@ -31,15 +27,16 @@ impl fmt::Display for Difference {
     }
 }
 
-impl<T: DeserializeOwned + Serialize + JsonSchema> Loaded<T> {
+impl<T: TomlFile> Loaded<T> {
     /// The keys in which this value differs from the one in `before`, a text from the file at `path`, sorted by key.
     ///
-    /// The text is read as a `T` of today first, so that a key with a default that came since is no difference.
+    /// The text is read as a `T` of today first, so that neither a key with a default that came since is a difference nor
+    /// one that has moved.
     ///
     /// # Errors
     /// A text that is no `T` of today.
     pub fn differences(&self, before: &str, path: &Path) -> Result<Vec<Difference>, Problems> {
-        let before: Loaded<T> = parse(before, path, &Changes::none(), |_, _| {})?;
+        let before: Loaded<T> = Draft::parse(before, path, &Changes::none())?.read_earlier()?;
         differences(&before.resolved, &self.resolved)
     }
 }

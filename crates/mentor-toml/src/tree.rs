@@ -154,7 +154,8 @@ pub(crate) enum Step {
 }
 
 /// A key as it is written in a dotted key: bare where TOML allows it, else quoted.
-pub(crate) fn show_key(key: &str) -> String {
+#[must_use]
+pub fn show_key(key: &str) -> String {
     let bare = |letter: char| letter.is_ascii_alphanumeric() || letter == '_' || letter == '-';
     if !key.is_empty() && key.chars().all(bare) { key.to_string() } else { format!("{key:?}") }
 }
