@@ -5,8 +5,9 @@ use std::fs;
 use crate::sources::{crates, rust_files, without_test_modules};
 
 /// Every crate with its layer.
-const LAYERS: [(&str, u8); 12] = [
+const LAYERS: [(&str, u8); 13] = [
     ("mentor-types", 0),
+    ("mentor-toml", 0),
     ("mentor-ops", 0),
     ("mentor-weights", 1),
     ("mentor-data", 2),

@@ -12,6 +12,7 @@ use mentor_nets::{Adapter, Frozen, LoadOptions, LoadReport, Scope, WeightsError,
 use mentor_seg::metrics::ConfusionMatrix;
 use mentor_seg::nets::{NetConfig, SegNet};
 use mentor_seg::{EvalConfig, Judged, SegMethod, SegModel, evaluate};
+use mentor_toml::{Changes, Draft};
 use mentor_train::{Checkpoint, Checkpoints, TrainError};
 use mentor_types::Key;
 use mentor_weights::{Ema, NamedError, from_safetensors, load_named};
@@ -346,7 +347,8 @@ pub fn net_of(
 /// If the folder holds none.
 pub fn run_recipe(folder: &Path) -> Result<Recipe, BuildError> {
     let path = folder.join("recipe.toml");
-    let loaded = Recipe::read(&path, &crate::Changes::none())
+    let loaded = Draft::open(&path, &Changes::none())
+        .and_then(Draft::read_earlier::<Recipe>)
         .map_err(|problems| BuildError::NoRun { path: folder.to_owned(), reason: problems.to_string() })?;
     Ok(loaded.value)
 }

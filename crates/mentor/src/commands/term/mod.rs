@@ -10,12 +10,12 @@ use burn::tensor::{Device, Int, Tensor};
 use clap::Args;
 use mentor_distill::{Column, Companion as _, Companions, Fresh, Term as LossTerm, TermTable, check_terms};
 use mentor_nets::Adapter;
-use mentor_recipe::{Changes, parse};
 use mentor_seg::distill::DistillConfig;
 use mentor_seg::supervised::SupervisedConfig;
 use mentor_seg::unlabelled::{Teaching, UnlabelledConfig};
 use mentor_seg::upload::PairPixels;
 use mentor_seg::{Context, Seg, Views};
+use mentor_toml::{Changes, TomlFile, parse};
 use mentor_types::{Found, Key, Tap, UNKNOWN, below};
 use mentor_weights::{NamedTensors, load_named, to_safetensors, write_atomically};
 use schemars::JsonSchema;
@@ -99,7 +99,9 @@ impl Tables {
         let supervised = self.supervised.iter().flat_map(TermTable::terms);
         supervised.chain(self.distill.terms()).chain(self.unlabelled.terms()).next()
     }
+}
 
+impl TomlFile for Tables {
     fn check(&self, found: &mut Found) {
         below("supervised", found, |found| self.supervised.iter().for_each(|table| table.check(found)));
         below("distill", found, |found| check_terms(&self.distill, found));
@@ -139,7 +141,7 @@ impl Term {
         let (table, name) = (table.name(), &self.name);
         let set = self.set.iter().map(|assignment| format!("{table}.{name}.{assignment}"));
         let text = format!("[{table}.{name}]\n");
-        Ok(parse::<Tables>(&text, Path::new("(term)"), &Changes::set(set), Tables::check)?.value)
+        Ok(parse::<Tables>(&text, Path::new("(term)"), &Changes::set(set))?.value)
     }
 
     /// The value of each column.

@@ -1,13 +1,13 @@
 //! Walks a document against the JSON Schema of its type and finds every mistake in one go.
 //!
 //! serde stops at its first error; the walk does not. It understands what schemars writes for plain structs, options,
-//! lists, tuples, maps and externally tagged enums, which is all that a recipe may be made of. Ranges that depend on
+//! lists, tuples, maps and externally tagged enums, which is all that a file may be made of. Ranges that depend on
 //! more than one number are not its business.
 
 use serde_json::{Map, Value as Json};
 
-use crate::problem::nearest;
-use crate::tree::{At, Entry, Node, Step, Value, show_key, show_path};
+use crate::problem::{Problem, nearest, nearest_few};
+use crate::tree::{At, Document, Entry, Node, Step, Value, show_key, show_path};
 
 /// A mistake, with its place in the tree.
 #[derive(Debug)]
@@ -22,10 +22,34 @@ pub(crate) struct Finding {
     pub(crate) meant: Option<Vec<Step>>,
 }
 
+impl Finding {
+    /// The same with its place in words.
+    pub(crate) fn into_problem(self, document: &Document) -> Problem {
+        let origin = document.origin(self.at);
+        Problem { origin, key: show_path(&self.path), message: self.message, hint: self.hint }
+    }
+}
+
 /// Everything in `root` that `schema` does not allow.
 pub(crate) fn walk(schema: &Json, root: &Node) -> Vec<Finding> {
     let mut walker = Walker { schema, path: Vec::new(), found: Vec::new() };
     walker.value(schema, root);
+    walker.found
+}
+
+/// What `schema` does not allow at one key of `root`, which must be there.
+pub(crate) fn walk_key(schema: &Json, root: &Node, key: &str) -> Vec<Finding> {
+    let mut walker = Walker { schema, path: Vec::new(), found: Vec::new() };
+    let entries = if let Value::Table(entries) = &root.value { entries.as_slice() } else { &[] };
+    let misspelt = || entries.iter().find(|entry| nearest(&entry.key, [key]).is_some());
+    match (entries.iter().find(|entry| entry.key == key), misspelt()) {
+        (Some(entry), _) => walker.child(schema, entry),
+        (None, Some(entry)) => {
+            let message = format!("unknown key `{}` {}", entry.key, walker.place());
+            walker.push(entry.key_at, message, Some(format!("did you mean `{key}`?")), false);
+        }
+        (None, None) => walker.missing(key, Some(schema), root),
+    }
     walker.found
 }
 
@@ -55,12 +79,15 @@ impl<'s> KnownKeys<'s> {
         Self { all, free }
     }
 
-    fn list(&self) -> String {
+    /// The known keys in words; where there are many, those that are nearest to what was found.
+    fn list(&self, found: &str) -> String {
         if self.all.is_empty() {
             return "it takes no keys".to_string();
         }
-        let quoted: Vec<String> = self.all.iter().map(|key| format!("`{key}`")).collect();
-        format!("known keys: {}", quoted.join(", "))
+        let shown: Vec<String> = nearest_few(found, &self.all).iter().map(|key| format!("`{key}`")).collect();
+        let others = self.all.len() - shown.len();
+        let others = if others == 0 { String::new() } else { format!(" and {others} others") };
+        format!("known keys: {}{others}", shown.join(", "))
     }
 }
 
@@ -139,7 +166,7 @@ impl<'s> Walker<'s> {
 
     fn table(&mut self, schema: &'s Map<String, Json>, entries: &[Entry], node: &Node) {
         let properties = schema.get("properties").and_then(Json::as_object);
-        // A struct that does not deny unknown keys would drop them in silence; a recipe never does.
+        // A struct that does not deny unknown keys would drop them in silence; ours never do.
         let others = schema.get("additionalProperties").filter(|others| **others != Json::Bool(false));
         let known = KnownKeys::new(properties, entries);
         let mut meant = Vec::new();
@@ -168,7 +195,7 @@ impl<'s> Walker<'s> {
     fn unknown_key(&mut self, entry: &Entry, known: &KnownKeys<'s>) -> Option<&'s str> {
         let meant = nearest(&entry.key, known.free.iter().copied());
         let guess = meant.or_else(|| nearest(&entry.key, known.all.iter().copied()));
-        let list = known.list();
+        let list = known.list(&entry.key);
         let hint = guess.map(|guess| format!("did you mean `{guess}`? {list}")).unwrap_or(list);
         let place = self.place();
         self.path.push(Step::Key(entry.key.clone()));
@@ -423,14 +450,14 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use crate::sample::{GOOD, mistakes};
 
-    /// The mistakes after one piece of the good recipe was replaced.
+    /// The mistakes after one piece of the good sample was replaced.
     fn with(old: &str, new: &str) -> String {
         assert_eq!(GOOD.matches(old).count(), 1, "{old}");
         mistakes(&GOOD.replace(old, new))
     }
 
     #[test]
-    fn a_good_recipe_has_no_mistakes() {
+    fn a_good_file_has_no_mistakes() {
         assert_eq!(mistakes(GOOD), "");
     }
 
@@ -438,22 +465,22 @@ mod tests {
     fn an_unknown_key_has_its_nearest_neighbour_and_the_known_ones() {
         assert_eq!(
             with("temperature = 2", "  temprature = 2"),
-            "a.toml:25:3: unknown key `temprature` in [distill.pixel_wise]; did you mean `temperature`? \
+            "a.toml:25:3: unknown key `temprature` in [distill.layer_wise]; did you mean `temperature`? \
              known keys: `at`, `on`, `temperature`, `weight`"
         );
         assert_eq!(
             with("temperature = 2", "colour = 2"),
-            "a.toml:25:1: unknown key `colour` in [distill.pixel_wise]; \
+            "a.toml:25:1: unknown key `colour` in [distill.layer_wise]; \
              known keys: `at`, `on`, `temperature`, `weight`"
         );
         assert_eq!(
-            with("[distill.pixel_wise]", "[distill.pixel-wise]"),
-            "a.toml:23:10: unknown key `pixel-wise` in [distill]; did you mean `pixel_wise`? \
-             known keys: `holistic`, `pixel_wise`"
+            with("[distill.layer_wise]", "[distill.layer-wise]"),
+            "a.toml:23:10: unknown key `layer-wise` in [distill]; did you mean `layer_wise`? \
+             known keys: `holistic`, `layer_wise`"
         );
         assert_eq!(
             with("student = \"c5\"", "studnt = \"c5\""),
-            "a.toml:26:9: unknown key `studnt` in [distill.pixel_wise.at[0]]; did you mean `student`? \
+            "a.toml:26:9: unknown key `studnt` in [distill.layer_wise.at[0]]; did you mean `student`? \
              known keys: `student`, `teacher`"
         );
     }
@@ -462,8 +489,8 @@ mod tests {
     fn a_misspelt_key_that_is_required_is_reported_once() {
         assert_eq!(
             with("crop_px", "crop_pix"),
-            "a.toml:5:1: unknown key `crop_pix` at the top level; did you mean `crop_px`? known keys: `buffers`, \
-             `crop_px`, `distill`, `ema`, `optimizer`, `schedule`, `seed`, `student`, `task`, `teachers`, `train`, `views`"
+            "a.toml:5:1: unknown key `crop_pix` at the top level; did you mean `crop_px`? known keys: \
+             `buffers`, `crop_px`, `distill`, `ema`, `optimizer`, `schedule`, `teachers`, `train` and 4 others"
         );
     }
 
@@ -471,7 +498,7 @@ mod tests {
     fn a_wrong_type_says_what_was_found() {
         assert_eq!(
             with("temperature = 2", "temperature = \"hot\""),
-            "a.toml:25:15: `distill.pixel_wise.temperature`: expected a number, found the string \"hot\""
+            "a.toml:25:15: `distill.layer_wise.temperature`: expected a number, found the string \"hot\""
         );
         assert_eq!(with("seed = 0", "seed = 0.5"), "a.toml:4:8: `seed`: expected an integer, found the number 0.5");
         assert_eq!(
@@ -479,8 +506,8 @@ mod tests {
             "a.toml:4:8: `seed`: expected an integer, found the number 1000.0; write 1000 without a point or an exponent"
         );
         assert_eq!(
-            with("task = \"seg\"", "task = 1"),
-            "a.toml:3:8: `task`: expected \"seg\" or \"det\", found the integer 1"
+            with("task = \"fit\"", "task = 1"),
+            "a.toml:3:8: `task`: expected \"fit\" or \"det\", found the integer 1"
         );
         assert_eq!(with("steps = 40", "steps = true"), "a.toml:36:9: `train.steps`: expected an integer, found true");
         assert_eq!(
@@ -493,7 +520,7 @@ mod tests {
         );
         assert_eq!(
             with("on = [\"labelled\"]", "on = \"labelled\""),
-            "a.toml:27:6: `distill.pixel_wise.on`: expected an array, found the string \"labelled\""
+            "a.toml:27:6: `distill.layer_wise.on`: expected an array, found the string \"labelled\""
         );
     }
 
@@ -530,7 +557,7 @@ mod tests {
     fn what_is_missing_is_reported_at_its_table() {
         assert_eq!(
             with("weight = 10.0\n", ""),
-            "a.toml:23:1: missing key `weight` in [distill.pixel_wise]; expected a number"
+            "a.toml:23:1: missing key `weight` in [distill.layer_wise]; expected a number"
         );
         assert_eq!(with("[train]\nsteps = 40\nclasses = 3\n", ""), "a.toml:1:1: missing table [train]");
         assert_eq!(
@@ -538,8 +565,8 @@ mod tests {
             "a.toml:1:1: missing table [student]; write one of [student.fcn], [student.pspnet]"
         );
         assert_eq!(
-            with("task = \"seg\"\n", ""),
-            "a.toml:1:1: missing key `task` at the top level; expected \"seg\" or \"det\""
+            with("task = \"fit\"\n", ""),
+            "a.toml:1:1: missing key `task` at the top level; expected \"fit\" or \"det\""
         );
         assert_eq!(
             with("[schedule.poly]\npower = 0.9\n", ""),
@@ -555,7 +582,7 @@ mod tests {
         );
         assert_eq!(
             with("student = \"c5\"", "student = \"c9\""),
-            "a.toml:26:19: `distill.pixel_wise.at[0].student`: unknown value \"c9\"; did you mean \"c4\"? \
+            "a.toml:26:19: `distill.layer_wise.at[0].student`: unknown value \"c9\"; did you mean \"c4\"? \
              valid: \"c4\", \"c5\""
         );
     }
@@ -639,7 +666,7 @@ mod tests {
                 "a.toml:4:1: unknown key `sed` at the top level",
                 "a.toml:5:17: `crop_px[1]`: expected an integer, found the string \"wide\"",
                 "a.toml:12:10: unknown name `fnc` in [student]",
-                "a.toml:24:10: `distill.pixel_wise.weight`: expected a number, found the string \"much\"",
+                "a.toml:24:10: `distill.layer_wise.weight`: expected a number, found the string \"much\"",
                 "a.toml:36:1: unknown key `stepz` in [train]",
             ]
         );

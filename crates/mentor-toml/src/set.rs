@@ -1,21 +1,21 @@
-//! Changes to a recipe from the command line or from a row of a study: `--set key=value` and `--unset key`.
+//! Changes to a file from the command line or from a row of a study: `--set key=value` and `--unset key`.
 
 use toml::de::DeValue;
 
 use crate::problem::{Problem, nearest};
 use crate::tree::{At, Document, Entry, Node, Value, show_key};
 
-/// No key of a recipe is nested this deeply; the limit keeps recursion over the tree bounded.
+/// No key is nested this deeply; the limit keeps recursion over the tree bounded.
 const MAX_DEPTH: usize = 32;
 
-/// What varies a recipe. Everything under `unset` is taken away first, then `set` is applied in its order; the last one
+/// What varies a file. Everything under `unset` is taken away first, then `set` is applied in its order; the last one
 /// of two that set the same key wins.
 ///
 /// - `set`: `distill.pair_wise.weight=0.3`. The key is dotted, with quoted segments where TOML asks for quotes and a
 ///   number for an item of an array (`distill.pair_wise.at.0.weight`); missing tables are made. The value is TOML, arrays
 ///   and inline tables included; text that is not TOML and opens no bracket or quote is taken as a string
 ///   (`data.card=camvid`).
-/// - `unset`: `distill.holistic`, a key or a table that the recipe has.
+/// - `unset`: `distill.holistic`, a key or a table that the file has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
     /// Keys to take away.
@@ -61,7 +61,7 @@ pub(crate) fn apply(document: &mut Document, changes: &Changes) -> Vec<Problem> 
 }
 
 /// A message and a hint.
-type Mistake = (String, Option<String>);
+pub(crate) type Mistake = (String, Option<String>);
 
 fn report(document: &Document, key: &str, outcome: Result<(), Mistake>, problems: &mut Vec<Problem>) {
     if let Err((message, hint)) = outcome {
@@ -90,8 +90,11 @@ fn split(assignment: &str) -> (&str, Option<&str>) {
     (assignment, None)
 }
 
-/// Reads a dotted key as TOML does.
-pub(crate) fn parse_key(text: &str) -> Result<Vec<String>, Mistake> {
+/// Reads a dotted key as TOML does; an error is a message and a hint.
+///
+/// # Errors
+/// If it is no dotted key, or too deep.
+pub fn parse_key(text: &str) -> Result<Vec<String>, Mistake> {
     match toml_edit::Key::parse(text.trim()) {
         Ok(keys) if keys.len() > MAX_DEPTH => Err((format!("the key has more than {MAX_DEPTH} parts"), None)),
         Ok(keys) => Ok(keys.iter().map(|key| key.get().to_string()).collect()),
@@ -160,7 +163,7 @@ fn put(node: &mut Node, keys: &[String], depth: usize, value: Node) -> Result<()
 fn take(node: &mut Node, keys: &[String]) -> Result<(), Mistake> {
     let mut node = node;
     for (depth, key) in keys.iter().enumerate() {
-        let absent = || format!("nothing to take away: the recipe has no `{}`", show_keys(&keys[..=depth]));
+        let absent = || format!("nothing to take away: there is no `{}`", show_keys(&keys[..=depth]));
         let Value::Table(entries) = &mut node.value else { return Err((absent(), None)) };
         let Some(place) = entries.iter().position(|entry| entry.key == *key) else {
             let guess = nearest(key, entries.iter().map(|entry| entry.key.as_str()));
@@ -241,8 +244,8 @@ mod tests {
         assert_eq!(value, changed(&[], &[]).0);
         assert_eq!(
             problems,
-            "--unset distill.pair_wis: nothing to take away: the recipe has no `distill.pair_wis`; did you mean `pair_wise`?\n\
-             --unset seed.x: nothing to take away: the recipe has no `seed.x`\n\
+            "--unset distill.pair_wis: nothing to take away: there is no `distill.pair_wis`; did you mean `pair_wise`?\n\
+             --unset seed.x: nothing to take away: there is no `seed.x`\n\
              --set seed: expected key=value\n\
              --set a..b=1: `a..b` is not a dotted key; expected a form such as distill.pair_wise.weight\n\
              --set seed.x=1: `seed` is the integer 1, not a table: it has no key `x`\n\

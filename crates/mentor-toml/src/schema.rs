@@ -1,4 +1,4 @@
-//! The JSON Schema of a recipe, for editors and for the walk.
+//! The JSON Schema of a type, for editors and for the walk.
 
 use schemars::JsonSchema;
 
@@ -16,7 +16,7 @@ pub fn schema_json<T: JsonSchema>() -> String {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    /// A small recipe.
+    /// A small table.
     #[derive(schemars::JsonSchema)]
     #[expect(dead_code, reason = "only its schema is looked at")]
     struct Small {
@@ -31,7 +31,7 @@ mod tests {
         let schema: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
         assert_eq!(schema["title"], "Small");
-        assert_eq!(schema["description"], "A small recipe.");
+        assert_eq!(schema["description"], "A small table.");
         assert_eq!(schema["properties"]["steps"]["description"], "Steps to take.");
     }
 }

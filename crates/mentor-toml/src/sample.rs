@@ -1,4 +1,4 @@
-//! A small recipe with every shape that a real one has, for the tests of this crate.
+//! A small type with every shape that a file may have, for the tests of this crate.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -6,13 +6,13 @@ use std::path::Path;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::read::parse;
+use crate::read::{TomlFile, parse};
 use crate::set::Changes;
 
-/// A recipe without a mistake. Tests replace pieces of it, and name lines of it by number.
+/// A file without a mistake. Tests replace pieces of it, and name lines of it by number.
 pub(crate) const GOOD: &str = r#"# Small, but with one of everything.
 
-task = "seg"
+task = "fit"
 seed = 0
 crop_px = [192, 256]
 buffers = "average"
@@ -32,7 +32,7 @@ width = 16
 decay = 0.99
 
 # A term.
-[distill.pixel_wise]
+[distill.layer_wise]
 weight = 10.0
 temperature = 2
 at = [{ student = "c5", teacher = "c4" }]
@@ -51,7 +51,7 @@ classes = 3
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct SmallRecipe {
+pub(crate) struct Sample {
     task: Task,
     seed: u64,
     crop_px: [usize; 2],
@@ -72,8 +72,8 @@ pub(crate) struct SmallRecipe {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-enum Task {
-    Seg,
+pub(crate) enum Task {
+    Fit,
     Det,
 }
 
@@ -130,13 +130,13 @@ impl TryFrom<String> for Backbone {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Distill {
-    pixel_wise: Option<PixelWise>,
+    layer_wise: Option<LayerWise>,
     holistic: Option<Holistic>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct PixelWise {
+struct LayerWise {
     weight: f32,
     temperature: Option<f32>,
     #[serde(default)]
@@ -222,26 +222,26 @@ fn ten() -> u64 {
     10
 }
 
-impl SmallRecipe {
+impl TomlFile for Sample {
     /// A range, and a rule that holds between two keys.
-    pub(crate) fn check(&self, problems: &mut Vec<(String, String)>) {
+    fn check(&self, problems: &mut Vec<(String, String)>) {
         if self.train.steps == 0 {
             problems.push(("train.steps".into(), "must be at least 1, found 0".into()));
         }
-        let Some(pixel_wise) = &self.distill.pixel_wise else { return };
-        if pixel_wise.weight < 0.0 {
-            let message = format!("must be at least 0, found {}", pixel_wise.weight);
-            problems.push(("distill.pixel_wise.weight".into(), message));
+        let Some(layer_wise) = &self.distill.layer_wise else { return };
+        if layer_wise.weight < 0.0 {
+            let message = format!("must be at least 0, found {}", layer_wise.weight);
+            problems.push(("distill.layer_wise.weight".into(), message));
         }
-        if pixel_wise.weight == 0.0 && pixel_wise.temperature.is_none() {
-            problems.push(("distill.pixel_wise.temperature".into(), "has no effect with weight 0".into()));
+        if layer_wise.weight == 0.0 && layer_wise.temperature.is_none() {
+            problems.push(("distill.layer_wise.temperature".into(), "has no effect with weight 0".into()));
         }
     }
 }
 
 /// Everything that is wrong with a text, one line each; empty if nothing is.
 pub(crate) fn mistakes(text: &str) -> String {
-    match parse(text, Path::new("a.toml"), &Changes::none(), SmallRecipe::check) {
+    match parse::<Sample>(text, Path::new("a.toml"), &Changes::none()) {
         Ok(_) => String::new(),
         Err(problems) => problems.to_string(),
     }

@@ -158,7 +158,8 @@ impl std::error::Error for Problems {}
 /// The valid name that was most likely meant by `found`, if one is near enough to be worth a guess.
 ///
 /// Near is: few letters added, dropped, changed or swapped, or the same beginning (`temp` for `temperature`).
-pub(crate) fn nearest<'a>(found: &str, valid: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+#[must_use]
+pub fn nearest<'a>(found: &str, valid: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let plain = |name: &str| name.to_lowercase().replace('-', "_");
     let found = plain(found);
     let allowed = (found.chars().count() / 3).max(1);
@@ -175,6 +176,21 @@ pub(crate) fn nearest<'a>(found: &str, valid: impl IntoIterator<Item = &'a str>)
     best.map(|(_, name)| name)
 }
 
+/// The most names that a message lists.
+const MOST_LISTED: usize = 8;
+
+/// The names of a list that are nearest to `found`, as many as a message can show, in the order of the list.
+pub(crate) fn nearest_few<'a>(found: &str, valid: &[&'a str]) -> Vec<&'a str> {
+    let mut places: Vec<usize> = (0..valid.len()).collect();
+    places.sort_by(|one, other| {
+        let likeness = |place: usize| strsim::jaro_winkler(&found.to_lowercase(), valid[place]);
+        likeness(*other).total_cmp(&likeness(*one)).then(one.cmp(other))
+    });
+    places.truncate(MOST_LISTED);
+    places.sort_unstable();
+    places.into_iter().map(|place| valid[place]).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -185,7 +201,7 @@ mod tests {
 
     #[test]
     fn a_problem_is_one_line() {
-        let problem = Problem::new(at(12, 3), "distill.pixel_wise.temprature", "unknown key `temprature`")
+        let problem = Problem::new(at(12, 3), "distill.layer_wise.temprature", "unknown key `temprature`")
             .with_hint("did you mean `temperature`?");
         assert_eq!(problem.to_string(), "recipes/a.toml:12:3: unknown key `temprature`; did you mean `temperature`?");
     }
@@ -219,6 +235,6 @@ mod tests {
         assert_eq!(nearest("wieght", names), Some("weight"));
         assert_eq!(nearest("temp", names), Some("temperature"));
         assert_eq!(nearest("colour", names), None);
-        assert_eq!(nearest("pixel-wise", ["pair_wise", "pixel_wise"]), Some("pixel_wise"));
+        assert_eq!(nearest("layer-wise", ["pair_wise", "layer_wise"]), Some("layer_wise"));
     }
 }

@@ -7,17 +7,18 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::de::from_node;
+use crate::de::{ReadError, from_node};
+use crate::moved::{Moved, follow};
 use crate::problem::{Origin, Problem, Problems, nearest};
 use crate::schema::schema_of;
 use crate::set::{Changes, apply};
-use crate::tree::{Document, Step, parse_path, show_path};
-use crate::walk::{Finding, walk};
+use crate::tree::{Document, Step, parse_path};
+use crate::walk::{Finding, walk, walk_key};
 
-/// No recipe is near this many bytes; what is larger was given by mistake.
+/// No file that a person writes is near this many bytes; what is larger was given by mistake.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// With more wrong values than these a file is not a recipe with typos, and its ranges do not matter yet.
+/// With more wrong values than these a file is not one with typos, and its ranges do not matter yet.
 const MAX_REMOVED: usize = 100;
 
 /// A value that was read and checked, with the text that it came from.
@@ -47,81 +48,138 @@ impl<T> Loaded<T> {
     }
 }
 
+/// A type that users write as a TOML file.
+pub trait TomlFile: DeserializeOwned + Serialize + JsonSchema {
+    /// Keys of earlier versions, and where they are now.
+    const MOVED: &'static [Moved] = &[];
+
+    /// Pushes what is out of range or contradictory as (dotted key, message); the key may be empty, hold indices
+    /// (`at[0].student`) and name what the file leaves out.
+    ///
+    /// It also runs where single values were wrong or unknown, if the rest makes a value, so that one reading finds as
+    /// much as can be found.
+    fn check(&self, _problems: &mut Vec<(String, String)>) {}
+}
+
 /// Reads a TOML file as a `T`.
 ///
-/// `check` gets the value and pushes what is out of range or contradictory as (dotted key, message); the key may be
-/// empty, hold indices (`at[0].student`) and name what the file leaves out. It also runs where single values were wrong or
-/// unknown, if the rest makes a `T`, so that one call finds as much as can be found.
-///
 /// # Errors
-/// A path that is no readable TOML file; a change that cannot be applied; and then, all together, every unknown key and
-/// wrong type, what serde refuses, and what `check` pushed.
-pub fn read<T: DeserializeOwned + Serialize + JsonSchema>(
-    path: &Path,
-    changes: &Changes,
-    check: impl Fn(&T, &mut Vec<(String, String)>),
-) -> Result<Loaded<T>, Problems> {
-    let text = read_text(path)?;
-    parse(&text, path, changes, check)
+/// A path that is no readable TOML file; and then, all together, every change that cannot be applied, every key that has
+/// moved, every unknown key and wrong type, what serde refuses, and what [`TomlFile::check`] pushed.
+pub fn read<T: TomlFile>(path: &Path, changes: &Changes) -> Result<Loaded<T>, Problems> {
+    Draft::open(path, changes)?.read()
 }
 
 /// Reads a `T` from TOML text; `path` only names it in messages. Otherwise as [`read`].
 ///
 /// # Errors
 /// As [`read`], but for the file.
-pub fn parse<T: DeserializeOwned + Serialize + JsonSchema>(
-    text: &str,
-    path: &Path,
-    changes: &Changes,
-    check: impl Fn(&T, &mut Vec<(String, String)>),
-) -> Result<Loaded<T>, Problems> {
-    let mut document = Document::parse(text, path).map_err(Problems::new)?;
-    let mut problems = apply(&mut document, changes);
-    let arguments_hold = problems.is_empty();
-    let findings = walk(&schema_of::<T>(), &document.root);
-    if arguments_hold && findings.is_empty() {
-        return finish(text, document, &check);
-    }
-    if arguments_hold {
-        problems.extend(check_the_rest(&document, &findings, &check));
-    }
-    problems.extend(findings.into_iter().map(|finding| Problem {
-        origin: document.origin(finding.at),
-        key: show_path(&finding.path),
-        message: finding.message,
-        hint: finding.hint,
-    }));
-    Err(Problems::new(problems))
+pub fn parse<T: TomlFile>(text: &str, path: &Path, changes: &Changes) -> Result<Loaded<T>, Problems> {
+    Draft::parse(text, path, changes)?.read()
 }
 
-fn finish<T: DeserializeOwned + Serialize>(
-    text: &str,
+/// A TOML file with its changes, of which nobody has asked yet what it says.
+#[derive(Clone, Debug)]
+pub struct Draft {
     document: Document,
-    check: &impl Fn(&T, &mut Vec<(String, String)>),
-) -> Result<Loaded<T>, Problems> {
-    let value: T = from_node(&document.root).map_err(|error| {
-        let at = error.at.unwrap_or(document.root.at);
-        Problem::new(document.origin(at), "", error.message)
-    })?;
-    let mut late = Vec::new();
-    check(&value, &mut late);
-    let problems: Vec<Problem> = late.iter().map(|(key, message)| late_problem(&document, key, message)).collect();
-    if !problems.is_empty() {
-        return Err(Problems::new(problems));
+    /// What is wrong with the changes.
+    problems: Vec<Problem>,
+}
+
+impl Draft {
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// A path that is no readable TOML file.
+    pub fn open(path: &Path, changes: &Changes) -> Result<Self, Problems> {
+        Self::parse(&read_text(path)?, path, changes)
     }
-    let resolved = toml::to_string(&value).map_err(|error| {
-        Problem::new(Origin::Path(document.path.clone()), "", format!("the value cannot be written as TOML: {error}"))
-    })?;
-    Ok(Loaded { value, text: text.to_string(), resolved, path: document.path.clone(), document })
+
+    /// Takes a text; `path` names it in messages.
+    ///
+    /// # Errors
+    /// A text that is not TOML.
+    pub fn parse(text: &str, path: &Path, changes: &Changes) -> Result<Self, Problems> {
+        let mut document = Document::parse(text, path).map_err(Problems::new)?;
+        let problems = apply(&mut document, changes);
+        Ok(Self { document, problems })
+    }
+
+    /// The value of a key at the top level, before all else is read: what the others mean may depend on it.
+    ///
+    /// # Errors
+    /// That it is missing or misspelt, or that its value is none for it.
+    pub fn peek<V: DeserializeOwned + JsonSchema>(&self, key: &str) -> Result<V, Problems> {
+        let root = &self.document.root;
+        let findings = walk_key(&schema_of::<V>(), root, key);
+        let node = root.get(&[Step::Key(key.to_string())]).unwrap_or(root);
+        if findings.is_empty() {
+            return from_node(node).map_err(|error| self.refusal(error).into());
+        }
+        Err(Problems::new(findings.into_iter().map(|finding| finding.into_problem(&self.document)).collect()))
+    }
+
+    /// Reads it as a `T`.
+    ///
+    /// # Errors
+    /// As [`read`], but for the file.
+    pub fn read<T: TomlFile>(mut self) -> Result<Loaded<T>, Problems> {
+        let moved = follow(&mut self.document, T::MOVED);
+        self.read_rest(moved)
+    }
+
+    /// Reads it as a `T` that this program itself wrote, perhaps an earlier version of it: keys that have moved count
+    /// where they are now.
+    ///
+    /// # Errors
+    /// As [`read`], but for the file and for moved keys.
+    pub fn read_earlier<T: TomlFile>(mut self) -> Result<Loaded<T>, Problems> {
+        follow(&mut self.document, T::MOVED);
+        self.read_rest(Vec::new())
+    }
+
+    fn read_rest<T: TomlFile>(self, moved: Vec<Problem>) -> Result<Loaded<T>, Problems> {
+        let findings = walk(&schema_of::<T>(), &self.document.root);
+        let changes_hold = self.problems.is_empty();
+        if changes_hold && moved.is_empty() && findings.is_empty() {
+            return self.finish();
+        }
+        let mut problems = [self.problems, moved].concat();
+        if changes_hold {
+            problems.extend(check_the_rest::<T>(&self.document, &findings));
+        }
+        problems.extend(findings.into_iter().map(|finding| finding.into_problem(&self.document)));
+        Err(Problems::new(problems))
+    }
+
+    fn finish<T: TomlFile>(self) -> Result<Loaded<T>, Problems> {
+        let value: T = from_node(&self.document.root).map_err(|error| self.refusal(error))?;
+        let document = self.document;
+        let mut late = Vec::new();
+        value.check(&mut late);
+        if !late.is_empty() {
+            return Err(Problems::new(
+                late.iter().map(|(key, message)| late_problem(&document, key, message)).collect(),
+            ));
+        }
+        let path = document.path.clone();
+        let resolved = toml::to_string(&value).map_err(|error| {
+            let message = format!("the value cannot be written as TOML: {error}");
+            Problem::new(Origin::Path(path.clone()), "", message)
+        })?;
+        Ok(Loaded { value, text: document.text.clone(), resolved, path, document })
+    }
+
+    /// What serde alone refuses.
+    fn refusal(&self, error: ReadError) -> Problem {
+        let at = error.at.unwrap_or(self.document.root.at);
+        Problem::new(self.document.origin(at), "", error.message)
+    }
 }
 
 /// Runs the checks on what is left without the wrong values, if that makes a `T`: a typo in one key should not hide a
 /// value out of range in another. What the checks say about a key that was taken away is dropped.
-fn check_the_rest<T: DeserializeOwned>(
-    document: &Document,
-    findings: &[Finding],
-    check: &impl Fn(&T, &mut Vec<(String, String)>),
-) -> Vec<Problem> {
+fn check_the_rest<T: TomlFile>(document: &Document, findings: &[Finding]) -> Vec<Problem> {
     if findings.len() > MAX_REMOVED || !findings.iter().all(|finding| finding.removable) {
         return Vec::new();
     }
@@ -137,7 +195,7 @@ fn check_the_rest<T: DeserializeOwned>(
     }
     let Ok(value) = from_node::<T>(&rest) else { return Vec::new() };
     let mut late = Vec::new();
-    check(&value, &mut late);
+    value.check(&mut late);
     late.retain(|(key, _)| !gone.iter().any(|gone| parse_path(key).starts_with(gone)));
     late.iter().map(|(key, message)| late_problem(document, key, message)).collect()
 }
@@ -192,11 +250,11 @@ fn neighbour(path: &Path) -> Option<String> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::sample::{GOOD, SmallRecipe, mistakes};
+    use crate::sample::{GOOD, Sample, Task, mistakes};
 
-    fn load(text: &str, set: &[&str]) -> Result<Loaded<SmallRecipe>, String> {
+    fn load(text: &str, set: &[&str]) -> Result<Loaded<Sample>, String> {
         let changes = Changes::set(set.iter().copied());
-        parse(text, Path::new("a.toml"), &changes, SmallRecipe::check).map_err(|problems| problems.to_string())
+        parse(text, Path::new("a.toml"), &changes).map_err(|problems| problems.to_string())
     }
 
     /// Writes a file of the given bytes and gives the message without its folder.
@@ -207,12 +265,12 @@ mod tests {
     }
 
     fn message_in(folder: &Path, name: &str) -> String {
-        let outcome = read(&folder.join(name), &Changes::none(), SmallRecipe::check);
+        let outcome = read::<Sample>(&folder.join(name), &Changes::none());
         outcome.unwrap_err().to_string().replace(&format!("{}/", folder.display()), "")
     }
 
     #[test]
-    fn a_good_recipe_is_read_and_its_resolved_text_reads_back_to_the_same() {
+    fn a_good_file_is_read_and_its_resolved_text_reads_back_to_the_same() {
         let loaded = load(GOOD, &[]).unwrap();
         assert_eq!(loaded.text, GOOD);
         assert_eq!(loaded.value.views.scale, (0.5, 2.0));
@@ -225,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_no_recipe_gives_one_clear_line() {
+    fn a_file_that_is_no_toml_gives_one_clear_line() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("quickstart.toml"), GOOD).unwrap();
         std::fs::create_dir(folder.path().join("some dir")).unwrap();
@@ -282,7 +340,7 @@ mod tests {
     fn a_range_is_checked_at_the_line_of_its_key() {
         assert_eq!(
             mistakes(&GOOD.replace("weight = 10.0", "weight = -1")),
-            "a.toml:24:1: `distill.pixel_wise.weight`: must be at least 0, found -1"
+            "a.toml:24:1: `distill.layer_wise.weight`: must be at least 0, found -1"
         );
     }
 
@@ -290,7 +348,7 @@ mod tests {
     fn a_rule_about_a_key_that_was_left_out_points_at_its_table() {
         assert_eq!(
             mistakes(&GOOD.replace("temperature = 2\n", "").replace("weight = 10.0", "weight = 0")),
-            "a.toml:23:1: `distill.pixel_wise.temperature`: has no effect with weight 0"
+            "a.toml:23:1: `distill.layer_wise.temperature`: has no effect with weight 0"
         );
     }
 
@@ -300,7 +358,7 @@ mod tests {
         assert_eq!(
             mistakes(&text).lines().map(|line| line.split(';').next().unwrap()).collect::<Vec<_>>(),
             [
-                "a.toml:25:1: unknown key `temprature` in [distill.pixel_wise]",
+                "a.toml:25:1: unknown key `temprature` in [distill.layer_wise]",
                 "a.toml:36:1: `train.steps`: must be at least 1, found 0"
             ]
         );
@@ -325,8 +383,8 @@ mod tests {
     fn a_mistake_in_an_argument_names_the_argument() {
         let message = |set: &[&str]| load(GOOD, set).unwrap_err();
         assert_eq!(
-            message(&["distill.pixel_wise.weigth=1"]),
-            "--set distill.pixel_wise.weigth=1: unknown key `weigth` in [distill.pixel_wise]; \
+            message(&["distill.layer_wise.weigth=1"]),
+            "--set distill.layer_wise.weigth=1: unknown key `weigth` in [distill.layer_wise]; \
              did you mean `weight`? known keys: `at`, `on`, `temperature`, `weight`"
         );
         assert_eq!(
@@ -347,20 +405,44 @@ mod tests {
     }
 
     #[test]
-    fn arguments_vary_a_recipe_and_enter_its_resolved_text() {
+    fn arguments_vary_a_file_and_enter_its_resolved_text() {
         let changes = Changes {
-            unset: vec!["student".into(), "distill.pixel_wise".into()],
+            unset: vec!["student".into(), "distill.layer_wise".into()],
             set: vec!["student.pspnet.backbone=resnet50".into(), "distill.holistic.weight=0.1".into()],
         };
-        let loaded = parse(GOOD, Path::new("a.toml"), &changes, SmallRecipe::check).unwrap();
+        let loaded = parse::<Sample>(GOOD, Path::new("a.toml"), &changes).unwrap();
         assert!(loaded.resolved.contains("[student.pspnet]\nbackbone = \"resnet50\""), "{}", loaded.resolved);
-        assert!(!loaded.resolved.contains("pixel_wise"));
+        assert!(!loaded.resolved.contains("layer_wise"));
         assert_eq!(loaded.key_position("distill.holistic.weight").to_string(), "--set distill.holistic.weight=0.1");
         assert_eq!(loaded.key_position("train.steps").to_string(), "a.toml:36:1");
         assert_eq!(loaded.key_position("student.pspnet.width").to_string(), "--set student.pspnet.backbone=resnet50");
         assert_eq!(
-            loaded.problem("distill.pixel_wise.at[0].student", "gone").to_string(),
-            "a.toml:23:2: `distill.pixel_wise.at[0].student`: gone"
+            loaded.problem("distill.layer_wise.at[0].student", "gone").to_string(),
+            "a.toml:23:2: `distill.layer_wise.at[0].student`: gone"
+        );
+    }
+
+    /// What a peek at the key `task` says.
+    fn peeked(text: &str, set: &[&str]) -> String {
+        let draft = Draft::parse(text, Path::new("a.toml"), &Changes::set(set.iter().copied())).unwrap();
+        draft.peek::<Task>("task").map_or_else(|problems| problems.to_string(), |task| format!("{task:?}"))
+    }
+
+    #[test]
+    fn one_key_is_read_before_all_others_and_its_mistakes_are_named_alone() {
+        // Another mistake, which a peek does not look at.
+        let text = GOOD.replace("seed = 0", "seed = -1");
+        assert_eq!(peeked(&text, &[]), "Fit");
+        assert_eq!(peeked(&text, &["task=det", "nothing"]), "Det");
+        let with = |new: &str| peeked(&text.replace("task = \"fit\"", new), &[]);
+        assert_eq!(with(""), "a.toml:1:1: missing key `task` at the top level; expected \"fit\" or \"det\"");
+        assert_eq!(with("tsak = \"fit\""), "a.toml:3:1: unknown key `tsak` at the top level; did you mean `task`?");
+        let wrong = with("task = \"fitt\"");
+        assert_eq!(wrong, "a.toml:3:8: `task`: unknown value \"fitt\"; did you mean \"fit\"? valid: \"fit\", \"det\"");
+        assert_eq!(with("task = 1"), "a.toml:3:8: `task`: expected \"fit\" or \"det\", found the integer 1");
+        assert_eq!(
+            peeked(&text, &["task=dat"]),
+            "--set task=dat: `task`: unknown value \"dat\"; did you mean \"det\"? valid: \"fit\", \"det\""
         );
     }
 }
