@@ -51,7 +51,7 @@ pub struct Run<'a, M: Method> {
     pub resume: Option<Checkpoint>,
     /// Set from outside (Ctrl-C) to stop after the current step.
     pub stop: &'a AtomicBool,
-    /// Starts the source of batches at a step.
+    /// Gives the micro-batches of one step after the other, from the step on that is done next.
     pub batches: &'a mut NextBatches<'a, M::Batch>,
     /// Evaluates on val.
     pub evaluate: &'a mut Evaluate<'a, M>,
@@ -93,7 +93,7 @@ pub fn train<M: Method>(run: Run<'_, M>) -> Result<Outcome<M>, TrainError> {
         let mut take = |file: &str| files.remove(file).ok_or_else(|| fail(file, "is missing".to_owned()));
         let tensors = |file: &str, bytes: Vec<u8>| from_safetensors(&bytes).map_err(|e| fail(file, e.to_string()));
         model = load_named(model, tensors(MODEL, take(MODEL)?)?).map_err(|e| fail(MODEL, e.to_string()))?;
-        optimizer = Optimizer::resumed(run.optimizer, tensors(OPTIMIZER, take(OPTIMIZER)?)?, &run.device)
+        optimizer = Optimizer::resumed(run.optimizer, tensors(OPTIMIZER, take(OPTIMIZER)?)?, &model, &run.device)
             .map_err(|reason| fail(OPTIMIZER, reason))?;
         method.load(files.into_iter().collect()).map_err(|reason| fail("method", reason))?;
         (step, best) = (state.step, state.best);

@@ -321,7 +321,8 @@ impl Rival {
         let net = Discriminator::new(self.classes + CHANNELS, self.config.channels, &self.device.clone().autodiff());
         let net = load_named(net, parts.remove("net").unwrap_or_default())?;
         let state = parts.remove("optimizer").unwrap_or_default();
-        let optimizer = Optimizer::resumed(adam(&self.config), state, &self.device).map_err(RivalError::Optimizer)?;
+        let optimizer = Optimizer::resumed(adam(&self.config), state, &net, &self.device);
+        let optimizer = optimizer.map_err(RivalError::Optimizer)?;
         if let Some(part) = parts.into_keys().next() {
             return Err(NamedError::Unused(part).into());
         }
