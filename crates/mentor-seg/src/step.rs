@@ -76,13 +76,18 @@ impl Method for SegMethod {
         Losses { terms, stats, carry }
     }
 
-    fn after_step(&mut self, model: &SegModel, carries: Vec<Self::Carry>, moment: Moment) -> Option<Tensor<1>> {
+    fn after_step(
+        &mut self,
+        model: &SegModel,
+        carries: Vec<Self::Carry>,
+        moment: Moment,
+    ) -> Vec<(String, Tensor<1>)> {
         if let Some((config, ema)) = &mut self.ema {
             ema.update(&model.net, config.decay_at(moment.step + 1));
         }
         let examples: Vec<RivalExample> = carries.into_iter().flatten().collect();
         let rival = self.rival.as_mut().filter(|_| !examples.is_empty());
-        rival.map(|rival| rival.update(&examples, moment.lr_factor))
+        rival.map(|rival| ("the rival".to_owned(), rival.update(&examples, moment.lr_factor))).into_iter().collect()
     }
 
     fn is_head(&self, path: &str) -> bool {

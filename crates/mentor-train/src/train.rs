@@ -136,11 +136,11 @@ pub fn train<M: Method>(run: Run<'_, M>) -> Result<Outcome<M>, TrainError> {
         let norm = norm.ok_or(TrainError::NoLoss { step: step + 1 })?;
         finite.see(step + 1, "the gradient", &norm, &seen[0].0)?;
         model = optimizer.step(model, grads, factor, &|path| method.is_head(path));
-        let updated = method.after_step(&model, carries, moment(0));
+        let trained_beside = method.after_step(&model, carries, moment(0));
         step += 1;
         stopping = stop.load(Ordering::Relaxed);
-        if let Some(loss) = updated {
-            finite.see(step, "the loss of the rival", &loss, &seen[0].0)?;
+        for (name, loss) in &trained_beside {
+            finite.see(step, &format!("the loss of {name}"), loss, &seen[0].0)?;
         }
         clock.stepped();
         progress.step(step);
@@ -156,13 +156,15 @@ pub fn train<M: Method>(run: Run<'_, M>) -> Result<Outcome<M>, TrainError> {
         }
         if logs {
             let line = step_line(step, optimizer.lr() * factor, &norm, &seen, clock.line(train.steps - step));
-            record(&line, &mut log, &mut events, progress)?;
+            record(&line, &mut log, &mut events)?;
+            progress.show(&line);
         }
         if judges {
             let start = Instant::now();
             evaluations = evaluate(&method, &model, step).map_err(|reason| TrainError::Evaluation { step, reason })?;
             for evaluation in &evaluations {
-                record(&eval_line(step, evaluation, start), &mut log, &mut events, progress)?;
+                record(&eval_line(step, evaluation, start), &mut log, &mut events)?;
+                progress.judged(step, evaluation);
             }
             if let Some(first) = evaluations.first()
                 && best.as_ref().is_none_or(|best: &Best| first.score > best.score)
@@ -183,9 +185,8 @@ pub fn train<M: Method>(run: Run<'_, M>) -> Result<Outcome<M>, TrainError> {
     Ok(Outcome { method, model, step, stopped, best, evaluations, images_per_second: clock.images_per_second() })
 }
 
-fn record(line: &LogLine, log: &mut Log, events: &mut EventFile, progress: &Progress) -> Result<(), TrainError> {
+fn record(line: &LogLine, log: &mut Log, events: &mut EventFile) -> Result<(), TrainError> {
     log.write(line)?;
-    progress.show(line);
     match line {
         LogLine::Step { step, lr, total, grad_norm, terms, stats, .. } => {
             for (tag, value) in [("train/lr", lr), ("train/total", total), ("train/grad_norm", grad_norm)] {

@@ -179,7 +179,8 @@ pub fn run_job(job: &Job<'_>) -> Result<Finished> {
                 .map_err(|error| error.to_string())?;
             let metrics = scored(&counts).map_err(|error| error.to_string())?;
             let value = metrics_json(&metrics, &classes);
-            evaluations.push(Evaluation { model: name, score: metrics.miou, metrics: value });
+            let shown = format!("{:.2} % mIoU", 100.0 * metrics.miou);
+            evaluations.push(Evaluation { model: name, score: metrics.miou, shown, metrics: value });
         }
         Ok(evaluations)
     };
