@@ -76,12 +76,7 @@ impl Method for SegMethod {
         Losses { terms, stats, carry }
     }
 
-    fn after_step(
-        &mut self,
-        model: &SegModel,
-        carries: Vec<Self::Carry>,
-        moment: Moment,
-    ) -> Vec<(String, Tensor<1>)> {
+    fn after_step(&mut self, model: &SegModel, carries: Vec<Self::Carry>, moment: Moment) -> Vec<(String, Tensor<1>)> {
         if let Some((config, ema)) = &mut self.ema {
             ema.update(&model.net, config.decay_at(moment.step + 1));
         }

@@ -43,9 +43,11 @@ impl FiniteCheck {
     /// Reads the flag: before a log line, an evaluation or a checkpoint.
     pub(crate) fn settle(&mut self) -> Result<(), TrainError> {
         match self.first_bad.take().map(|first| number(&first)) {
-            Some(step) if step > 0.0 => {
-                Err(TrainError::NotFinite { step: step as u64, what: "a loss or gradient".to_owned(), table: String::new() })
-            }
+            Some(step) if step > 0.0 => Err(TrainError::NotFinite {
+                step: step as u64,
+                what: "a loss or gradient".to_owned(),
+                table: String::new(),
+            }),
             _ => Ok(()),
         }
     }

@@ -35,7 +35,7 @@ pub struct Evaluation {
     pub model: String,
     /// The number by which the best checkpoint is chosen; larger is better.
     pub score: f64,
-    /// The score as people read it: `43.70 % mIoU`.
+    /// The score as people read it, with its name.
     pub shown: String,
     /// All numbers, as they go into the log.
     pub metrics: serde_json::Value,
@@ -54,8 +54,8 @@ pub trait Method {
     fn losses(&self, model: &Self::Model, batch: Self::Batch, moment: Moment) -> Losses<Self::Carry>;
 
     /// What happens after the optimizer's step: averages, memories and all else that accompanies the model
-    /// move on. Returns the losses of what was trained here, each with the name of what it belongs to (`the
-    /// rival`): they must be finite, too.
+    /// move on. Returns the losses of what was trained here, each with the name of what it belongs to: they
+    /// must be finite, too.
     fn after_step(
         &mut self,
         model: &Self::Model,
