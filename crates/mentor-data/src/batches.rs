@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use crate::cache::{Cache, Decoded};
 use crate::config::{DataConfig, OnBadSample, ViewsConfig};
 use crate::dataset::SegDataset;
-use crate::error::{BadSample, BadSamples, DataError};
+use crate::error::{BadSamples, DataError};
 use crate::sampler::Sampler;
 use crate::split::Split;
 use crate::views::{self, Known};
@@ -173,8 +173,8 @@ impl BatchMaker {
             let item = stream[(position + ahead) % stream.len()];
             match self.cache.get(item, || self.decode(item)) {
                 Ok(decoded) => return Ok((item, decoded)),
-                Err(bad) if self.on_bad == OnBadSample::Fail => return Err(bad.into()),
-                Err(bad) => self.bad.record(&bad),
+                Err(DataError::Bad(bad)) if self.on_bad == OnBadSample::Skip => self.bad.record(&bad),
+                Err(error) => return Err(error),
             }
         }
         let split = self.unlabelled.as_ref().filter(|_| stream.iter().any(|item| *item >= self.labelled.len()));
@@ -185,7 +185,7 @@ impl BatchMaker {
         })
     }
 
-    fn decode(&self, item: usize) -> Result<Decoded, BadSample> {
+    fn decode(&self, item: usize) -> Result<Decoded, DataError> {
         let (image, mask) = match (item.checked_sub(self.labelled.len()), &self.unlabelled) {
             (Some(index), Some(split)) => self.dataset.decode(split, &split.entries[index], false)?,
             _ => self.dataset.decode(&self.labelled, &self.labelled.entries[item], true)?,

@@ -12,6 +12,7 @@ use mentor_types::{Images, LabelMask};
 
 use crate::card::LabelFormat;
 use crate::error::{BadSample, DataError};
+use crate::files::{IMAGE_EXTENSIONS, ask, check_file, is_image_name, read_file};
 use crate::label_map::LabelMap;
 
 /// The longest side of an image or mask that is decoded, in pixels.
@@ -20,59 +21,57 @@ pub const MAX_SIDE_PX: u32 = 32_768;
 /// The most pixels of an image or mask that is decoded: a small file must not fill the memory.
 pub const MAX_PIXELS: u64 = 64 * 1024 * 1024;
 
-/// The largest file that is read, in bytes.
-const MAX_FILE_BYTES: u64 = 512 * 1024 * 1024;
-
 /// The most memory that a decoder may ask for, in bytes.
 const MAX_DECODER_BYTES: u64 = 768 * 1024 * 1024;
-
-/// The extensions that a folder is searched for, in lower case.
-pub(crate) const EXTENSIONS: [&str; 7] = ["jpg", "jpeg", "png", "bmp", "tif", "tiff", "webp"];
 
 /// Reads any photo as one 8-bit RGB image (`n` = 1).
 ///
 /// # Errors
-/// Where it is missing, empty, truncated, too large or no image; one line with the path.
-pub fn read_image(path: &Path) -> Result<Images, BadSample> {
+/// Where it is missing, empty, truncated, too large or no image, a [`BadSample`]; where the system does not give it out,
+/// [`DataError::Io`]. One line with the path.
+pub fn read_image(path: &Path) -> Result<Images, DataError> {
     let image = read_rgb(path)?;
     let (width, height) = (image.width() as usize, image.height() as usize);
     Ok(Images { n: 1, height, width, rgb: image.into_raw() })
 }
 
 /// Reads any photo.
-pub(crate) fn read_rgb(path: &Path) -> Result<RgbImage, BadSample> {
+pub(crate) fn read_rgb(path: &Path) -> Result<RgbImage, DataError> {
     let bytes = read_file(path)?;
-    decode_rgb(path, &bytes)
+    Ok(decode_rgb(path, &bytes)?)
 }
 
 /// Width and height from the header alone.
-pub(crate) fn read_size(path: &Path) -> Result<(u32, u32), BadSample> {
+pub(crate) fn read_size(path: &Path) -> Result<(u32, u32), DataError> {
     // An empty file would be reported as an unknown format.
     check_file(path)?;
-    let reader = ImageReader::open(path).and_then(ImageReader::with_guessed_format);
-    let reader = reader.map_err(|error| BadSample::new(path, error.to_string()))?;
-    reader.into_dimensions().map_err(|error| BadSample::new(path, reason(&error)))
+    let size = ask(path, || match ImageReader::open(path)?.with_guessed_format()?.into_dimensions() {
+        // The system's own word comes through the decoder, too.
+        Err(image::ImageError::IoError(error)) if error.raw_os_error().is_some() => Err(error),
+        size => Ok(size),
+    })?;
+    Ok(size.map_err(|error| BadSample::new(path, reason(&error)))?)
 }
 
 /// Reads a mask and gives its pixels their meaning.
-pub(crate) fn read_mask(path: &Path, map: &LabelMap) -> Result<LabelMask, BadSample> {
+pub(crate) fn read_mask(path: &Path, map: &LabelMap) -> Result<LabelMask, DataError> {
     let bytes = read_file(path)?;
-    let fail = |reason: String| BadSample::new(path, reason);
     refuse_jpeg(path, &bytes)?;
-    match map.format() {
+    let mask = match map.format() {
         LabelFormat::Color => {
             let rgb = decode_rgb(path, &bytes)?;
-            map.colour_mask(rgb.width() as usize, rgb.height() as usize, rgb.as_raw()).map_err(fail)
+            map.colour_mask(rgb.width() as usize, rgb.height() as usize, rgb.as_raw())
         }
         LabelFormat::Index => {
             let (width, height, raw) = decode_index(path, &bytes)?;
-            map.index_mask(width, height, &raw).map_err(fail)
+            map.index_mask(width, height, &raw)
         }
-    }
+    };
+    Ok(mask.map_err(|reason| BadSample::new(path, reason))?)
 }
 
 /// A mask of a kind that is yet unknown: its kind, and its indices or its bytes of red, green, blue.
-pub(crate) fn decode_raw(path: &Path) -> Result<(LabelFormat, Vec<u8>), BadSample> {
+pub(crate) fn decode_raw(path: &Path) -> Result<(LabelFormat, Vec<u8>), DataError> {
     let bytes = read_file(path)?;
     refuse_jpeg(path, &bytes)?;
     match decode_index(path, &bytes) {
@@ -98,8 +97,7 @@ pub(crate) fn images_below(start: &Path, folder: &Path, images: &mut Vec<String>
         if kind.is_dir() {
             images_below(start, &path, images)?;
         }
-        let extension = path.extension().and_then(|extension| extension.to_str()).map(str::to_lowercase);
-        if kind.is_dir() || !extension.is_some_and(|extension| EXTENSIONS.contains(&extension.as_str())) {
+        if kind.is_dir() || !is_image_name(&path) {
             continue;
         }
         let relative = path.strip_prefix(start).unwrap_or(&path);
@@ -108,28 +106,6 @@ pub(crate) fn images_below(start: &Path, folder: &Path, images: &mut Vec<String>
         images.push(parts.join("/"));
     }
     Ok(())
-}
-
-fn check_file(path: &Path) -> Result<(), BadSample> {
-    let metadata = std::fs::metadata(path).map_err(|error| {
-        let missing = error.kind() == std::io::ErrorKind::NotFound;
-        BadSample::new(path, if missing { "does not exist".to_owned() } else { error.to_string() })
-    })?;
-    if metadata.is_dir() {
-        return Err(BadSample::new(path, "is a folder, not an image"));
-    }
-    match metadata.len() {
-        0 => Err(BadSample::new(path, "is empty (0 bytes)")),
-        bytes if bytes > MAX_FILE_BYTES => {
-            Err(BadSample::new(path, format!("has {bytes} bytes, more than the limit of {MAX_FILE_BYTES}")))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn read_file(path: &Path) -> Result<Vec<u8>, BadSample> {
-    check_file(path)?;
-    std::fs::read(path).map_err(|error| BadSample::new(path, error.to_string()))
 }
 
 fn check_size(width: u32, height: u32) -> Result<(), String> {
@@ -175,7 +151,7 @@ fn reason(error: &image::ImageError) -> String {
         image::ImageError::Unsupported(error)
             if matches!(error.format_hint(), image::error::ImageFormatHint::Unknown) =>
         {
-            format!("is no image in a known format ({})", EXTENSIONS.join(", "))
+            format!("is no image in a known format ({})", IMAGE_EXTENSIONS.join(", "))
         }
         image::ImageError::IoError(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
             "is truncated".to_owned()
@@ -273,8 +249,16 @@ mod tests {
     use image::{DynamicImage, GrayImage, Luma, Rgb, Rgba, RgbaImage};
     use std::path::PathBuf;
 
-    fn read_index(path: &Path) -> Result<(usize, usize, Vec<u8>), BadSample> {
-        decode_index(path, &read_file(path)?)
+    fn read_index(path: &Path) -> Result<(usize, usize, Vec<u8>), DataError> {
+        Ok(decode_index(path, &read_file(path)?)?)
+    }
+
+    /// What is wrong with a file that is bad.
+    fn reason_of<T: std::fmt::Debug>(read: Result<T, DataError>) -> String {
+        match read.unwrap_err() {
+            DataError::Bad(bad) => bad.reason,
+            other => panic!("{other} is no bad sample"),
+        }
     }
 
     fn map(labels: &str, classes: usize) -> LabelMap {
@@ -351,7 +335,7 @@ mod tests {
         let path = folder.path().join("photo.jpg");
         RgbImage::from_fn(64, 64, |x, y| Rgb([x as u8 * 4, y as u8 * 4, (x * y) as u8])).save(&path).unwrap();
         read_rgb(&path).unwrap();
-        assert!(read_mask(&path, &map("format = \"index\"", 3)).unwrap_err().reason.starts_with("is a JPEG"));
+        assert!(reason_of(read_mask(&path, &map("format = \"index\"", 3))).starts_with("is a JPEG"));
         let bytes = std::fs::read(&path).unwrap();
         for length in [bytes.len() - 2, bytes.len() / 2, 30] {
             std::fs::write(&path, &bytes[..length]).unwrap();
@@ -377,7 +361,7 @@ mod tests {
         std::fs::write(&path, &bytes).unwrap();
         let message = read_rgb(&path).unwrap_err().to_string();
         assert!(message.contains("is 32767 x 32767 pixels, more than the limit"), "{message}");
-        assert!(read_index(&path).unwrap_err().reason.contains("more than the limit"));
+        assert!(reason_of(read_index(&path)).contains("more than the limit"));
     }
 
     #[test]
@@ -401,9 +385,9 @@ mod tests {
             assert_eq!(read_index(&path).unwrap(), (3, 2, expected.to_vec()), "{colour:?} {depth:?}");
         }
         write_png(&path, ColorType::Grayscale, BitDepth::Sixteen, [1, 1], &[1, 0]);
-        assert!(read_index(&path).unwrap_err().reason.starts_with("value 256 at x = 0, y = 0"));
+        assert!(reason_of(read_index(&path)).starts_with("value 256 at x = 0, y = 0"));
         write_png(&path, ColorType::Rgb, BitDepth::Eight, [1, 1], &[1, 2, 3]);
-        assert!(read_index(&path).unwrap_err().reason.starts_with("has colours where an index mask is expected"));
+        assert!(reason_of(read_index(&path)).starts_with("has colours where an index mask is expected"));
         let mask = read_mask(&path, &map("format = \"color\"\nignore_colors = [[1, 2, 3]]", 1)).unwrap();
         assert_eq!(mask.labels(), [mentor_types::IGNORE]);
     }

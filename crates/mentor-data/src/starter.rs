@@ -148,7 +148,7 @@ enum Values {
 }
 
 fn values_of(folder: &Path, pairs: &[(String, String)]) -> Result<Values, DataError> {
-    let read = |(_, mask): &(String, String)| -> Result<Values, BadSample> {
+    let read = |(_, mask): &(String, String)| -> Result<Values, DataError> {
         let path = folder.join(mask);
         let (format, bytes) = decode_raw(&path)?;
         match format {
@@ -158,13 +158,13 @@ fn values_of(folder: &Path, pairs: &[(String, String)]) -> Result<Values, DataEr
                 let most = mentor_types::MAX_CLASSES;
                 if colours.len() > most {
                     let reason = format!("has {} colours, more than {most} classes; is it a mask?", colours.len());
-                    return Err(BadSample::new(&path, reason));
+                    return Err(BadSample::new(&path, reason).into());
                 }
                 Ok(Values::Colours(colours))
             }
         }
     };
-    let all: Vec<Result<Values, BadSample>> = pairs.par_iter().map(read).collect();
+    let all: Vec<Result<Values, DataError>> = pairs.par_iter().map(read).collect();
     let mut all = all.into_iter().zip(pairs);
     let mut sum = match all.next() {
         Some((first, _)) => first?,

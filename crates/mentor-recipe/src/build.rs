@@ -99,7 +99,7 @@ impl BuiltData {
         let mut hasher = blake3::Hasher::new();
         let splits = [Some(&recipe.data.labelled), recipe.data.unlabelled.as_ref(), Some(&recipe.data.val)];
         for name in splits.into_iter().flatten() {
-            hasher.update(self.dataset.fingerprint(&self.dataset.split(name)?).as_bytes());
+            hasher.update(self.dataset.fingerprint(&self.dataset.split(name)?)?.as_bytes());
         }
         Ok(hasher.finalize().to_hex().to_string())
     }

@@ -372,7 +372,10 @@ mod tests {
             } else {
                 let message = take().unwrap_err().to_string();
                 assert!(message.starts_with(&format!("{}: differs from", file.display())), "{message}");
-                assert!(message.ends_with(&format!("{kind}-00000002")) && message.contains("after step 1"), "{message}");
+                assert!(
+                    message.ends_with(&format!("{kind}-00000002")) && message.contains("after step 1"),
+                    "{message}"
+                );
                 fs::remove_file(&file).unwrap();
                 assert!(take().unwrap_err().to_string().contains("model.safetensors: is missing; to take"));
             }

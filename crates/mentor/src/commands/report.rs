@@ -8,6 +8,7 @@ use burn::module::Module;
 use burn::tensor::Device;
 use burn::tensor::activation::softmax;
 use clap::Args;
+use mentor_data::DataError;
 use mentor_ops::resize_bilinear;
 use mentor_recipe::{BuiltData, BuiltNets, Changes, Loaded, Recipe, RowResult, Which, mean, spread};
 use mentor_report::{BadSample, Comparison, Example, Model, PseudoExample, ReportInput, html, pictures};
@@ -144,7 +145,10 @@ fn judge(job: &Job<'_>) -> Result<(ConfusionMatrix, Vec<Example>)> {
     let mut scores = Vec::new();
     for index in 0..val.len() {
         // A bad sample that is skipped was named when val was evaluated.
-        let Ok(sample) = dataset.sample(val, index) else { continue };
+        let sample = match dataset.sample(val, index) {
+            Err(DataError::Bad(_)) => continue,
+            sample => sample?,
+        };
         let student = predict_mask(net, sample.image, config, job.device);
         let counts = ConfusionMatrix::from_masks(&student, &sample.mask, classes, sample.classes_labelled.as_deref())?;
         sum.add(&counts);
