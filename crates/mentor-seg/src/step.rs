@@ -83,12 +83,12 @@ impl Method for SegMethod {
         Losses { terms, stats, carry }
     }
 
-    fn after_step(&mut self, model: &SegModel, carries: Vec<Self::Carry>, moment: Moment) -> Option<Tensor<1>> {
+    fn after_step(&mut self, model: &SegModel, carries: Vec<Self::Carry>, moment: Moment) -> Vec<(String, Tensor<1>)> {
         if let Some((config, ema)) = &mut self.ema {
             ema.update(&model.net, config.decay_at(moment.step + 1));
         }
         let losses = self.companions.update(carries.into_iter().flatten().collect(), moment.lr_factor);
-        losses.into_iter().map(|(_, loss)| loss).reduce(|sum, loss| sum + loss)
+        losses.into_iter().map(|(term, loss)| (format!("what `{term}` keeps"), loss)).collect()
     }
 
     fn is_head(&self, path: &str) -> bool {

@@ -119,7 +119,7 @@ fn three_steps(device: &Device) -> Vec<BTreeMap<String, f32>> {
         let losses = method.losses(&model, batch(step, device), moment);
         let grads = GradientsParams::from_grads(losses.terms.total().unwrap().backward(), &model);
         model = optimizer.step(model, grads, 1.0, &SegModel::is_head);
-        let rival = method.after_step(&model, vec![losses.carry], moment).unwrap();
+        let (_, rival) = method.after_step(&model, vec![losses.carry], moment).remove(0);
         let mut values: BTreeMap<_, _> =
             losses.terms.iter().map(|term| (term.name.clone(), term.value.clone().into_scalar::<f32>())).collect();
         values.insert("rival".to_owned(), rival.into_scalar());
@@ -191,7 +191,8 @@ fn a_hundred_steps_wait_for_the_device_only_where_they_log() {
         Ok(vec![batch(before.len() as u64 % 4, &device)])
     };
     let mut evaluate = |_: &SegMethod, _: &SegModel, _: u64| {
-        Ok(vec![Evaluation { model: "student".to_owned(), score: 0.5, metrics: serde_json::json!({}) }])
+        let (model, shown) = ("student".to_owned(), "half of it".to_owned());
+        Ok(vec![Evaluation { model, score: 0.5, shown, metrics: serde_json::json!({}) }])
     };
     let train = TrainConfig {
         precision: Precision::F32,

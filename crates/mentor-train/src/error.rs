@@ -13,9 +13,9 @@ pub enum TrainError {
     NotFinite {
         /// The first bad step, counted from 1.
         step: u64,
-        /// `the loss`, `the gradient` or `the loss of the rival`; where the device was not asked at
-        /// every step, `a loss or gradient`.
-        what: &'static str,
+        /// `the loss`, `the gradient`, or the loss of what the method trains beside the model; where the
+        /// device was not asked at every step, `a loss or gradient`.
+        what: String,
         /// Every term with its weight and value, each after a line break; empty where the device was
         /// not asked at every step.
         table: String,

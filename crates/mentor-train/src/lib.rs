@@ -4,6 +4,7 @@
 //! business of a [`Method`] and of the closures that the caller hands in.
 
 mod checkpoint;
+mod clock;
 mod config;
 mod error;
 mod events;
@@ -13,6 +14,7 @@ mod machine;
 mod method;
 mod optimizer;
 mod progress;
+mod record;
 mod schedule;
 mod train;
 

@@ -8,6 +8,7 @@ mod export;
 mod load;
 mod read;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -15,7 +16,7 @@ use mentor_weights::FileError;
 use thiserror::Error;
 
 pub use export::{export_burnpack, export_safetensors};
-pub use load::load_weights;
+pub use load::{load_tensors, load_weights};
 pub use read::tensor_shapes;
 
 /// The key under which an export keeps the checksum of its tensors.
@@ -59,6 +60,8 @@ pub struct LoadReport {
     pub new_classes: Vec<String>,
     /// Tensors of the file that the net has no place for (`num_batches_tracked` is not counted).
     pub unused: Vec<String>,
+    /// What the file says of itself, as an export of safetensors does.
+    pub metadata: BTreeMap<String, String>,
 }
 
 impl fmt::Display for LoadReport {

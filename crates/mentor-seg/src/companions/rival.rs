@@ -362,7 +362,7 @@ impl Rival {
         let net = Discriminator::new(self.classes + CHANNELS, self.config.channels, &self.device.clone().autodiff());
         let net = load_named(net, parts.remove("net").unwrap_or_default()).map_err(wrong)?;
         let state = parts.remove("optimizer").unwrap_or_default();
-        let optimizer = Optimizer::resumed(adam(&self.config), state, &self.device)?;
+        let optimizer = Optimizer::resumed(adam(&self.config), state, &net, &self.device)?;
         match parts.into_keys().next() {
             Some(part) => Err(wrong(NamedError::Unused(part))),
             None => Ok((net, optimizer)),

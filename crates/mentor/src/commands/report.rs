@@ -8,6 +8,7 @@ use burn::module::Module;
 use burn::tensor::Device;
 use burn::tensor::activation::softmax;
 use clap::Args;
+use mentor_data::DataError;
 use mentor_distill::TermTable;
 use mentor_ops::resize_bilinear;
 use mentor_recipe::{BuiltData, BuiltNets, Changes, Loaded, Recipe, RowResult, Which, mean, spread};
@@ -47,7 +48,8 @@ impl Report {
         let (device, _) = device::choose(self.device.device)?;
         let data = BuiltData::open(&loaded.value, &self.places.places())?;
         let classes = data.dataset.card().classes.len();
-        let nets = BuiltNets::new(&loaded, classes, &device)?;
+        RunFolder::info(&self.run)?.run_classes().check_card(&self.run, &data.dataset)?;
+        let nets = BuiltNets::new(&loaded, &data.dataset.card().class_names(), &device)?;
         let mut models = Vec::new();
         if loaded.value.ema.is_some() {
             models.push(("ema".to_owned(), net_of_run(&self.run, &loaded.value, classes, Which::Ema, false, &device)?));
@@ -146,7 +148,10 @@ fn judge(job: &Job<'_>) -> Result<(ConfusionMatrix, Vec<Example>)> {
     let mut scores = Vec::new();
     for index in 0..val.len() {
         // A bad sample that is skipped was named when val was evaluated.
-        let Ok(sample) = dataset.sample(val, index) else { continue };
+        let sample = match dataset.sample(val, index) {
+            Err(DataError::Bad(_)) => continue,
+            sample => sample?,
+        };
         let student = predict_mask(net, sample.image, config, job.device);
         let counts = ConfusionMatrix::from_masks(&student, &sample.mask, classes, sample.classes_labelled.as_deref())?;
         sum.add(&counts);

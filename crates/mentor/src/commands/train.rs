@@ -12,7 +12,7 @@ use burn::module::Module;
 use burn::tensor::Device;
 use clap::Args;
 use mentor_data::{BadSample, SegLoader};
-use mentor_recipe::{BuiltData, BuiltNets, Loaded, Recipe, check_classes};
+use mentor_recipe::{BuiltData, BuiltNets, Loaded, RUN_FILE, Recipe, RunClasses, check_classes};
 use mentor_seg::metrics::SegMetrics;
 use mentor_seg::nets::SegNet;
 use mentor_seg::upload::DeviceBatch;
@@ -148,7 +148,10 @@ pub fn run_job(job: &Job<'_>) -> Result<Finished> {
     let card = data.dataset.card();
     let classes = card.class_names();
     check_classes(job.loaded, classes.len())?;
-    let nets = BuiltNets::new(job.loaded, classes.len(), &job.device.0)?;
+    if job.mode == Mode::Resume && job.out.join(RUN_FILE).exists() {
+        RunClasses::read(job.out)?.check_card(job.out, &data.dataset)?;
+    }
+    let nets = BuiltNets::new(job.loaded, &classes, &job.device.0)?;
     let info = RunInfo {
         commit: COMMIT.to_owned(),
         device: job.device.1.clone(),
@@ -158,6 +161,7 @@ pub fn run_job(job: &Job<'_>) -> Result<Finished> {
         weights: loaded_weights(&nets),
         card: recipe.data.card.clone(),
         classes: classes.clone(),
+        class_values: RunClasses::of(&data.dataset).values,
         colours: card.class_colours(),
     };
     let (folder, resume) = RunFolder::open(job.out, job.mode, job.loaded, &info)?;
@@ -180,7 +184,8 @@ pub fn run_job(job: &Job<'_>) -> Result<Finished> {
                 .map_err(|error| error.to_string())?;
             let metrics = scored(&counts).map_err(|error| error.to_string())?;
             let value = metrics_json(&metrics, &classes);
-            evaluations.push(Evaluation { model: name, score: metrics.miou, metrics: value });
+            let shown = format!("{:.2} % mIoU", 100.0 * metrics.miou);
+            evaluations.push(Evaluation { model: name, score: metrics.miou, shown, metrics: value });
         }
         Ok(evaluations)
     };
