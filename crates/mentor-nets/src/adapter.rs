@@ -3,11 +3,10 @@
 use burn::module::Module;
 use burn::nn::conv::Conv2d;
 use burn::tensor::{Device, Tensor};
-use mentor_ops::SeededInit;
 use mentor_types::Key;
 use rand::Rng;
 
-use crate::{ConvSpec, Cost, conv};
+use crate::{ConvSpec, Cost, Fresh, conv};
 
 /// What an adapter is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,17 +23,18 @@ impl AdapterSpec {
     /// The adapter, its weights a function of seed and name.
     #[must_use]
     pub fn init(&self, seed: u64, device: &Device) -> Adapter {
-        let adapter = Adapter {
-            name: self.name.clone(),
-            conv: ConvSpec::new(self.student_channels, self.teacher_channels, 1).build(device),
-        };
         // The path of a weight within an adapter is always the same, so the name goes into the seed.
-        SeededInit::apply(adapter, Key::new(seed).at("adapter", 0).at(&self.name, 0).rng().next_u64())
+        let seed = Key::new(seed).at("adapter", 0).at(&self.name, 0).rng().next_u64();
+        Fresh::seeded(device, seed, |fresh| Adapter {
+            name: self.name.clone(),
+            conv: ConvSpec::new(self.student_channels, self.teacher_channels, 1).build(fresh),
+        })
     }
 }
 
-/// A 1x1 convolution without bias from the student's channels to the teacher's. It lives beside the
-/// student in the trained model, so it is optimised and checkpointed, and an export drops it.
+/// A 1x1 convolution without bias from the student's channels to the teacher's, which starts as those of
+/// `PyTorch` do. It lives beside the student in the trained model, so it is optimised and checkpointed, and
+/// an export drops it.
 #[derive(Module, Debug)]
 pub struct Adapter {
     name: String,
@@ -83,5 +83,8 @@ mod tests {
         assert_eq!(weights("a", 1), weights("a", 1));
         assert_ne!(weights("a", 1), weights("b", 1));
         assert_ne!(weights("a", 1), weights("a", 2));
+        let bound = 1.0 / 3f32.sqrt();
+        let largest = weights("a", 1)["conv.weight"].1.iter().fold(0.0, |largest: f32, value| value.abs().max(largest));
+        assert!(largest < bound && largest > 0.7 * bound, "starts within {largest}");
     }
 }

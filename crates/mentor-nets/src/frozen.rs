@@ -28,14 +28,14 @@ impl<M: Module> Frozen<M> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::{ConvNorm, ConvSpec};
+    use crate::{ConvNorm, ConvSpec, Fresh};
     use burn::tensor::{Device, Tensor};
-    use mentor_ops::{SeededInit, named_weights};
+    use mentor_ops::named_weights;
 
     #[test]
     fn a_frozen_net_is_untouched_by_forward_passes_of_either() {
         let device = Device::flex().autodiff();
-        let net = SeededInit::apply(ConvNorm::new(ConvSpec::new(3, 4, 3), &device), 1);
+        let net = Fresh::seeded(&device, 1, |fresh| ConvNorm::new(ConvSpec::new(3, 4, 3), fresh));
         let frozen = Frozen::of(&net);
         let before = named_weights(frozen.net());
         let x = Tensor::<4>::ones([2, 3, 5, 5], &device);

@@ -87,7 +87,7 @@ pub use norm::{batch_norm, batch_norm_relu};
 pub use pool::adaptive_avg_pool2d;
 pub use reduce::{mean_all, sum_all};
 pub use resize::{bilinear_matrix, nearest_indices, resize_bilinear, resize_nearest_int};
-pub use seeded::SeededInit;
+pub use seeded::{Fans, Fresh, Init};
 pub use softmax::{log_softmax, softmax};
 pub use threads::start_threads;
 pub use update::{AdamwStep, SgdStep, adamw_update, sgd_update};
