@@ -1,13 +1,19 @@
-//! What differs between two resolved recipes, key by key: whether a run may go on under another recipe.
+//! What differs between two recipes, key by key: whether a run may go on under another recipe.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
 use crate::problem::Problems;
+use crate::read::{Loaded, parse};
+use crate::set::Changes;
 use crate::tree::{Document, Node, Step, Value, show_path};
 
-/// A key that has another value in each of two resolved recipes, or is in one of them only.
+/// A key that has another value in each of two recipes, or is in one of them only.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
     /// The dotted key.
@@ -25,11 +31,21 @@ impl fmt::Display for Difference {
     }
 }
 
-/// The keys in which two resolved recipes ([`crate::Loaded::resolved`]) differ, sorted by key.
-///
-/// # Errors
-/// A text that is not TOML, named `before` or `now`.
-pub fn differences(before: &str, now: &str) -> Result<Vec<Difference>, Problems> {
+impl<T: DeserializeOwned + Serialize + JsonSchema> Loaded<T> {
+    /// The keys in which this value differs from the one in `before`, a text from the file at `path`, sorted by key.
+    ///
+    /// The text is read as a `T` of today first, so that a key with a default that came since is no difference.
+    ///
+    /// # Errors
+    /// A text that is no `T` of today.
+    pub fn differences(&self, before: &str, path: &Path) -> Result<Vec<Difference>, Problems> {
+        let before: Loaded<T> = parse(before, path, &Changes::none(), |_, _| {})?;
+        differences(&before.resolved, &self.resolved)
+    }
+}
+
+/// The keys in which two texts of TOML differ, sorted by key.
+fn differences(before: &str, now: &str) -> Result<Vec<Difference>, Problems> {
     let (before, now) = (leaves_of(before, "before")?, leaves_of(now, "now")?);
     let mut keys: Vec<&String> = before.keys().chain(now.keys()).collect();
     keys.sort();
@@ -41,12 +57,17 @@ pub fn differences(before: &str, now: &str) -> Result<Vec<Difference>, Problems>
 }
 
 fn leaves_of(text: &str, name: &str) -> Result<BTreeMap<String, String>, Problems> {
-    let mut leaves = BTreeMap::new();
-    if !text.trim().is_empty() {
-        let document = Document::parse(text, Path::new(name)).map_err(Problems::new)?;
-        collect(&document.root, &mut Vec::new(), &mut leaves);
+    if text.trim().is_empty() {
+        return Ok(BTreeMap::new());
     }
-    Ok(leaves)
+    Ok(leaves(&Document::parse(text, Path::new(name)).map_err(Problems::new)?.root))
+}
+
+/// Every value below a node by its dotted key, as TOML.
+pub(crate) fn leaves(node: &Node) -> BTreeMap<String, String> {
+    let mut leaves = BTreeMap::new();
+    collect(node, &mut Vec::new(), &mut leaves);
+    leaves
 }
 
 fn collect(node: &Node, path: &mut Vec<Step>, leaves: &mut BTreeMap<String, String>) {

@@ -3,6 +3,7 @@
 mod build;
 mod de;
 mod difference;
+mod minimal;
 mod problem;
 mod read;
 mod recipe;
@@ -20,10 +21,10 @@ pub use build::{
     BuildError, BuiltData, BuiltNets, Places, Which, check_classes, load_net, load_run, net_of, run_classes,
     run_recipe, weights_path,
 };
-pub use difference::{Difference, differences};
+pub use difference::Difference;
 pub use problem::{Origin, Problem, Problems};
 pub use read::{Loaded, parse, read};
-pub use recipe::{Recipe, Task, has_no_effect};
+pub use recipe::{Recipe, Task, changes_no_result};
 pub use result::{ResultError, RowResult, row_key};
 pub use schema::schema_json;
 pub use set::Changes;

@@ -75,7 +75,7 @@ type Found = Vec<(String, String)>;
 
 /// Whether a key changes no result: a run may be resumed with another value.
 #[must_use]
-pub fn has_no_effect(key: &str) -> bool {
+pub fn changes_no_result(key: &str) -> bool {
     ["data.workers", "data.queue", "data.cache_mb"].contains(&key) || key.starts_with("compare.") || key == "compare"
 }
 
@@ -157,5 +157,31 @@ impl Recipe {
     pub fn uses_unlabelled(&self) -> bool {
         let stream = mentor_seg::distill::Stream::Unlabelled;
         !self.unlabelled.is_empty() || self.distill.terms().any(|(_, term)| term.on().contains(&stream))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// The key's part of a recipe of the repository, with changes.
+    fn shortest(name: &str, set: &[&str]) -> String {
+        let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../recipes")).join(name);
+        let loaded = Recipe::read(&path, &Changes::set(set.iter().copied())).unwrap();
+        loaded.minimal(changes_no_result).unwrap()
+    }
+
+    #[test]
+    fn what_a_recipe_is_keyed_by_holds_its_settings_and_no_default() {
+        let plain = shortest("aerial/structured.toml", &[]);
+        assert!(plain.contains("views.scale = [0.75, 2.0]\n") && plain.contains("distill.pixel_wise"), "{plain}");
+        for default in ["seed = 0", "schedule.poly", "data.workers", "ramp_steps"] {
+            assert!(!plain.contains(default), "{default} in\n{plain}");
+        }
+        let idle = ["data.workers=1", "data.queue=1", "compare.a=\"b.json\"", "seed=0"];
+        assert_eq!(shortest("aerial/structured.toml", &idle), plain);
+        assert_ne!(shortest("aerial/structured.toml", &["seed=1"]), plain);
+        assert_ne!(shortest("aerial/structured.toml", &["optimizer.sgd.momentum=0.5"]), plain);
     }
 }

@@ -131,12 +131,12 @@ fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 
 /// The key of a job: a hash over everything that decides its result.
 ///
-/// `resolved` is the resolved recipe ([`crate::Loaded::resolved`] with [`crate::Job::changes_for_key`]), `data` a
-/// fingerprint of the images and labels, `code` the code's version, `needed` the keys of the jobs whose students it takes
+/// `recipe` is the recipe in its shortest form ([`crate::Loaded::minimal`], read with [`crate::Job::changes_for_key`]), so
+/// that a key with a default that comes to recipes changes no key of a row; `data` a fingerprint of the images and labels, `code` the code's version, `needed` the keys of the jobs whose students it takes
 /// over, in the order of [`crate::Job::needs`]. 64 hexadecimal digits of BLAKE3.
-pub fn row_key(resolved: &str, data: &str, code: &str, needed: &[String]) -> String {
+pub fn row_key(recipe: &str, data: &str, code: &str, needed: &[String]) -> String {
     let mut hasher = blake3::Hasher::new();
-    for part in [resolved, data, code].into_iter().chain(needed.iter().map(String::as_str)) {
+    for part in [recipe, data, code].into_iter().chain(needed.iter().map(String::as_str)) {
         // The length before each part keeps ("ab", "c") apart from ("a", "bc").
         hasher.update(&(part.len() as u64).to_le_bytes());
         hasher.update(part.as_bytes());

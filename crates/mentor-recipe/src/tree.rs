@@ -70,6 +70,17 @@ impl Node {
         }
     }
 
+    /// The node at `path`.
+    pub(crate) fn get(&self, path: &[Step]) -> Option<&Node> {
+        path.iter().try_fold(self, |node, step| match (step, &node.value) {
+            (Step::Key(key), Value::Table(entries)) => {
+                entries.iter().find(|entry| entry.key == *key).map(|entry| &entry.node)
+            }
+            (Step::Index(index), Value::Array(items)) => items.get(*index),
+            _ => None,
+        })
+    }
+
     /// Takes away the key at the end of `path`; does nothing where there is none.
     pub(crate) fn remove(&mut self, path: &[Step]) {
         match (path, &mut self.value) {
@@ -136,7 +147,7 @@ fn entries(table: &DeTable<'_>, place: &dyn Fn(usize) -> At, problems: &mut Vec<
 }
 
 /// One step of a key path.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Step {
     Key(String),
     Index(usize),
