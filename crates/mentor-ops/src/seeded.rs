@@ -82,7 +82,7 @@ impl Fans {
 
 /// Where a fresh module is built: its device, and what the builders of its layers say of their weights.
 ///
-/// Until they are drawn weights are zero, and allocated only when they are used, so a net can be built
+/// Until they are drawn convolutions are zero, and allocated only when they are used, so a net can be built
 /// for counting, or for a file to fill.
 #[derive(Debug)]
 pub struct Fresh {
