@@ -6,9 +6,9 @@ use anyhow::Result;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor};
-use mentor_nets::{Backbone, BackboneKind, BackboneSpec, pytorch_name};
+use mentor_nets::{Backbone, BackboneKind, BackboneSpec, Fresh, pytorch_name};
 use mentor_train::Optimizer;
-use mentor_weights::{Buffers, Ema, NamedTensors, SeededInit, is_buffer, named_weights};
+use mentor_weights::{Buffers, Ema, NamedTensors, is_buffer, named_weights};
 use serde_json::json;
 
 use crate::steps::{optimizer, prefixed};
@@ -36,7 +36,7 @@ pub fn cases(sizes: &Sizes) -> Vec<Case> {
 
 fn net(width: usize, seed: u64, device: &Device) -> Backbone {
     let spec = BackboneSpec { kind: BackboneKind::Resnet18, width, output_stride: 32 };
-    SeededInit::apply(spec.init(device), seed)
+    Fresh::seeded(device, seed, |fresh| spec.init(fresh))
 }
 
 fn results(net: &Backbone) -> NamedTensors {

@@ -13,7 +13,7 @@ pub use affinity::{affinities, affinity_distance, pool_by_fraction};
 pub use mean::weighted_mean;
 pub use soft_labels::{kl_divergence, soft_cross_entropy};
 pub use term::{
-    Column, Companion, Companions, Examples, Fresh, Needs, Place, Sees, Shared, Stream, Term, TermTable, check_terms,
+    Column, Companion, Companions, Examples, Needs, Place, Sees, Shared, Start, Stream, Term, TermTable, check_terms,
     evaluate, sigmoid_ramp,
 };
 

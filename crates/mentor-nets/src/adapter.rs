@@ -4,13 +4,13 @@ use burn::module::Module;
 use burn::nn::conv::Conv2d;
 use burn::tensor::{Device, Tensor};
 use mentor_types::{AdapterKind, AdapterSpec, Key};
-use mentor_weights::SeededInit;
 use rand::Rng;
 
-use crate::{ConvSpec, Cost, conv};
+use crate::{ConvSpec, Cost, Fresh, conv};
 
-/// What an [`AdapterSpec`] asks for, from the student's channels to the teacher's. It lives beside the
-/// student in the trained model, so it is optimised and checkpointed, and an export drops it.
+/// What an [`AdapterSpec`] asks for, from the student's channels to the teacher's; it starts as `PyTorch`'s
+/// layers do. It lives beside the student in the trained model, so it is optimised and checkpointed, and an
+/// export drops it.
 #[derive(Module, Debug)]
 pub struct Adapter {
     name: String,
@@ -22,10 +22,12 @@ impl Adapter {
     #[must_use]
     pub fn fresh(spec: &AdapterSpec, seed: u64, device: &Device) -> Self {
         let AdapterKind::Conv { kernel } = spec.kind;
-        let conv = ConvSpec::new(spec.student_channels, spec.teacher_channels, kernel).build(device);
-        let adapter = Self { name: spec.name.clone(), conv };
         // The path of a weight within an adapter is always the same, so the name goes into the seed.
-        SeededInit::apply(adapter, Key::new(seed).at("adapter", 0).at(&spec.name, 0).rng().next_u64())
+        let seed = Key::new(seed).at("adapter", 0).at(&spec.name, 0).rng().next_u64();
+        Fresh::seeded(device, seed, |fresh| Self {
+            name: spec.name.clone(),
+            conv: ConvSpec::new(spec.student_channels, spec.teacher_channels, kernel).build(fresh),
+        })
     }
 
     /// The name of its [`AdapterSpec`].
@@ -70,5 +72,8 @@ mod tests {
         assert_eq!(weights("a", 1), weights("a", 1));
         assert_ne!(weights("a", 1), weights("b", 1));
         assert_ne!(weights("a", 1), weights("a", 2));
+        let bound = 1.0 / 3f32.sqrt();
+        let largest = weights("a", 1)["conv.weight"].1.iter().fold(0.0, |largest: f32, value| value.abs().max(largest));
+        assert!(largest < bound && largest > 0.7 * bound, "starts within {largest}");
     }
 }

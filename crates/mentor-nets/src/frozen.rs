@@ -41,15 +41,15 @@ impl<M: Module> Frozen<M> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::{ConvNorm, ConvSpec};
+    use crate::{ConvNorm, ConvSpec, Fresh};
     use burn::tensor::Device;
     use mentor_ops::sum_all;
-    use mentor_weights::{SeededInit, named_weights};
+    use mentor_weights::named_weights;
 
     #[test]
     fn a_frozen_net_is_untouched_by_forward_passes_of_either() {
         let device = Device::flex().autodiff();
-        let net = SeededInit::apply(ConvNorm::new(ConvSpec::new(3, 4, 3), &device), 1);
+        let net = Fresh::seeded(&device, 1, |fresh| ConvNorm::new(ConvSpec::new(3, 4, 3), fresh));
         let frozen = Frozen::of(&net);
         let before = named_weights(frozen.net());
         let x = Tensor::<4>::ones([2, 3, 5, 5], &device);
@@ -64,8 +64,8 @@ mod tests {
     #[test]
     fn a_gradient_goes_through_to_the_student_and_to_no_weight() {
         let device = Device::flex();
-        let frozen =
-            Frozen::of(&SeededInit::apply(ConvNorm::new(ConvSpec::new(3, 4, 3), &device.clone().autodiff()), 1));
+        let build = |fresh: &Fresh| ConvNorm::new(ConvSpec::new(3, 4, 3), fresh);
+        let frozen = Frozen::of(&Fresh::seeded(&device.clone().autodiff(), 1, build));
         let before = named_weights(frozen.net());
         let student = Tensor::<4>::ones([2, 3, 5, 5], &device.autodiff()).require_grad();
         let seen = frozen.through(student.clone(), |net, x| net.relu(x));

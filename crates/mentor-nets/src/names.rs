@@ -106,7 +106,7 @@ pub fn fill_weights<M: Module>(module: M, value: impl FnMut(&str, &[usize]) -> O
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::{ConvNorm, ConvSpec};
+    use crate::{ConvNorm, ConvSpec, Fresh};
     use burn::tensor::Device;
     use mentor_weights::named_weights;
 
@@ -127,7 +127,7 @@ mod tests {
     #[test]
     fn a_filled_weight_survives_a_pending_update_of_statistics() {
         let device = Device::flex().autodiff();
-        let net = ConvNorm::new(ConvSpec::new(3, 2, 1), &device);
+        let net = ConvNorm::new(ConvSpec::new(3, 2, 1), &Fresh::on(&device));
         let _ = net.linear(Tensor::<4>::ones([1, 3, 2, 2], &device));
         let net = fill_weights(net, |_, shape| Some(vec![0.5; shape.iter().product()]));
         assert!(named_weights(&net).values().all(|(_, values)| values.iter().all(|value| *value == 0.5)));

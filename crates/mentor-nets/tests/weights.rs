@@ -12,10 +12,10 @@ use burn::module::Module;
 use burn::nn::conv::Conv2d;
 use burn::tensor::Device;
 use mentor_nets::{
-    Backbone, BackboneKind, BackboneSpec, ConvNorm, ConvSpec, LoadOptions, LoadReport, Scope, WeightsError,
+    Backbone, BackboneKind, BackboneSpec, ConvNorm, ConvSpec, Fresh, LoadOptions, LoadReport, Scope, WeightsError,
     export_burnpack, export_safetensors, load_tensors, load_weights, score_conv, tensor_shapes,
 };
-use mentor_weights::{SeededInit, named_weights};
+use mentor_weights::named_weights;
 use rule::filled;
 
 /// A segmentation net in small: a backbone, a head with a class-dependent end, an auxiliary head.
@@ -32,15 +32,17 @@ struct Head {
     score_4: Conv2d,
 }
 
+const BACKBONE: BackboneSpec = BackboneSpec { kind: BackboneKind::Resnet18, width: 2, output_stride: 32 };
+
 fn backbone() -> Backbone {
-    BackboneSpec { kind: BackboneKind::Resnet18, width: 2, output_stride: 32 }.init(&Device::flex().autodiff())
+    BACKBONE.init(&Fresh::on(&Device::flex().autodiff()))
 }
 
 fn net(classes: usize, auxiliary: bool, seed: u64) -> Net {
-    let device = Device::flex().autodiff();
-    let head = || Head { conv_0: ConvSpec::new(16, 4, 3).build(&device), score_4: score_conv(4, classes, &device) };
-    let net = Net { backbone: backbone(), classifier: head(), aux_classifier: auxiliary.then(head) };
-    SeededInit::apply(net, seed)
+    Fresh::seeded(&Device::flex().autodiff(), seed, |fresh| {
+        let head = || Head { conv_0: ConvSpec::new(16, 4, 3).build(fresh), score_4: score_conv(4, classes, fresh) };
+        Net { backbone: BACKBONE.init(fresh), classifier: head(), aux_classifier: auxiliary.then(head) }
+    })
 }
 
 fn golden(name: &str) -> PathBuf {
@@ -255,7 +257,7 @@ fn an_auxiliary_head_may_be_missing_or_too_many() {
 
 #[test]
 fn a_net_of_another_width_or_depth_is_an_error_that_names_the_weight() {
-    let spec = |kind, width| BackboneSpec { kind, width, output_stride: 32 }.init(&Device::flex());
+    let spec = |kind, width| BackboneSpec { kind, width, output_stride: 32 }.init(&Fresh::on(&Device::flex()));
     let shape = error(spec(BackboneKind::Resnet18, 4), &golden("nets_tiny.pth"), WHOLE).to_string();
     assert!(shape.contains("`conv1.weight` has shape [2, 3, 7, 7], this net has [4, 3, 7, 7]"), "{shape}");
     let deeper = error(spec(BackboneKind::Resnet34, 2), &golden("nets_tiny.pth"), WHOLE).to_string();
@@ -274,7 +276,7 @@ fn two(name: &str, weights: &[(&str, Vec<usize>, Vec<f32>)]) -> (tempfile::TempD
 
 #[test]
 fn values_that_are_no_weights_are_errors() {
-    let conv_norm = || ConvNorm::new(ConvSpec::new(1, 1, 1), &Device::flex());
+    let conv_norm = || ConvNorm::new(ConvSpec::new(1, 1, 1), &Fresh::on(&Device::flex()));
     let file = |weight: f32, variance: f32| {
         two(
             "a.safetensors",

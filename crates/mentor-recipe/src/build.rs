@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use burn::tensor::Device;
 use mentor_data::{BatchMaker, BatchPlan, Card, DataError, EvalLoader, SegDataset, Split};
-use mentor_distill::{Column, Companions, Fresh, TermTable};
+use mentor_distill::{Column, Companions, Start, TermTable};
 use mentor_nets::{Adapter, Frozen, LoadOptions, LoadReport, Scope, WeightsError, load_tensors, load_weights};
 use mentor_seg::metrics::ConfusionMatrix;
 use mentor_seg::nets::{NetConfig, SegNet};
@@ -197,7 +197,7 @@ impl BuiltNets {
             teachers.push((name.clone(), Frozen::of(&net)));
         }
         let adapters = adapters(loaded, &student, &teachers, &training)?;
-        let companions = Companions::fresh(recipe.distill.terms(), &Fresh { classes, seed: recipe.seed, device });
+        let companions = Companions::fresh(recipe.distill.terms(), &Start { classes, seed: recipe.seed, device });
         let ema = recipe.ema.clone().map(|config| {
             let ema = Ema::of(&student, config.buffers.into());
             (config, ema)

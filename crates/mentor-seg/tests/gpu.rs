@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use burn::optim::GradientsParams;
 use burn::tensor::{DType, Device, DeviceType};
-use mentor_distill::{Column, Companions, Fresh, TermTable};
+use mentor_distill::{Column, Companions, Start, TermTable};
 use mentor_nets::{Adapter, BackboneKind, Frozen};
 use mentor_seg::companions::RivalConfig;
 use mentor_seg::distill::DistillConfig;
@@ -51,7 +51,7 @@ fn everything(device: &Device) -> (SegMethod, SegModel) {
     distill.holistic.as_mut().unwrap().rival = RivalConfig { channels: 4, ..RivalConfig::default() };
     let mut unlabelled = UnlabelledConfig::all();
     unlabelled.fixmatch.as_mut().unwrap().threshold = 0.2;
-    let companions = Companions::fresh(distill.terms(), &Fresh { classes: CLASSES, seed: 3, device });
+    let companions = Companions::fresh(distill.terms(), &Start { classes: CLASSES, seed: 3, device });
     let channels = |tap| student.tap_channels(tap).unwrap();
     let adapters = distill.terms().into_iter().flat_map(|(name, term)| {
         let columns = Column::of(name, &term.shared()).into_iter();

@@ -109,8 +109,8 @@ impl ModuleMapper for Average {
 mod tests {
     use super::*;
     use crate::testing::{assert_close, noise};
-    use crate::{SeededInit, named_weights};
-    use burn::nn::conv::{Conv2d, Conv2dConfig};
+    use crate::{Fresh, named_weights, seeded};
+    use burn::nn::conv::Conv2d;
     use burn::nn::{BatchNorm, BatchNormConfig};
     use burn::tensor::Device;
     use burn::tensor::ops::ConvOptions;
@@ -124,9 +124,10 @@ mod tests {
 
     impl Net {
         fn new(seed: u64) -> Self {
-            let device = Device::flex().autodiff();
-            let conv = Conv2dConfig::new([3, 4], [3, 3]).init(&device);
-            SeededInit::apply(Self { conv, bn: BatchNormConfig::new(4).init(&device) }, seed)
+            Fresh::seeded(&Device::flex().autodiff(), seed, |fresh| Self {
+                conv: seeded::tests::conv([3, 4], 3, fresh),
+                bn: fresh.norm(BatchNormConfig::new(4).init(fresh.device())),
+            })
         }
 
         fn forward(&self, x: Tensor<4>) -> Tensor<4> {

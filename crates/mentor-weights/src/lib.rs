@@ -19,4 +19,4 @@ pub use files::{
 pub use grad::{clip_by_global_norm, global_norm};
 pub use named::{NamedError, NamedTensors, from_safetensors, load_named, to_safetensors};
 pub use path::{PathStack, is_buffer, named_weights, weights_fingerprint};
-pub use seeded::SeededInit;
+pub use seeded::{Fans, Fresh, Init};

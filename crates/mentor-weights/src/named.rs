@@ -134,8 +134,8 @@ impl ModuleMapper for Load {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::{SeededInit, named_weights};
-    use burn::nn::conv::{Conv2d, Conv2dConfig};
+    use crate::{Fresh, named_weights, seeded};
+    use burn::nn::conv::Conv2d;
     use burn::nn::{BatchNorm, BatchNormConfig};
     use burn::tensor::Device;
 
@@ -146,10 +146,10 @@ mod tests {
     }
 
     fn net(seed: u64) -> Net {
-        let device = Device::flex().autodiff();
-        let net =
-            Net { conv: Conv2dConfig::new([3, 4], [3, 3]).init(&device), bn: BatchNormConfig::new(4).init(&device) };
-        SeededInit::apply(net, seed)
+        Fresh::seeded(&Device::flex().autodiff(), seed, |fresh| Net {
+            conv: seeded::tests::conv([3, 4], 3, fresh),
+            bn: fresh.norm(BatchNormConfig::new(4).init(fresh.device())),
+        })
     }
 
     #[test]

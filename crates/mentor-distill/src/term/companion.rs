@@ -11,7 +11,7 @@ use super::{Sees, Term};
 
 /// What a fresh companion is made from.
 #[derive(Clone, Copy, Debug)]
-pub struct Fresh<'a> {
+pub struct Start<'a> {
     /// The number of classes.
     pub classes: usize,
     /// The root of all randomness.
@@ -56,9 +56,9 @@ impl<S: Sees> Default for Companions<S> {
 }
 
 impl<S: Sees> Companions<S> {
-    /// Fresh ones, for each of `terms` that has one.
+    /// Start ones, for each of `terms` that has one.
     #[must_use]
-    pub fn fresh<'a>(terms: impl IntoIterator<Item = (&'static str, &'a dyn Term<S>)>, fresh: &Fresh<'_>) -> Self {
+    pub fn fresh<'a>(terms: impl IntoIterator<Item = (&'static str, &'a dyn Term<S>)>, fresh: &Start<'_>) -> Self {
         Self(terms.into_iter().filter_map(|(name, term)| Some((name, term.companion(fresh)?))).collect())
     }
 

@@ -15,7 +15,7 @@ use std::fmt::Debug;
 use burn::tensor::Tensor;
 use mentor_types::{AdapterSpec, Found};
 
-pub use companion::{Companion, Companions, Examples, Fresh};
+pub use companion::{Companion, Companions, Examples, Start};
 pub use list::{TermTable, check_terms};
 pub use place::{Column, Place, Shared, Stream};
 pub use ramp::sigmoid_ramp;
@@ -59,7 +59,7 @@ pub trait Term<S: Sees>: Debug {
     }
 
     /// What it keeps from step to step, fresh.
-    fn companion(&self, _fresh: &Fresh<'_>) -> Option<S::Companion> {
+    fn companion(&self, _fresh: &Start<'_>) -> Option<S::Companion> {
         None
     }
 

@@ -11,13 +11,11 @@ use burn::tensor::activation::leaky_relu;
 use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Device, Tensor, TensorData};
 use mentor_distill::weighted_mean;
-use mentor_nets::Frozen;
+use mentor_nets::{Fans, Fresh, Frozen, Init};
 use mentor_ops::{conv2d, resize_bilinear, softmax};
 use mentor_train::{AdamwConfig, Optimizer, OptimizerConfig};
 use mentor_types::{Found, Key};
-use mentor_weights::{
-    NamedError, NamedTensors, SeededInit, from_safetensors, load_named, named_weights, to_safetensors,
-};
+use mentor_weights::{NamedError, NamedTensors, from_safetensors, load_named, named_weights, to_safetensors};
 use rand::RngExt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -84,11 +82,13 @@ struct SpectralConv {
 }
 
 impl SpectralConv {
-    fn new(inputs: usize, outputs: usize, kernel: usize, stride: usize, device: &Device) -> Self {
+    fn new(inputs: usize, outputs: usize, kernel: usize, stride: usize, fresh: &Fresh) -> Self {
+        let shape = [outputs, inputs, kernel, kernel];
+        let fans = Fans::of_conv(&shape);
         Self {
-            weight: Param::from_tensor(Tensor::zeros([outputs, inputs, kernel, kernel], device)),
-            bias: Param::from_tensor(Tensor::zeros([outputs], device)),
-            singular: Param::from_tensor(Tensor::zeros([outputs], device)).set_require_grad(false),
+            weight: fresh.weight(shape, Init::FanIn, fans),
+            bias: fresh.weight([outputs], Init::FanIn, fans),
+            singular: fresh.constant([outputs], 0.0).set_require_grad(false),
             stride,
         }
     }
@@ -168,7 +168,7 @@ impl Attention {
 ///
 /// Three 3x3 convolutions of stride 2 with leaky `ReLU`, self-attention, and a 1x1 convolution to a
 /// map of scores whose mean is the score of the image. Every convolution is divided by its largest
-/// singular value. Maps of any size.
+/// singular value, and starts as in `PyTorch`. Maps of any size.
 #[derive(Module, Debug)]
 pub struct Discriminator {
     down: Vec<SpectralConv>,
@@ -177,10 +177,10 @@ pub struct Discriminator {
 }
 
 impl Discriminator {
-    fn new(inputs: usize, channels: usize, device: &Device) -> Self {
+    fn new(inputs: usize, channels: usize, fresh: &Fresh) -> Self {
         let widest = 4 * channels;
         let narrow = (widest / 8).max(1);
-        let layer = |inputs, outputs, kernel, stride| SpectralConv::new(inputs, outputs, kernel, stride, device);
+        let layer = |inputs, outputs, kernel, stride| SpectralConv::new(inputs, outputs, kernel, stride, fresh);
         Self {
             down: vec![
                 layer(inputs, channels, 3, 2),
@@ -191,7 +191,7 @@ impl Discriminator {
                 query: layer(widest, narrow, 1, 1),
                 key: layer(widest, narrow, 1, 1),
                 value: layer(widest, widest, 1, 1),
-                gamma: Param::from_tensor(Tensor::zeros([1], device)),
+                gamma: fresh.constant([1], 0.0),
             },
             score: layer(widest, 1, 1, 1),
         }
@@ -290,9 +290,9 @@ impl Rival {
     /// channels, on a device without autodiff.
     #[must_use]
     pub fn new(config: &RivalConfig, classes: usize, seed: u64, device: &Device) -> Self {
-        let net = Discriminator::new(classes + CHANNELS, config.channels, &device.clone().autodiff());
         let key = Key::new(seed).at("rival", 0);
-        let net = SeededInit::apply(net, key.rng().random());
+        let build = |fresh: &Fresh| Discriminator::new(classes + CHANNELS, config.channels, fresh);
+        let net = Fresh::seeded(&device.clone().autodiff(), key.rng().random(), build);
         let net = net.map_layers(|layer, number| layer.started(key.at("layer", number)));
         let optimizer = Optimizer::new(adam(config));
         let frozen = Frozen::of(&net);
@@ -359,7 +359,8 @@ impl Rival {
             let (part, name) = name.split_once('.').ok_or_else(|| wrong(NamedError::Unused(name.clone())))?;
             parts.entry(part.to_owned()).or_default().insert(name.to_owned(), tensor);
         }
-        let net = Discriminator::new(self.classes + CHANNELS, self.config.channels, &self.device.clone().autodiff());
+        let fresh = Fresh::on(&self.device.clone().autodiff());
+        let net = Discriminator::new(self.classes + CHANNELS, self.config.channels, &fresh);
         let net = load_named(net, parts.remove("net").unwrap_or_default()).map_err(wrong)?;
         let state = parts.remove("optimizer").unwrap_or_default();
         let optimizer = Optimizer::resumed(adam(&self.config), state, &net, &self.device)?;
@@ -411,7 +412,7 @@ pub(crate) mod tests {
     #[test]
     fn the_constraint_holds_the_largest_singular_value_at_one() {
         // A matrix with the singular values 3 and 2.
-        let mut layer = SpectralConv::new(2, 2, 1, 1, &Device::flex());
+        let mut layer = SpectralConv::new(2, 2, 1, 1, &Fresh::on(&Device::flex()));
         layer.weight = Param::from_tensor(map([2, 2, 1, 1], |i| [0.0, 3.0, 2.0, 0.0][i]));
         let layer = layer.started(Key::new(3));
         assert!((values(layer.largest_singular_value())[0] - 3.0).abs() < 1e-4);
@@ -471,6 +472,18 @@ pub(crate) mod tests {
         resumed.load(&fresh(1).save()).unwrap();
         assert!(resumed.save() == fresh(1).save());
         assert!(fresh(1).save() != fresh(2).save());
+    }
+
+    #[test]
+    fn a_rival_starts_as_layers_of_pytorch_do() {
+        let weights = named_weights(Rival::new(&CONFIG, CLASSES, 1, &Device::flex()).net());
+        let inputs = ((CLASSES + CHANNELS) * 9) as f32;
+        for (name, bound) in [("down.0.weight", inputs), ("down.0.bias", inputs), ("score.weight", 16.0)] {
+            let bound = 1.0 / bound.sqrt();
+            let largest = weights[name].1.iter().fold(0.0, |largest: f32, value| value.abs().max(largest));
+            assert!(largest < bound && largest > 0.5 * bound, "{name}: {largest} of {bound}");
+        }
+        assert_eq!(weights["attention.gamma"].1, [0.0]);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `[distill.holistic]`: whole segmentations, judged by a rival.
 
 use burn::tensor::Tensor;
-use mentor_distill::{Column, Fresh, Needs, Shared, Stream, Term};
+use mentor_distill::{Column, Start, Needs, Shared, Stream, Term};
 use mentor_types::Found;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -78,8 +78,8 @@ impl Term<Seg> for Holistic {
         Needs { images: true, ..Needs::default() }
     }
 
-    fn companion(&self, fresh: &Fresh<'_>) -> Option<Companion> {
-        let rival = Rival::new(&self.rival, fresh.classes, fresh.seed, fresh.device);
+    fn companion(&self, start: &Start<'_>) -> Option<Companion> {
+        let rival = Rival::new(&self.rival, start.classes, start.seed, start.device);
         Some(Companion::Rival(Box::new(rival)))
     }
 
@@ -108,7 +108,7 @@ mod tests {
     /// The companions of the term, its rival as it stands after `steps`.
     fn with_rival(steps: usize) -> Companions<Seg> {
         let term = Holistic::default();
-        let fresh = Fresh { classes: 3, seed: 0, device: &Device::flex() };
+        let fresh = Start { classes: 3, seed: 0, device: &Device::flex() };
         let mut companions = Companions::fresh([("holistic", &term as &dyn Term<Seg>)], &fresh);
         if let Some(Companion::Rival(rival)) = companions.get_mut("holistic") {
             **rival = trained(&example(), steps);
@@ -186,7 +186,7 @@ mod tests {
     #[test]
     fn a_fresh_rival_of_the_default_size_works() {
         let term = Holistic::default();
-        let fresh = Fresh { classes: 3, seed: 0, device: &Device::flex() };
+        let fresh = Start { classes: 3, seed: 0, device: &Device::flex() };
         let rival = Companions::fresh([("holistic", &term as &dyn Term<Seg>)], &fresh);
         assert!(values(value(&rival, &map([1, 3, 4, 4], |i| i as f32), None))[0].is_finite());
     }

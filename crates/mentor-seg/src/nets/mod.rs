@@ -8,6 +8,8 @@ mod psp;
 
 #[cfg(test)]
 mod parity;
+#[cfg(test)]
+mod starts;
 
 use std::collections::BTreeMap;
 

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result, bail, ensure};
 use burn::tensor::{Device, Int, Tensor};
 use clap::Args;
-use mentor_distill::{Column, Companion as _, Companions, Fresh, Term as LossTerm, TermTable, check_terms};
+use mentor_distill::{Column, Companion as _, Companions, Start, Term as LossTerm, TermTable, check_terms};
 use mentor_nets::Adapter;
 use mentor_seg::distill::DistillConfig;
 use mentor_seg::supervised::SupervisedConfig;
@@ -183,7 +183,7 @@ impl Term {
     /// What the term keeps, as in a run before its first step, or as it lies in the file.
     fn companions(&self, name: &'static str, term: &dyn LossTerm<Seg>, inputs: &Inputs) -> Result<Companions<Seg>> {
         let classes = inputs.student.logits.as_ref().map_or(0, |logits| logits.dims()[1]);
-        let fresh = Fresh { classes, seed: self.seed, device: &Device::flex() };
+        let fresh = Start { classes, seed: self.seed, device: &Device::flex() };
         let mut companions = Companions::fresh([(name, term)], &fresh);
         let own = inputs.named(|name| Some(format!("net.{}", name.strip_prefix("rival.")?)))?;
         if let Some(companion) = companions.get_mut(name).filter(|_| !own.is_empty()) {
