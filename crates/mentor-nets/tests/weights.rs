@@ -13,7 +13,7 @@ use burn::nn::conv::Conv2d;
 use burn::tensor::Device;
 use mentor_nets::{
     Backbone, BackboneKind, BackboneSpec, ConvNorm, ConvSpec, LoadOptions, LoadReport, Scope, WeightsError,
-    export_burnpack, export_safetensors, load_weights, score_conv, tensor_shapes,
+    export_burnpack, export_safetensors, load_tensors, load_weights, score_conv, tensor_shapes,
 };
 use mentor_ops::{SeededInit, named_weights};
 use rule::filled;
@@ -114,6 +114,27 @@ fn weights_survive_every_export_bit_for_bit() {
         assert!(report.missing.is_empty() && report.unused.is_empty());
         assert_eq!(named_weights(&loaded), named_weights(&source), "{name}");
     }
+}
+
+#[test]
+fn tensors_in_memory_load_as_their_export_does() {
+    let source = filled(net(3, true, 1));
+    let (_folder, path) = file("a.safetensors");
+    let metadata = BTreeMap::from([("class_names".to_owned(), "[]".to_owned())]);
+    export_safetensors(&source, &path, &metadata, false).unwrap();
+    for (classes, auxiliary) in [(3, true), (4, true), (3, false)] {
+        let options = options(Scope::AtLeastBackbone, true);
+        let (from_file, mut expected) = load(net(classes, auxiliary, 2), &path, options);
+        assert_eq!(expected.metadata["class_names"], "[]");
+        expected.metadata.clear();
+        let (loaded, report) =
+            load_tensors(net(classes, auxiliary, 2), named_weights(&source), Path::new("run"), &options).unwrap();
+        assert_eq!((named_weights(&loaded), report), (named_weights(&from_file), expected));
+    }
+    let mut broken = named_weights(&source);
+    broken.values_mut().next().unwrap().1[0] = f32::NAN;
+    let error = load_tensors(net(3, true, 2), broken, Path::new("run"), &WHOLE).map(|(_, report)| report).unwrap_err();
+    assert!(matches!(&error, WeightsError::Value { .. }) && error.to_string().starts_with("run: tensor"), "{error}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! TOML to a checked recipe to a built run.
 
 mod build;
+mod classes;
 mod de;
 mod difference;
 mod problem;
@@ -17,9 +18,10 @@ mod tree;
 mod walk;
 
 pub use build::{
-    BuildError, BuiltData, BuiltNets, Places, Which, check_classes, load_net, load_run, net_of, run_classes,
-    run_recipe, weights_path,
+    BuildError, BuiltData, BuiltNets, Places, Which, check_classes, load_net, load_run, net_of, run_recipe,
+    weights_path,
 };
+pub use classes::{RUN_FILE, RunClasses};
 pub use difference::{Difference, differences};
 pub use problem::{Origin, Problem, Problems};
 pub use read::{Loaded, parse, read};

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use mentor_recipe::{Loaded, Recipe, differences, has_no_effect};
+use mentor_recipe::{Loaded, RUN_FILE, Recipe, RunClasses, differences, has_no_effect};
 use mentor_train::{Checkpoint, Checkpoints, write_atomically};
 use serde::{Deserialize, Serialize};
 
@@ -27,8 +27,18 @@ pub struct RunInfo {
     pub card: String,
     /// The names of the classes.
     pub classes: Vec<String>,
+    /// What stands for each in masks; empty in runs of before this was kept.
+    #[serde(default)]
+    pub class_values: Vec<String>,
     /// Their colours.
     pub colours: Vec<[u8; 3]>,
+}
+
+impl RunInfo {
+    /// The classes of the run.
+    pub fn run_classes(&self) -> RunClasses {
+        RunClasses { names: self.classes.clone(), values: self.class_values.clone() }
+    }
 }
 
 /// The commit that this binary was built from.
@@ -75,13 +85,13 @@ impl RunFolder {
                 }
                 Mode::Again => folder.clear()?,
             }
-        } else if path.exists() && !folder.names()?.iter().all(|name| name.starts_with("run.json")) {
+        } else if path.exists() && !folder.names()?.iter().all(|name| name.starts_with(RUN_FILE)) {
             bail!("{} is not empty and not the folder of a run: choose another --out", path.display());
         } else if mode == Mode::Resume {
             bail!("{}: there is no run to resume", path.display());
         }
         fs::create_dir_all(path).with_context(|| format!("cannot make {}", path.display()))?;
-        write_atomically(&path.join("run.json"), &serde_json::to_vec_pretty(info)?)?;
+        write_atomically(&path.join(RUN_FILE), &serde_json::to_vec_pretty(info)?)?;
         write_atomically(&recipe, loaded.resolved.as_bytes())?;
         Ok((folder, resume))
     }
@@ -169,7 +179,7 @@ impl RunFolder {
             let path = self.path.join(&name);
             let removed = match name.as_str() {
                 "checkpoints" | "pictures" | "replay" => fs::remove_dir_all(&path),
-                "recipe.toml" | "run.json" | "log.jsonl" | "result.json" | "report.html" => fs::remove_file(&path),
+                "recipe.toml" | RUN_FILE | "log.jsonl" | "result.json" | "report.html" => fs::remove_file(&path),
                 name if name.starts_with("events.out.tfevents.") => fs::remove_file(&path),
                 _ => Ok(()),
             };
@@ -180,7 +190,7 @@ impl RunFolder {
 
     /// What made the run in a folder.
     pub fn info(path: &Path) -> Result<RunInfo> {
-        let file = path.join("run.json");
+        let file = path.join(RUN_FILE);
         let text = fs::read_to_string(&file).with_context(|| format!("{}: not the folder of a run", file.display()))?;
         serde_json::from_str(&text).with_context(|| file.display().to_string())
     }

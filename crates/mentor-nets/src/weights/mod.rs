@@ -8,13 +8,14 @@ mod export;
 mod load;
 mod read;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
 use thiserror::Error;
 
 pub use export::{export_burnpack, export_safetensors};
-pub use load::load_weights;
+pub use load::{load_tensors, load_weights};
 pub use read::tensor_shapes;
 
 /// How much of a net a file must hold.
@@ -50,6 +51,8 @@ pub struct LoadReport {
     pub new_classes: Vec<String>,
     /// Tensors of the file that the net has no place for (`num_batches_tracked` is not counted).
     pub unused: Vec<String>,
+    /// What the file says of itself, as an export of safetensors does.
+    pub metadata: BTreeMap<String, String>,
 }
 
 impl fmt::Display for LoadReport {

@@ -10,7 +10,7 @@ use clap::Args;
 use image::RgbImage;
 use mentor_data::Card;
 use mentor_ops::resize_bilinear;
-use mentor_recipe::{BuiltData, Which};
+use mentor_recipe::{BuiltData, RunClasses, Which};
 use mentor_report::pictures;
 use mentor_seg::nets::SegNet;
 use mentor_types::{IGNORE, Images, LabelMask, Pairs, Samples, SegBatch, UNKNOWN};
@@ -55,7 +55,10 @@ impl Data {
         let card = data.dataset.card();
         let (device, _) = device::choose(self.device.device)?;
         let net = match &self.run {
-            Some(run) => Some(net_of_run(run, &loaded.value, card.class_names().len(), Which::Judged, false, &device)?),
+            Some(run) => {
+                RunClasses::read(run)?.check_card(run, &data.dataset)?;
+                Some(net_of_run(run, &loaded.value, card.class_names().len(), Which::Judged, false, &device)?)
+            }
             None => None,
         };
         std::fs::create_dir_all(&self.out).with_context(|| self.out.display().to_string())?;

@@ -54,7 +54,9 @@ impl Predict {
         let dataset = match self.as_labels {
             true => {
                 let places = self.places.places();
-                Some(SegDataset::new(Card::find(&info.card, &places.cards)?, &places.data)?)
+                let dataset = SegDataset::new(Card::find(&info.card, &places.cards)?, &places.data)?;
+                info.run_classes().check_card(&self.run, &dataset)?;
+                Some(dataset)
             }
             false => None,
         };

@@ -46,7 +46,8 @@ impl Report {
         let (device, _) = device::choose(self.device.device)?;
         let data = BuiltData::open(&loaded.value, &self.places.places())?;
         let classes = data.dataset.card().classes.len();
-        let nets = BuiltNets::new(&loaded, classes, &device)?;
+        RunFolder::info(&self.run)?.run_classes().check_card(&self.run, &data.dataset)?;
+        let nets = BuiltNets::new(&loaded, &data.dataset.card().class_names(), &device)?;
         let mut models = Vec::new();
         if loaded.value.ema.is_some() {
             models.push(("ema".to_owned(), net_of_run(&self.run, &loaded.value, classes, Which::Ema, false, &device)?));

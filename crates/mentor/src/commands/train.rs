@@ -12,7 +12,7 @@ use burn::module::Module;
 use burn::tensor::Device;
 use clap::Args;
 use mentor_data::{BadSample, SegLoader};
-use mentor_recipe::{BuiltData, BuiltNets, Loaded, Recipe, check_classes};
+use mentor_recipe::{BuiltData, BuiltNets, Loaded, RUN_FILE, Recipe, RunClasses, check_classes};
 use mentor_seg::metrics::SegMetrics;
 use mentor_seg::nets::SegNet;
 use mentor_seg::upload::DeviceBatch;
@@ -147,7 +147,10 @@ pub fn run_job(job: &Job<'_>) -> Result<Finished> {
     let card = data.dataset.card();
     let classes = card.class_names();
     check_classes(job.loaded, classes.len())?;
-    let nets = BuiltNets::new(job.loaded, classes.len(), &job.device.0)?;
+    if job.mode == Mode::Resume && job.out.join(RUN_FILE).exists() {
+        RunClasses::read(job.out)?.check_card(job.out, &data.dataset)?;
+    }
+    let nets = BuiltNets::new(job.loaded, &classes, &job.device.0)?;
     let info = RunInfo {
         commit: COMMIT.to_owned(),
         device: job.device.1.clone(),
@@ -157,6 +160,7 @@ pub fn run_job(job: &Job<'_>) -> Result<Finished> {
         weights: loaded_weights(&nets),
         card: recipe.data.card.clone(),
         classes: classes.clone(),
+        class_values: RunClasses::of(&data.dataset).values,
         colours: card.class_colours(),
     };
     let (folder, resume) = RunFolder::open(job.out, job.mode, job.loaded, &info)?;
