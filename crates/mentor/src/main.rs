@@ -8,6 +8,7 @@
 mod commands;
 mod device;
 mod run_folder;
+mod same_file;
 mod weights;
 
 use anyhow::Context;

@@ -21,6 +21,8 @@ use safetensors::{Dtype, SafeTensors};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::same_file::identity;
+
 /// Evaluate a term of the loss on tensors from a file, to compare it with another implementation.
 #[derive(Debug, Args)]
 #[command(
@@ -79,6 +81,11 @@ impl Term {
             let known: Vec<&str> = [SUPERVISED.as_slice(), &distil, &UNLABELLED].concat();
             bail!("there is no term `{name}`; there are {}", known.join(", "));
         };
+        if let Some(path) = self.grad.as_ref().filter(|path| path.exists())
+            && identity(path)? == identity(&self.input)?
+        {
+            bail!("--grad {} is the file of --in: choose another", path.display());
+        }
         let config = self.config(table)?;
         let tensors = Tensors::read(&self.input)?;
         let student = tensors.student()?;
