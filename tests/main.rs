@@ -5,6 +5,7 @@
 mod architecture;
 mod bad_input;
 mod commands;
+mod keeping;
 mod recipes;
 mod resume;
 mod support;

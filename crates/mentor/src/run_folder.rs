@@ -8,6 +8,8 @@ use mentor_recipe::{Loaded, RUN_FILE, Recipe, RunClasses, differences, has_no_ef
 use mentor_train::{Checkpoint, Checkpoints, write_atomically};
 use serde::{Deserialize, Serialize};
 
+use crate::print::note;
+
 /// What made a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunInfo {
@@ -161,7 +163,7 @@ impl RunFolder {
         }
         let Some((checkpoint, damaged)) = Checkpoints::open_existing(folder)?.last()? else { return Ok(None) };
         for reason in damaged {
-            eprintln!("warning: {reason}; the checkpoint before it is taken");
+            note!("warning: {reason}; the checkpoint before it is taken");
         }
         Ok(Some(checkpoint))
     }

@@ -8,6 +8,7 @@ use mentor_data::Card;
 use mentor_seg::distill::DistillConfig;
 
 use super::PlaceArgs;
+use crate::print::say;
 
 /// List what recipes can name: nets, terms, data sets, each with its source.
 #[derive(Debug, Args)]
@@ -63,12 +64,12 @@ impl List {
                 ("step", "a factor at each milestone"),
             ],
         );
-        println!("data sets: [data] card = \"NAME\"");
+        say!("data sets: [data] card = \"NAME\"");
         let places = self.places.places();
         for name in Card::names(&places.cards) {
             match Card::find(&name, &places.cards) {
-                Ok(card) => println!("  {name:<22} {} ({} classes; {})", card.title, card.classes.len(), card.licence),
-                Err(error) => println!("  {name:<22} {error}"),
+                Ok(card) => say!("  {name:<22} {} ({} classes; {})", card.title, card.classes.len(), card.licence),
+                Err(error) => say!("  {name:<22} {error}"),
             }
         }
         Ok(ExitCode::SUCCESS)
@@ -76,9 +77,9 @@ impl List {
 }
 
 fn section(title: &str, rows: &[(&str, &str)]) {
-    println!("{title}");
+    say!("{title}");
     for (name, source) in rows {
-        println!("  {name:<22} {source}");
+        say!("  {name:<22} {source}");
     }
-    println!();
+    say!("");
 }

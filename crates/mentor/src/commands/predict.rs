@@ -16,6 +16,7 @@ use mentor_types::LabelMask;
 use super::data::pictures_of;
 use super::{DeviceArgs, PlaceArgs};
 use crate::device;
+use crate::print::say;
 use crate::run_folder::RunFolder;
 use crate::same_file::identity;
 use crate::weights::RunWeights;
@@ -81,7 +82,7 @@ impl Predict {
                 }
             }
         }
-        println!("{}: {} files", self.out.display(), files.len());
+        say!("{}: {} files", self.out.display(), files.len());
         Ok(ExitCode::SUCCESS)
     }
 }

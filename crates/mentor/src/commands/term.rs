@@ -21,6 +21,7 @@ use safetensors::{Dtype, SafeTensors};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::print::say;
 use crate::same_file::identity;
 
 /// Evaluate a term of the loss on tensors from a file, to compare it with another implementation.
@@ -97,7 +98,7 @@ impl Term {
         };
         let term = terms.iter().next().with_context(|| format!("`{name}` gave no value"))?;
         let value = term.value.clone();
-        println!("{}", serde_json::json!({ "term": name, "value": value.clone().into_scalar::<f32>() }));
+        say!("{}", serde_json::json!({ "term": name, "value": value.clone().into_scalar::<f32>() }));
         if let Some(path) = &self.grad {
             student.write_gradients(&value, path)?;
         }
