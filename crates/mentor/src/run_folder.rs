@@ -9,6 +9,8 @@ use mentor_train::{Checkpoint, Checkpoints};
 use mentor_weights::{remove_leftovers, write_atomically};
 use serde::{Deserialize, Serialize};
 
+use crate::print::note;
+
 /// What made a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunInfo {
@@ -165,7 +167,7 @@ impl RunFolder {
         }
         let Some((checkpoint, damaged)) = Checkpoints::open_existing(folder)?.last()? else { return Ok(None) };
         for reason in damaged {
-            eprintln!("warning: {reason}; the checkpoint before it is taken");
+            note!("warning: {reason}; the checkpoint before it is taken");
         }
         Ok(Some(checkpoint))
     }

@@ -14,6 +14,7 @@ use mentor_types::Key;
 
 use super::{DeviceArgs, PlaceArgs, RecipeArgs};
 use crate::device;
+use crate::print::say;
 
 /// Check a recipe: every mistake with its place, then what the recipe means.
 #[derive(Debug, Args)]
@@ -64,7 +65,7 @@ impl Check {
         check_classes(&loaded, classes)?;
         let say = |text: &str| {
             if !self.quiet {
-                println!("{text}");
+                say!("{text}");
             }
         };
         say(&loaded.resolved);

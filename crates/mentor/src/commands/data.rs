@@ -17,6 +17,7 @@ use mentor_types::{IGNORE, Images, LabelMask, Pairs, Samples, SegBatch, UNKNOWN}
 
 use super::{DeviceArgs, PlaceArgs, RecipeArgs};
 use crate::device;
+use crate::print::say;
 use crate::weights::net_of_run;
 
 /// Draw augmented samples as the networks see them, with labels and pseudo-labels.
@@ -83,7 +84,7 @@ impl Data {
             }
             step += 1;
         }
-        println!("{}: {labelled} labelled, {unlabelled} unlabelled samples", self.out.display());
+        say!("{}: {labelled} labelled, {unlabelled} unlabelled samples", self.out.display());
         Ok(ExitCode::SUCCESS)
     }
 }

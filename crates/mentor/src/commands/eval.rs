@@ -14,6 +14,7 @@ use serde_json::Value;
 use super::train::metrics_json;
 use super::{DeviceArgs, PlaceArgs};
 use crate::device;
+use crate::print::say;
 use crate::weights::RunWeights;
 
 /// Score a run, a file of weights, or masks that any tool wrote.
@@ -59,7 +60,7 @@ impl Eval {
         };
         let value = metrics_json(&metrics, &classes);
         if self.json {
-            println!("{}", serde_json::to_string_pretty(&value)?);
+            say!("{}", serde_json::to_string_pretty(&value)?);
         } else {
             print_table(&value);
         }
@@ -126,9 +127,9 @@ pub fn print_table(value: &Value) {
         ("frequency-weighted IoU", "fw_iou"),
         ("boundary IoU", "boundary_iou"),
     ] {
-        println!("{name:<24} {:>9}", percent(&value[key]));
+        say!("{name:<24} {:>9}", percent(&value[key]));
     }
     for (class, iou) in value["per_class"].as_object().into_iter().flatten() {
-        println!("  {class:<22} {:>9}", percent(iou));
+        say!("  {class:<22} {:>9}", percent(iou));
     }
 }

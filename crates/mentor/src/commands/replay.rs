@@ -11,6 +11,7 @@ use mentor_train::{Checkpoint, Progress, Run, TrainError};
 
 use super::data::{Drawing, draw_batch};
 use super::train::Job;
+use crate::print::say;
 use crate::run_folder::RunFolder;
 
 /// Goes from the last checkpoint before `step` to `step` as the run did, with a log line for every
@@ -66,9 +67,9 @@ pub fn replay(job: &Job<'_>, step: u64) -> Result<PathBuf> {
     });
     match ended {
         // What it was replayed for.
-        Err(error @ TrainError::NotFinite { .. }) => println!("{error}"),
+        Err(error @ TrainError::NotFinite { .. }) => say!("{error}"),
         Err(error) => return Err(error.into()),
-        Ok(_) => println!("step {step} is finite"),
+        Ok(_) => say!("step {step} is finite"),
     }
     Ok(folder)
 }

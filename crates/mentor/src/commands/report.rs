@@ -24,6 +24,7 @@ use serde_json::Value;
 use super::data::pictures_of;
 use super::{DeviceArgs, PlaceArgs};
 use crate::device;
+use crate::print::say;
 use crate::run_folder::RunFolder;
 use crate::weights::net_of_run;
 
@@ -66,7 +67,7 @@ impl Report {
             models: &models,
             device: &device,
         };
-        println!("{}", write_report(&job)?.display());
+        say!("{}", write_report(&job)?.display());
         Ok(ExitCode::SUCCESS)
     }
 }

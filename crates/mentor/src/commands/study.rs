@@ -18,6 +18,7 @@ use serde_json::Value;
 use super::train::{self, stop_on_ctrl_c};
 use super::{DeviceArgs, PlaceArgs};
 use crate::device;
+use crate::print::{note, say};
 use crate::run_folder::{COMMIT, Mode};
 
 /// Run the rows of a study that have no result yet, and print its table.
@@ -98,12 +99,12 @@ impl Study {
             }
         }
         let text = table(&plan.file, &found);
-        println!("{text}");
+        say!("{text}");
         if !found.is_empty() && !self.table {
             write_atomically(&results.join("table.md"), text.as_bytes())?;
         }
         if stop.load(Ordering::Relaxed) {
-            eprintln!("stopped; the same command goes on");
+            note!("stopped; the same command goes on");
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -131,7 +132,7 @@ impl Study {
         let changes = job.changes(|need: &Need| folder(&need.row, need.seed));
         let loaded = Recipe::read(&job.recipe, &changes)?;
         let out = folder(&job.row, job.seed);
-        eprintln!("\n== {} ==", job.name());
+        note!("\n== {} ==", job.name());
         let mode = if out.join("recipe.toml").exists() { Mode::Resume } else { Mode::New };
         let start = Instant::now();
         let device = device::choose(self.device.device)?;
