@@ -10,7 +10,7 @@ use std::path::Path;
 use image::{ImageDecoder, ImageFormat, ImageReader, RgbImage};
 use mentor_types::{Images, LabelMask};
 
-use crate::card::LabelFormat;
+use crate::card::masks::MaskFormat;
 use crate::error::{BadSample, DataError};
 use crate::label_map::LabelMap;
 
@@ -60,11 +60,11 @@ pub(crate) fn read_mask(path: &Path, map: &LabelMap) -> Result<LabelMask, BadSam
     let fail = |reason: String| BadSample::new(path, reason);
     refuse_jpeg(path, &bytes)?;
     match map.format() {
-        LabelFormat::Color => {
+        MaskFormat::Color => {
             let rgb = decode_rgb(path, &bytes)?;
             map.colour_mask(rgb.width() as usize, rgb.height() as usize, rgb.as_raw()).map_err(fail)
         }
-        LabelFormat::Index => {
+        MaskFormat::Index => {
             let (width, height, raw) = decode_index(path, &bytes)?;
             map.index_mask(width, height, &raw).map_err(fail)
         }
@@ -72,12 +72,12 @@ pub(crate) fn read_mask(path: &Path, map: &LabelMap) -> Result<LabelMask, BadSam
 }
 
 /// A mask of a kind that is yet unknown: its kind, and its indices or its bytes of red, green, blue.
-pub(crate) fn decode_raw(path: &Path) -> Result<(LabelFormat, Vec<u8>), BadSample> {
+pub(crate) fn decode_raw(path: &Path) -> Result<(MaskFormat, Vec<u8>), BadSample> {
     let bytes = read_file(path)?;
     refuse_jpeg(path, &bytes)?;
     match decode_index(path, &bytes) {
-        Ok((_, _, raw)) => Ok((LabelFormat::Index, raw)),
-        Err(_) => Ok((LabelFormat::Color, decode_rgb(path, &bytes)?.into_raw())),
+        Ok((_, _, raw)) => Ok((MaskFormat::Index, raw)),
+        Err(_) => Ok((MaskFormat::Color, decode_rgb(path, &bytes)?.into_raw())),
     }
 }
 
@@ -224,7 +224,7 @@ fn decode_png_index(bytes: &[u8]) -> Result<(usize, usize, Vec<u8>), String> {
         png::ColorType::GrayscaleAlpha => 2,
         png::ColorType::Rgb | png::ColorType::Rgba => {
             return Err(
-                "has colours where an index mask is expected; the card's labels.format may be `color`".to_owned()
+                "has colours where an index mask is expected; the card's masks.format may be `color`".to_owned()
             );
         }
     };
@@ -269,7 +269,7 @@ fn sample_of_row(row: &[u8], place: usize, depth: png::BitDepth) -> Result<u8, u
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::label_map::tests::card;
+    use crate::card::tests::card;
     use image::{DynamicImage, GrayImage, Luma, Rgb, Rgba, RgbaImage};
     use std::path::PathBuf;
 
@@ -278,7 +278,7 @@ mod tests {
     }
 
     fn map(labels: &str, classes: usize) -> LabelMap {
-        LabelMap::new(&card(labels, classes).unwrap()).unwrap()
+        card(labels, classes).unwrap().label_map().unwrap()
     }
 
     fn write_png(path: &Path, colour: png::ColorType, depth: png::BitDepth, size: [u32; 2], data: &[u8]) {

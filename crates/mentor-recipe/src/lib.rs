@@ -7,7 +7,7 @@ mod study;
 mod table;
 
 pub use build::{
-    BuildError, BuiltData, BuiltNets, Places, Which, check_classes, load_net, load_run, net_of, run_classes,
+    BuildError, BuiltData, BuiltNets, Places, Which, check_classes, find_card, load_net, load_run, net_of, run_classes,
     run_recipe, weights_path,
 };
 pub use mentor_toml::{Changes, Loaded, Problem, Problems};
