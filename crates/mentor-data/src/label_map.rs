@@ -151,7 +151,8 @@ fn index_values(masks: &Masks, classes: usize, found: &mut Found) -> Vec<Option<
 }
 
 fn colour_labels(masks: &Masks, colours: &[[u8; 3]], found: &mut Found) -> Vec<([u8; 3], u8)> {
-    let classes = (0u8..).zip(colours).map(|(class, colour)| (format!("classes[{class}].color"), *colour, class));
+    let classes = colours.iter().take(mentor_types::MAX_CLASSES).zip(0u8..);
+    let classes = classes.map(|(colour, class)| (format!("classes[{class}].color"), *colour, class));
     let ignored = masks.ignore_colors.iter().enumerate();
     let ignored = ignored.map(|(index, colour)| (format!("masks.ignore_colors[{index}]"), *colour, IGNORE));
     let mut map: Vec<([u8; 3], u8)> = Vec::new();
