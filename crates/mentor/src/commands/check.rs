@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::Result;
 use clap::Args;
 use mentor_data::{Card, SegDataset};
-use mentor_recipe::{BuiltData, BuiltNets, Loaded, Recipe, check_classes};
+use mentor_recipe::{BuiltData, BuiltNets, Loaded, Recipe, check_classes, find_card};
 use mentor_seg::nets::{NetConfig, SegNet};
 use mentor_seg::upload::DeviceBatch;
 use mentor_train::{Method, Moment};
@@ -44,8 +44,7 @@ impl Check {
         let loaded = self.recipe.read()?;
         let recipe = &loaded.value;
         let places = self.places.places();
-        let card = Card::find(&recipe.data.card, &places.cards)
-            .map_err(|error| loaded.problem("data.card", error.to_string()))?;
+        let card = find_card(&loaded, &places)?;
         let classes = card.class_names().len();
         let splits = [
             ("labelled", Some(&recipe.data.labelled)),

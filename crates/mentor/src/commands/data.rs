@@ -10,7 +10,7 @@ use clap::Args;
 use image::RgbImage;
 use mentor_data::Card;
 use mentor_ops::resize_bilinear;
-use mentor_recipe::{BuiltData, RunClasses, Which};
+use mentor_recipe::{BuiltData, RunClasses, Which, find_card};
 use mentor_report::pictures;
 use mentor_seg::nets::SegNet;
 use mentor_types::{IGNORE, Images, LabelMask, Pairs, Samples, SegBatch, UNKNOWN};
@@ -52,6 +52,7 @@ impl Data {
     /// Runs the command.
     pub fn run(&self) -> Result<ExitCode> {
         let loaded = self.recipe.read()?;
+        find_card(&loaded, &self.places.places())?;
         let data = BuiltData::open(&loaded.value, &self.places.places())?;
         let card = data.dataset.card();
         let (device, _) = device::choose(self.device.device)?;

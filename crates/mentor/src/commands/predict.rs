@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use image::{GrayImage, RgbImage};
-use mentor_data::{Card, LabelFormat, SegDataset, is_image_name, read_image};
+use mentor_data::{Card, MaskFormat, SegDataset, is_image_name, read_image};
 use mentor_recipe::run_recipe;
 use mentor_report::pictures;
 use mentor_seg::predict_mask;
@@ -97,12 +97,12 @@ fn save_labels(mask: &LabelMask, dataset: &SegDataset, path: &Path) -> Result<()
     let map = dataset.label_map();
     let failed = || format!("cannot write {}", path.display());
     match map.format() {
-        LabelFormat::Index => {
+        MaskFormat::Index => {
             let raw: Option<Vec<u8>> = mask.labels().iter().map(|label| map.raw_value(*label)).collect();
             let raw = raw.with_context(|| format!("{}: a class has no value in masks of this card", path.display()))?;
             GrayImage::from_raw(width, height, raw).with_context(failed)?.save(path).with_context(failed)
         }
-        LabelFormat::Color => {
+        MaskFormat::Color => {
             let colours = dataset.card().class_colours();
             let mut rgb = Vec::with_capacity(3 * mask.labels().len());
             for label in mask.labels() {

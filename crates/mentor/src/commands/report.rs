@@ -11,7 +11,7 @@ use clap::Args;
 use mentor_data::DataError;
 use mentor_distill::TermTable;
 use mentor_ops::resize_bilinear;
-use mentor_recipe::{BuiltData, BuiltNets, Changes, Loaded, Recipe, RowResult, Which, mean, spread};
+use mentor_recipe::{BuiltData, BuiltNets, Loaded, Recipe, RowResult, Which, mean, spread};
 use mentor_report::{BadSample, Comparison, Example, Model, PseudoExample, ReportInput, html, pictures};
 use mentor_seg::metrics::ConfusionMatrix;
 use mentor_seg::nets::SegNet;
@@ -43,7 +43,7 @@ pub struct Report {
 impl Report {
     /// Runs the command.
     pub fn run(&self) -> Result<ExitCode> {
-        let mut loaded = Recipe::read(&self.run.join("recipe.toml"), &Changes::none())?;
+        let mut loaded = Recipe::read_earlier(&self.run.join("recipe.toml"))?;
         // Paths in the recipe are still those of where it was read from.
         loaded.path = RunFolder::info(&self.run)?.recipe;
         let (device, _) = device::choose(self.device.device)?;

@@ -12,7 +12,7 @@ use burn::module::Module;
 use burn::tensor::Device;
 use clap::Args;
 use mentor_data::{BadSample, SegLoader};
-use mentor_recipe::{BuiltData, BuiltNets, Loaded, RUN_FILE, Recipe, RunClasses, check_classes};
+use mentor_recipe::{BuiltData, BuiltNets, Loaded, RUN_FILE, Recipe, RunClasses, check_classes, find_card};
 use mentor_seg::metrics::SegMetrics;
 use mentor_seg::nets::SegNet;
 use mentor_seg::upload::DeviceBatch;
@@ -168,6 +168,7 @@ fn ignore_hangup() {}
 pub fn run_job(job: &Job<'_>) -> Result<Finished> {
     let start = Instant::now();
     let recipe = &job.loaded.value;
+    find_card(job.loaded, job.places)?;
     if job.report {
         compared_results(job.loaded)?;
     }
