@@ -5,11 +5,11 @@ use burn::module::Module;
 use burn::optim::GradientsParams;
 use burn::tensor::{DType, Device, Int, Tensor};
 use mentor_distill::{Column, Term};
-use mentor_nets::{BackboneKind, Frozen, fill_weights, pytorch_name};
+use mentor_nets::{BackboneKind, Frozen, Student, fill_weights, pytorch_name};
 use mentor_seg::distill::{PairWise, PixelWise};
 use mentor_seg::nets::{NetConfig, NetTable, SegNet};
 use mentor_seg::supervised::{SupervisedConfig, supervised};
-use mentor_seg::{Context, EvalConfig, Seg, SegModel, most_probable, predict, upload};
+use mentor_seg::{Context, EvalConfig, Seg, most_probable, predict, upload};
 use mentor_train::{Optimizer, OptimizerConfig, SgdConfig};
 use mentor_types::{Key, LossTerms, SegOutput};
 use mentor_weights::{NamedTensors, named_weights};
@@ -107,7 +107,7 @@ fn step(sizes: &Sizes, student: Net, teacher: Option<Net>) -> Case {
         let target_values = target.iter().map(|label| f32::from(*label)).collect();
         tensors.insert("target".to_owned(), (shape.to_vec(), target_values));
         let work = Step {
-            model: Some(SegModel { net, adapters: vec![Vec::new()] }),
+            model: Some(Student { net, adapters: vec![Vec::new()] }),
             optimizer: optimizer(),
             teacher,
             images: tensor(images, [batch, 3, height, width], device).cast(precision),
@@ -144,7 +144,7 @@ fn tolerance(sizes: &Sizes) -> Tolerance {
 
 /// A training step on one fixed batch, as `SegMethod` and the loop do it.
 struct Step {
-    model: Option<SegModel>,
+    model: Option<Student<SegNet>>,
     optimizer: Optimizer,
     teacher: Option<Frozen<SegNet>>,
     images: Tensor<4>,
@@ -167,7 +167,7 @@ impl Step {
         let total = terms.total().expect("there is a loss");
         let loss = total.clone().inner();
         let grads = GradientsParams::from_grads(total.backward(), &model);
-        self.model = Some(self.optimizer.step(model, grads, 1.0, &SegModel::is_head));
+        self.model = Some(self.optimizer.step(model, grads, 1.0, &Student::<SegNet>::is_head));
         loss
     }
 

@@ -1,4 +1,4 @@
-//! Backbones and the blocks they are built of, adapters between widths, frozen teachers, and
+//! Backbones and the blocks they are built of, adapters between widths, students and frozen teachers, and
 //! weights in and out of files.
 //!
 //! Every net mirrors torchvision's, field by field, so that weights go by name:
@@ -17,6 +17,7 @@ mod frozen;
 mod mobilenet;
 mod names;
 mod resnet;
+mod student;
 pub mod weights;
 
 pub use adapter::Adapter;
@@ -27,6 +28,7 @@ pub use mentor_weights::{Fans, Fresh, Init};
 pub use mobilenet::{InvertedResidual, MobileNetLayer, MobileNetV2, Step};
 pub use names::{fill_weights, num_params, pytorch_name, pytorch_shapes};
 pub use resnet::{BasicBlock, Block, Bottleneck, ResNet};
+pub use student::Student;
 pub use weights::{
     LoadOptions, LoadReport, Scope, WeightsError, export_burnpack, export_safetensors, load_tensors, load_weights,
     tensor_shapes,

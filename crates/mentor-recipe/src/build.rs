@@ -6,13 +6,13 @@ use std::sync::Arc;
 use burn::tensor::Device;
 use mentor_data::{BatchMaker, BatchPlan, Card, DataError, EvalLoader, SegDataset, Split};
 use mentor_distill::{Column, Companions, Start, TermTable};
-use mentor_nets::{Adapter, Frozen, LoadOptions, LoadReport, Scope, WeightsError, load_tensors, load_weights};
+use mentor_nets::{Adapter, Frozen, LoadOptions, LoadReport, Scope, Student, WeightsError, load_tensors, load_weights};
 use mentor_seg::metrics::ConfusionMatrix;
 use mentor_seg::nets::{NetConfig, SegNet};
-use mentor_seg::{EvalConfig, Judged, SegMethod, SegModel, evaluate};
-use mentor_train::{Checkpoint, Checkpoints, TrainError};
+use mentor_seg::{EvalConfig, Judged, SegMethod, evaluate};
+use mentor_train::{Average, Checkpoint, Checkpoints, TrainError, files};
 use mentor_types::Key;
-use mentor_weights::{Ema, NamedError, NamedTensors, from_safetensors, load_named};
+use mentor_weights::{NamedError, NamedTensors, from_safetensors, load_named};
 use rand::Rng;
 use thiserror::Error;
 
@@ -181,7 +181,7 @@ pub struct BuiltNets {
     /// The method with teachers, average and rival.
     pub method: SegMethod,
     /// The student with its adapters.
-    pub model: SegModel,
+    pub model: Student<SegNet>,
     /// What was loaded, by whom.
     pub reports: Vec<(String, LoadReport)>,
 }
@@ -221,20 +221,17 @@ impl BuiltNets {
         }
         let adapters = adapters(loaded, &student, &teachers, &training)?;
         let companions = Companions::fresh(recipe.distill.terms(), &Start { classes, seed: recipe.seed, device });
-        let ema = recipe.ema.clone().map(|config| {
-            let ema = Ema::of(&student, config.buffers.into());
-            (config, ema)
-        });
+        let average = recipe.ema.clone().map(|config| Average::of(&student, config));
         let method = SegMethod {
             supervised: (recipe.supervised.weight > 0.0).then(|| recipe.supervised.clone()),
             distill: recipe.distill.clone(),
             unlabelled: recipe.unlabelled.clone(),
             teachers,
-            ema,
+            average,
             companions,
             precision: recipe.train.precision.dtype(),
         };
-        Ok(Self { method, model: SegModel { net: student, adapters }, reports })
+        Ok(Self { method, model: Student { net: student, adapters }, reports })
     }
 }
 
@@ -368,11 +365,11 @@ pub fn net_of(
 
 /// The tensors of the net in a checkpoint, by their paths in the net.
 fn tensors_of(checkpoint: &Checkpoint, which: Which, folder: &Path) -> Result<NamedTensors, BuildError> {
-    let ema = checkpoint.files.get("ema.safetensors").filter(|_| which != Which::Student);
+    let ema = checkpoint.files.get(files::AVERAGE).filter(|_| which != Which::Student);
     if which == Which::Ema && ema.is_none() {
         return Err(BuildError::NoRun { path: folder.to_owned(), reason: "the run kept no average".to_owned() });
     }
-    let model = checkpoint.files.get("model.safetensors");
+    let model = checkpoint.files.get(files::MODEL);
     let bytes = ema.or(model).ok_or_else(|| BuildError::NoRun {
         path: folder.to_owned(),
         reason: "the checkpoint holds no model".to_owned(),
@@ -383,7 +380,9 @@ fn tensors_of(checkpoint: &Checkpoint, which: Which, folder: &Path) -> Result<Na
         return Ok(tensors);
     }
     // Beside the net a model has adapters.
-    let net = tensors.into_iter().filter_map(|(name, tensor)| Some((name.strip_prefix("net.")?.to_owned(), tensor)));
+    let net = tensors
+        .into_iter()
+        .filter_map(|(name, tensor)| Some((name.strip_prefix(Student::<SegNet>::NET)?.to_owned(), tensor)));
     Ok(net.collect())
 }
 

@@ -9,7 +9,6 @@ pub mod distill;
 mod evaluate;
 mod labels;
 pub mod metrics;
-mod model;
 pub mod nets;
 mod step;
 pub mod supervised;
@@ -18,5 +17,4 @@ pub mod upload;
 
 pub use context::{Context, Seg, Views};
 pub use evaluate::{EvalConfig, Judged, Sliding, evaluate, most_probable, predict, predict_mask};
-pub use model::SegModel;
 pub use step::SegMethod;

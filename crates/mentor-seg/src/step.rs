@@ -3,14 +3,12 @@
 use burn::module::Module;
 use burn::tensor::{DType, Tensor};
 use mentor_distill::{Companions, Examples, Stream, Term, TermTable, evaluate};
-use mentor_nets::Frozen;
-use mentor_train::{EmaConfig, Losses, Method, Moment};
+use mentor_nets::{Frozen, Student};
+use mentor_train::{Average, Losses, Method, Moment};
 use mentor_types::{Key, LossTerms, SegOutput, Stats};
-use mentor_weights::{Ema, from_safetensors, load_named, named_weights, to_safetensors};
 
 use crate::context::{Context, Seg, Views};
 use crate::distill::DistillConfig;
-use crate::model::SegModel;
 use crate::nets::SegNet;
 use crate::supervised::{SupervisedConfig, supervised};
 use crate::unlabelled::{Streams, Teaching, UnlabelledConfig, unlabelled};
@@ -28,8 +26,8 @@ pub struct SegMethod {
     pub unlabelled: UnlabelledConfig,
     /// `[teachers]`, by name.
     pub teachers: Vec<(String, Frozen<SegNet>)>,
-    /// `[ema]` with the averaged net.
-    pub ema: Option<(EmaConfig, Ema<SegNet>)>,
+    /// `[ema]`: the average of the student.
+    pub average: Option<Average<SegNet>>,
     /// What terms keep from step to step.
     pub companions: Companions<Seg>,
     /// The type of numbers that the nets compute in.
@@ -37,11 +35,11 @@ pub struct SegMethod {
 }
 
 impl Method for SegMethod {
-    type Model = SegModel;
+    type Model = Student<SegNet>;
     type Batch = DeviceBatch;
     type Carry = Examples<Seg>;
 
-    fn losses(&self, model: &SegModel, batch: DeviceBatch, moment: Moment) -> Losses<Self::Carry> {
+    fn losses(&self, model: &Student<SegNet>, batch: DeviceBatch, moment: Moment) -> Losses<Self::Carry> {
         let (images, targets) = (batch.labelled.images.normalised(), batch.labelled.targets);
         let strong = batch.unlabelled.as_ref().map(|pairs| pairs.strong.normalised());
         let (mut terms, mut stats) = (LossTerms::default(), Stats::default());
@@ -83,32 +81,32 @@ impl Method for SegMethod {
         Losses { terms, stats, carry }
     }
 
-    fn after_step(&mut self, model: &SegModel, carries: Vec<Self::Carry>, moment: Moment) -> Vec<(String, Tensor<1>)> {
-        if let Some((config, ema)) = &mut self.ema {
-            ema.update(&model.net, config.decay_at(moment.step + 1));
+    fn after_step(
+        &mut self,
+        model: &Student<SegNet>,
+        carries: Vec<Self::Carry>,
+        moment: Moment,
+    ) -> Vec<(String, Tensor<1>)> {
+        if let Some(average) = &mut self.average {
+            average.update(&model.net, moment.step + 1);
         }
         let losses = self.companions.update(carries.into_iter().flatten().collect(), moment.lr_factor);
         losses.into_iter().map(|(term, loss)| (format!("what `{term}` keeps"), loss)).collect()
     }
 
     fn is_head(&self, path: &str) -> bool {
-        SegModel::is_head(path)
+        Student::<SegNet>::is_head(path)
     }
 
     fn save(&self) -> Vec<(String, Vec<u8>)> {
-        let ema = self.ema.as_ref().map(|(_, ema)| {
-            let bytes = to_safetensors(&named_weights(ema.net())).expect("shapes and values of one tensor fit");
-            (EMA.to_owned(), bytes)
-        });
-        ema.into_iter().chain(self.companions.save()).collect()
+        self.average.iter().map(Average::save).chain(self.companions.save()).collect()
     }
 
     fn load(&mut self, files: Vec<(String, Vec<u8>)>) -> Result<(), String> {
         let mut files: std::collections::BTreeMap<String, Vec<u8>> = files.into_iter().collect();
         let mut take = |name: &str| files.remove(name).ok_or_else(|| format!("{name} is missing"));
-        if let Some((_, ema)) = &mut self.ema {
-            let tensors = from_safetensors(&take(EMA)?).map_err(|error| format!("{EMA}: {error}"))?;
-            ema.resume(|net| load_named(net, tensors)).map_err(|error| format!("{EMA}: {error}"))?;
+        if let Some(average) = &mut self.average {
+            average.load(&mut take)?;
         }
         self.companions.load(&mut take)?;
         match files.into_keys().next() {
@@ -118,13 +116,12 @@ impl Method for SegMethod {
     }
 }
 
-const EMA: &str = "ema.safetensors";
 impl SegMethod {
     /// Pushes every distillation term that applies to `stream`, for each teacher; what companions are to
     /// see of it is returned.
     fn distil(
         &self,
-        model: &SegModel,
+        model: &Student<SegNet>,
         stream: Stream,
         seen: &Context<'_>,
         step: u64,
@@ -170,9 +167,9 @@ impl SegMethod {
     }
 
     /// What the labeller of weak views says about them, off the graph.
-    fn weak_logits(&self, model: &SegModel, teaching: Teaching, weak: &Tensor<4>) -> Tensor<4> {
-        match (teaching, &self.ema) {
-            (Teaching::Ema, Some((_, ema))) => self.see(ema.net(), weak, None).logits,
+    fn weak_logits(&self, model: &Student<SegNet>, teaching: Teaching, weak: &Tensor<4>) -> Tensor<4> {
+        match (teaching, &self.average) {
+            (Teaching::Ema, Some(average)) => self.see(average.net(), weak, None).logits,
             (Teaching::Ema, None) => panic!("a checked recipe has an [ema] where a term needs one"),
             (Teaching::Student, _) => self.see(&model.net.valid(), weak, None).logits,
         }
@@ -189,9 +186,9 @@ mod tests {
     use burn::optim::GradientsParams;
     use burn::tensor::Device;
     use mentor_nets::BackboneKind;
-    use mentor_train::{Optimizer, OptimizerConfig, SgdConfig};
+    use mentor_train::{EmaConfig, Optimizer, OptimizerConfig, SgdConfig};
     use mentor_types::{Images, Pairs, Samples, SegBatch, UNKNOWN};
-    use mentor_weights::{Buffers, NamedTensors};
+    use mentor_weights::{NamedTensors, named_weights};
     use rand::RngExt;
 
     const SIZE: usize = 32;
@@ -203,11 +200,10 @@ mod tests {
     }
 
     /// A method with everything switched on, and its model.
-    fn everything() -> (SegMethod, SegModel) {
+    fn everything() -> (SegMethod, Student<SegNet>) {
         let device = Device::flex();
         let student = net(1, &device.clone().autodiff());
         let config = EmaConfig { decay: 0.9, warmup: false, ..EmaConfig::default() };
-        let ema = Ema::of(&student, Buffers::Average);
         let method = SegMethod {
             supervised: Some(SupervisedConfig::default()),
             distill: DistillConfig { pixel_wise: Some(PixelWise::default()), ..DistillConfig::default() },
@@ -217,11 +213,11 @@ mod tests {
                 fixmatch: Some(FixMatch { threshold: 0.2, ..FixMatch::default() }),
             },
             teachers: vec![("big".to_owned(), Frozen::of(&net(2, &device)))],
-            ema: Some((config, ema)),
+            average: Some(Average::of(&student, config)),
             companions: Companions::default(),
             precision: DType::F32,
         };
-        (method, SegModel { net: student, adapters: vec![Vec::new()] })
+        (method, Student { net: student, adapters: vec![Vec::new()] })
     }
 
     fn batch(step: u64) -> DeviceBatch {
@@ -244,14 +240,14 @@ mod tests {
         DeviceBatch::upload(SegBatch { labelled, unlabelled: Some(pairs) }, &Device::flex())
     }
 
-    fn steps(method: &mut SegMethod, mut model: SegModel, count: u64) -> SegModel {
+    fn steps(method: &mut SegMethod, mut model: Student<SegNet>, count: u64) -> Student<SegNet> {
         let config = SgdConfig { lr: 0.05, momentum: 0.9, weight_decay: 1e-4, nesterov: false, head_lr_factor: 1.0 };
         let mut optimizer = Optimizer::new(OptimizerConfig::Sgd(config));
         for step in 0..count {
             let moment = Moment { step, micro: 0, key: Key::new(step), lr_factor: 1.0 };
             let losses = method.losses(&model, batch(step), moment);
             let grads = GradientsParams::from_grads(losses.terms.total().unwrap().backward(), &model);
-            model = optimizer.step(model, grads, 1.0, &SegModel::is_head);
+            model = optimizer.step(model, grads, 1.0, &Student::<SegNet>::is_head);
             let _ = method.after_step(&model, vec![losses.carry], moment);
         }
         model
@@ -279,7 +275,7 @@ mod tests {
     #[test]
     fn after_one_step_the_average_is_between_old_average_and_student() {
         let (mut method, model) = everything();
-        let weights = |method: &SegMethod| named_weights(method.ema.as_ref().unwrap().1.net());
+        let weights = |method: &SegMethod| named_weights(method.average.as_ref().unwrap().net());
         let before = weights(&method);
         let model = steps(&mut method, model, 1);
         let (after, student): (NamedTensors, NamedTensors) = (weights(&method), named_weights(&model.net));

@@ -11,20 +11,19 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use burn::optim::GradientsParams;
 use burn::tensor::{DType, Device, DeviceType};
 use mentor_distill::{Column, Companions, Start, TermTable};
-use mentor_nets::{Adapter, BackboneKind, Frozen};
+use mentor_nets::{Adapter, BackboneKind, Frozen, Student};
+use mentor_seg::SegMethod;
 use mentor_seg::companions::RivalConfig;
 use mentor_seg::distill::DistillConfig;
 use mentor_seg::nets::{NetConfig, NetTable, SegNet};
 use mentor_seg::supervised::SupervisedConfig;
 use mentor_seg::unlabelled::UnlabelledConfig;
 use mentor_seg::upload::DeviceBatch;
-use mentor_seg::{SegMethod, SegModel};
 use mentor_train::{
-    EmaConfig, Evaluation, LogLine, Method, Moment, Optimizer, OptimizerConfig, Precision, Progress, Run,
+    Average, EmaConfig, Evaluation, LogLine, Method, Moment, Optimizer, OptimizerConfig, Precision, Progress, Run,
     ScheduleConfig, SgdConfig, TrainConfig,
 };
 use mentor_types::{IGNORE, Images, Key, Pairs, Samples, SegBatch, UNKNOWN};
-use mentor_weights::{Buffers, Ema};
 use rand::RngExt;
 
 /// One test at a time: both read the one device, and one of them counts.
@@ -44,7 +43,7 @@ fn net(seed: u64, width: usize, device: &Device) -> SegNet {
 }
 
 /// Every term that is in a list, but for Lovász-softmax, which burn's GPU backend sorts on the host.
-fn everything(device: &Device) -> (SegMethod, SegModel) {
+fn everything(device: &Device) -> (SegMethod, Student<SegNet>) {
     let student = net(1, 4, &device.clone().autodiff());
     let teacher = Frozen::of(&net(2, 4, device));
     let mut distill = DistillConfig::all();
@@ -64,14 +63,11 @@ fn everything(device: &Device) -> (SegMethod, SegModel) {
         distill,
         unlabelled,
         teachers: vec![("big".to_owned(), teacher)],
-        ema: Some((
-            EmaConfig { decay: 0.9, warmup: false, ..EmaConfig::default() },
-            Ema::of(&student, Buffers::Average),
-        )),
+        average: Some(Average::of(&student, EmaConfig { decay: 0.9, warmup: false, ..EmaConfig::default() })),
         companions,
         precision: DType::F32,
     };
-    (method, SegModel { net: student, adapters: vec![adapters] })
+    (method, Student { net: student, adapters: vec![adapters] })
 }
 
 /// Images with coarse structure, so that norms over few values compare more than rounding.
@@ -118,7 +114,7 @@ fn three_steps(device: &Device) -> Vec<BTreeMap<String, f32>> {
         let moment = Moment { step, micro: 0, key: Key::new(step), lr_factor: 1.0 };
         let losses = method.losses(&model, batch(step, device), moment);
         let grads = GradientsParams::from_grads(losses.terms.total().unwrap().backward(), &model);
-        model = optimizer.step(model, grads, 1.0, &SegModel::is_head);
+        model = optimizer.step(model, grads, 1.0, &Student::<SegNet>::is_head);
         let (_, rival) = method.after_step(&model, vec![losses.carry], moment).remove(0);
         let mut values: BTreeMap<_, _> =
             losses.terms.iter().map(|term| (term.name.clone(), term.value.clone().into_scalar::<f32>())).collect();
@@ -190,7 +186,7 @@ fn a_hundred_steps_wait_for_the_device_only_where_they_log() {
         before.push(READS.count());
         Ok(vec![batch(before.len() as u64 % 4, &device)])
     };
-    let mut evaluate = |_: &SegMethod, _: &SegModel, _: u64| {
+    let mut evaluate = |_: &SegMethod, _: &Student<SegNet>, _: u64| {
         let (model, shown) = ("student".to_owned(), "half of it".to_owned());
         Ok(vec![Evaluation { model, score: 0.5, shown, metrics: serde_json::json!({}) }])
     };

@@ -3,11 +3,13 @@
 //! Knows no task: what a batch holds, which losses it gives and how a model is judged is the
 //! business of a [`Method`] and of the closures that the caller hands in.
 
+mod average;
 mod checkpoint;
 mod clock;
 mod config;
 mod error;
 mod events;
+pub mod files;
 mod finite;
 mod log;
 mod machine;
@@ -18,6 +20,7 @@ mod record;
 mod schedule;
 mod train;
 
+pub use average::Average;
 pub use checkpoint::{Best, Checkpoint, CheckpointState, Checkpoints};
 pub use config::{BuffersConfig, EmaConfig, Precision, TrainConfig};
 pub use error::TrainError;

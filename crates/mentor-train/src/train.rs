@@ -13,15 +13,13 @@ use mentor_weights::{
 };
 
 use crate::clock::Clock;
+use crate::files::{MODEL, OPTIMIZER};
 use crate::finite::FiniteCheck;
 use crate::record::{eval_line, record, step_line};
 use crate::{
     Best, Checkpoint, CheckpointState, Checkpoints, Evaluation, EventFile, Log, Losses, Method, Moment, Optimizer,
     OptimizerConfig, Progress, ScheduleConfig, TrainConfig, TrainError,
 };
-
-const MODEL: &str = "model.safetensors";
-const OPTIMIZER: &str = "optimizer.safetensors";
 
 /// Gives the micro-batches of the next step, or what went wrong with the data.
 pub type NextBatches<'a, B> = dyn FnMut() -> Result<Vec<B>, String> + 'a;

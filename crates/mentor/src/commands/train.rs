@@ -12,11 +12,12 @@ use burn::module::Module;
 use burn::tensor::Device;
 use clap::Args;
 use mentor_data::{BadSample, SegLoader};
+use mentor_nets::Student;
 use mentor_recipe::{BuiltData, BuiltNets, Loaded, RUN_FILE, Recipe, RunClasses, check_classes, find_card};
+use mentor_seg::SegMethod;
 use mentor_seg::metrics::SegMetrics;
 use mentor_seg::nets::SegNet;
 use mentor_seg::upload::DeviceBatch;
-use mentor_seg::{SegMethod, SegModel};
 use mentor_train::{Evaluation, Outcome, Progress, Run, TrainError};
 use mentor_weights::{weights_fingerprint, write_atomically};
 use serde_json::{Value, json};
@@ -213,7 +214,7 @@ pub fn run_job(job: &Job<'_>) -> Result<Finished> {
     let bad = data.maker.bad_samples().clone();
     let accumulate = recipe.train.accumulate;
     let mut batches = || (0..accumulate).map(|_| loader.next().map_err(|error| error.to_string())).collect();
-    let mut evaluate = |method: &SegMethod, model: &SegModel, _step: u64| {
+    let mut evaluate = |method: &SegMethod, model: &Student<SegNet>, _step: u64| {
         let mut evaluations = Vec::new();
         for (name, net) in models(method, model) {
             let counts = data
@@ -290,8 +291,8 @@ fn bad_json(bad: &BadSample) -> Value {
 }
 
 /// The models that are judged; the first decides which checkpoint is best.
-fn models(method: &SegMethod, model: &SegModel) -> Vec<(String, SegNet)> {
-    let ema = method.ema.as_ref().map(|(_, ema)| ("ema".to_owned(), ema.net().valid()));
+fn models(method: &SegMethod, model: &Student<SegNet>) -> Vec<(String, SegNet)> {
+    let ema = method.average.as_ref().map(|average| ("ema".to_owned(), average.net().valid()));
     let student = ("student".to_owned(), model.net.valid());
     ema.into_iter().chain([student]).collect()
 }
