@@ -1,6 +1,5 @@
 //! One step of segmentation, read top to bottom.
 
-use burn::module::Module;
 use burn::tensor::{DType, Int, Tensor};
 use mentor_nets::Frozen;
 use mentor_ops::{Ema, from_safetensors, load_named, named_weights, to_safetensors};
@@ -12,7 +11,7 @@ use crate::distill::{DistillConfig, Rival, RivalExample, Stream, TermContext, co
 use crate::model::SegModel;
 use crate::nets::SegNet;
 use crate::supervised::{SupervisedConfig, supervised};
-use crate::unlabelled::{Streams, Teaching, UnlabelledConfig};
+use crate::unlabelled::{Labellers, Streams, Teaching, UnlabelledConfig};
 use crate::upload::DeviceBatch;
 
 /// Supervised training, distillation from frozen teachers, and learning from unlabelled images, in
@@ -183,11 +182,8 @@ impl SegMethod {
 
     /// What the labeller of weak views says about them, off the graph.
     fn weak_logits(&self, model: &SegModel, teaching: Teaching, weak: &Tensor<4>) -> Tensor<4> {
-        match (teaching, &self.ema) {
-            (Teaching::Ema, Some((_, ema))) => self.see(ema.net(), weak, None).logits,
-            (Teaching::Ema, None) => panic!("a checked recipe has an [ema] where a term needs one"),
-            (Teaching::Student, _) => self.see(&model.net.valid(), weak, None).logits,
-        }
+        let average = self.ema.as_ref().map(|(_, ema)| ema.net());
+        Labellers { student: &model.net, average, precision: self.precision }.weak_logits(teaching, weak)
     }
 }
 

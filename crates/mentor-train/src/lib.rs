@@ -8,11 +8,13 @@ mod config;
 mod error;
 mod events;
 mod finite;
+mod info;
 mod log;
 mod machine;
 mod method;
 mod optimizer;
 mod progress;
+mod result;
 mod schedule;
 mod train;
 
@@ -20,10 +22,12 @@ pub use checkpoint::{Best, Checkpoint, CheckpointState, Checkpoints, write_atomi
 pub use config::{BuffersConfig, EmaConfig, Precision, TrainConfig};
 pub use error::TrainError;
 pub use events::EventFile;
+pub use info::RunInfo;
 pub use log::{Log, LogLine, TermLine};
 pub use machine::cpu_name;
 pub use method::{Evaluation, Losses, Method, Moment};
 pub use optimizer::{AdamwConfig, Optimizer, OptimizerConfig, SgdConfig};
 pub use progress::Progress;
+pub use result::{RunResult, SkippedSample};
 pub use schedule::{CosineSchedule, PolySchedule, ScheduleConfig, StepSchedule};
 pub use train::{Outcome, Run, train};

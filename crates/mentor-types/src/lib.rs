@@ -1,5 +1,5 @@
 //! The nouns every other crate speaks: images and label masks on the host, what a network
-//! returns, where its features are tapped, the terms of a loss, and the keys of randomness.
+//! returns, where its features are tapped, the terms of a loss, scores, and the keys of randomness.
 //!
 //! Nothing here reads a file, computes a gradient or chooses a device.
 
@@ -7,6 +7,7 @@ mod batch;
 mod key;
 mod mask;
 mod output;
+mod scores;
 mod tap;
 mod terms;
 
@@ -14,5 +15,6 @@ pub use batch::{Images, Pairs, Samples, SegBatch};
 pub use key::{Key, KeyRng};
 pub use mask::{IGNORE, LabelMask, MAX_CLASSES, UNKNOWN};
 pub use output::{SegOutput, Taps};
+pub use scores::{ClassScore, ScoreNames, ScoreRecord, ScoreRow, Scores};
 pub use tap::Tap;
 pub use terms::{LossTerms, Stat, Stats, Term};

@@ -19,7 +19,7 @@ use crate::upload::PairPixels;
 pub use fixmatch::FixMatch;
 pub use mean_teacher::{Consistency, MeanTeacher};
 pub use origin::Origin;
-pub use pseudo::{PseudoLabels, weak_probabilities};
+pub use pseudo::{Labellers, PseudoLabels, Taught, TaughtView, pseudo_of, weak_probabilities};
 
 /// `[unlabelled]`: what is learnt from unlabelled images; any of these together.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
