@@ -13,7 +13,7 @@ use mentor_seg::distill::Rival;
 use mentor_seg::metrics::ConfusionMatrix;
 use mentor_seg::nets::{NetConfig, SegNet};
 use mentor_seg::{EvalConfig, Judged, SegMethod, SegModel, evaluate};
-use mentor_train::{Checkpoint, Checkpoints, TrainError};
+use mentor_train::{Checkpoint, Checkpoints, RunInfo, TrainError};
 use mentor_types::Key;
 use rand::Rng;
 use thiserror::Error;
@@ -353,10 +353,5 @@ pub fn run_recipe(folder: &Path) -> Result<Recipe, BuildError> {
 /// # Errors
 /// If the folder does not say.
 pub fn run_classes(folder: &Path) -> Result<usize, BuildError> {
-    let path = folder.join("run.json");
-    let fail = |reason: String| BuildError::NoRun { path: path.clone(), reason };
-    let text = fs::read_to_string(&path).map_err(|error| fail(error.to_string()))?;
-    let run: serde_json::Value = serde_json::from_str(&text).map_err(|error| fail(error.to_string()))?;
-    let classes = run["classes"].as_array().map(Vec::len);
-    classes.ok_or_else(|| fail("does not name its classes".to_owned()))
+    Ok(RunInfo::read(folder)?.classes.len())
 }

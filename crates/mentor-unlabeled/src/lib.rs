@@ -8,6 +8,6 @@ mod acceptance;
 mod ramp;
 mod threshold;
 
-pub use acceptance::Acceptance;
+pub use acceptance::{Acceptance, TaughtShare};
 pub use ramp::{Ramp, burnt_in, linear_ramp, sigmoid_ramp};
 pub use threshold::confident;

@@ -8,6 +8,8 @@
 mod commands;
 mod device;
 mod run_folder;
+mod scores;
+mod show;
 mod weights;
 
 use anyhow::Context;

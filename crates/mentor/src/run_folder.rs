@@ -5,31 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use mentor_recipe::{Loaded, Recipe, differences, has_no_effect};
-use mentor_train::{Checkpoint, Checkpoints, write_atomically};
-use serde::{Deserialize, Serialize};
-
-/// What made a run.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct RunInfo {
-    /// The commit of the code.
-    pub commit: String,
-    /// The device.
-    pub device: String,
-    /// The command line.
-    pub command: Vec<String>,
-    /// The recipe, by an absolute path: paths in it may be relative to its folder.
-    pub recipe: PathBuf,
-    /// A hash of images, labels and lists.
-    pub data: String,
-    /// Hashes of the weights that were loaded, by who loaded them.
-    pub weights: std::collections::BTreeMap<String, String>,
-    /// The card of the data.
-    pub card: String,
-    /// The names of the classes.
-    pub classes: Vec<String>,
-    /// Their colours.
-    pub colours: Vec<[u8; 3]>,
-}
+use mentor_train::{Checkpoint, Checkpoints, RunInfo, RunResult, write_atomically};
 
 /// The commit that this binary was built from.
 pub const COMMIT: &str = env!("MENTOR_COMMIT");
@@ -75,13 +51,13 @@ impl RunFolder {
                 }
                 Mode::Again => folder.clear()?,
             }
-        } else if path.exists() && !folder.names()?.iter().all(|name| name.starts_with("run.json")) {
+        } else if path.exists() && !folder.names()?.iter().all(|name| name.starts_with(RunInfo::FILE)) {
             bail!("{} is not empty and not the folder of a run: choose another --out", path.display());
         } else if mode == Mode::Resume {
             bail!("{}: there is no run to resume", path.display());
         }
         fs::create_dir_all(path).with_context(|| format!("cannot make {}", path.display()))?;
-        write_atomically(&path.join("run.json"), &serde_json::to_vec_pretty(info)?)?;
+        info.write(path)?;
         write_atomically(&recipe, loaded.resolved.as_bytes())?;
         Ok((folder, resume))
     }
@@ -132,7 +108,7 @@ impl RunFolder {
     }
 
     fn same_data(&self, info: &RunInfo) -> Result<()> {
-        let before = Self::info(&self.path)?;
+        let before = RunInfo::read(&self.path)?;
         if before.data != info.data {
             bail!("{}: the images, labels or lists have changed since the run began", self.path.display());
         }
@@ -164,24 +140,17 @@ impl RunFolder {
 
     /// Removes what a run leaves, and nothing else.
     fn clear(&self) -> Result<()> {
-        Self::info(&self.path)?;
+        RunInfo::read(&self.path)?;
         for name in self.names()? {
             let path = self.path.join(&name);
             let removed = match name.as_str() {
                 "checkpoints" | "pictures" | "replay" => fs::remove_dir_all(&path),
-                "recipe.toml" | "run.json" | "log.jsonl" | "result.json" | "report.html" => fs::remove_file(&path),
+                "recipe.toml" | RunInfo::FILE | "log.jsonl" | RunResult::FILE | "report.html" => fs::remove_file(&path),
                 name if name.starts_with("events.out.tfevents.") => fs::remove_file(&path),
                 _ => Ok(()),
             };
             removed.with_context(|| format!("cannot remove {}", path.display()))?;
         }
         Ok(())
-    }
-
-    /// What made the run in a folder.
-    pub fn info(path: &Path) -> Result<RunInfo> {
-        let file = path.join("run.json");
-        let text = fs::read_to_string(&file).with_context(|| format!("{}: not the folder of a run", file.display()))?;
-        serde_json::from_str(&text).with_context(|| file.display().to_string())
     }
 }
