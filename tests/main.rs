@@ -4,8 +4,11 @@
 
 mod architecture;
 mod bad_input;
+mod circles;
 mod commands;
+mod golden_log;
 mod recipes;
 mod resume;
+mod sources;
 mod support;
 mod teaching;

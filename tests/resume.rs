@@ -6,32 +6,38 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use mentor_distill::TermTable;
+use mentor_seg::distill::DistillConfig;
+use mentor_seg::supervised::SupervisedConfig;
+use mentor_seg::unlabelled::{Teaching, UnlabelledConfig};
 use serde_json::Value;
 
 use crate::support::{fail, mentor, recipe, succeed, tiny};
 
-/// Everything that has a memory: dropout, `CutMix`, an average, a rival, momentum.
-const EVERYTHING: &str = r#"
+/// Everything that has a memory: dropout, `CutMix`, an average, momentum, and every term that is in a list, with what it
+/// keeps from step to step.
+fn everything() -> String {
+    let mut distill = DistillConfig::all();
+    distill.pair_wise.as_mut().unwrap().adapter = true;
+    distill.holistic.as_mut().unwrap().rival.channels = 4;
+    let mut unlabelled = UnlabelledConfig::all();
+    unlabelled.mean_teacher.as_mut().unwrap().ramp_steps = 20;
+    let fixmatch = unlabelled.fixmatch.as_mut().unwrap();
+    (fixmatch.threshold, fixmatch.teacher) = (0.3, Teaching::Ema);
+    let tables = toml::Table::from_iter([
+        ("supervised".to_owned(), toml::Value::try_from(SupervisedConfig::all()).unwrap()),
+        ("distill".to_owned(), toml::Value::try_from(distill).unwrap()),
+        ("unlabelled".to_owned(), toml::Value::try_from(unlabelled).unwrap()),
+    ]);
+    EVERYTHING_ELSE.to_owned() + &toml::to_string(&tables).unwrap()
+}
+
+const EVERYTHING_ELSE: &str = r#"
 [teachers.small.fcn]
 backbone = "resnet18"
 width = 4
 output_stride = 16
 weights = "teacher"
-
-[distill.pixel_wise]
-
-[distill.pair_wise]
-adapter = true
-
-[distill.holistic.rival]
-channels = 4
-
-[unlabelled.mean_teacher]
-ramp_steps = 20
-
-[unlabelled.fixmatch]
-threshold = 0.3
-teacher = "ema"
 
 [views.strong]
 cutmix = 1.0
@@ -39,6 +45,7 @@ flip = 0.5
 
 [ema]
 decay = 0.9
+
 "#;
 
 const STEPS: u64 = 40;
@@ -48,7 +55,7 @@ fn prepare() -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let teacher = recipe(folder.path(), "teacher.toml", &tiny("fcn", "", 2));
     succeed(mentor().args(["train", "--no-report"]).arg(teacher).arg("--out").arg(folder.path().join("teacher")));
-    let text = tiny("fcn", EVERYTHING, STEPS).replacen("output_stride = 16", "output_stride = 16\ndropout = 0.2", 1);
+    let text = tiny("fcn", &everything(), STEPS).replacen("output_stride = 16", "output_stride = 16\ndropout = 0.2", 1);
     // Often, so that there are many moments to be killed in.
     let text = text.replace("checkpoint_every_steps = 10", "checkpoint_every_steps = 2");
     let recipe = recipe(folder.path(), "student.toml", &text);
@@ -97,7 +104,7 @@ fn a_killed_run_goes_on_bit_for_bit() {
     let whole = folder.path().join("whole");
     succeed(&mut train(&recipe, &whole, "2", "2"));
     let expected = outcome(&whole);
-    assert!(expected.0.contains_key("rival.safetensors") && expected.0.contains_key("ema.safetensors"));
+    assert!(expected.0.contains_key("holistic.safetensors") && expected.0.contains_key("ema.safetensors"));
     assert_eq!(expected.1.len() as u64, STEPS + 2);
 
     let out = folder.path().join("killed");

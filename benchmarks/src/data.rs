@@ -13,7 +13,7 @@ use anyhow::Result;
 use mentor_data::{
     BatchMaker, BatchPlan, Card, DataConfig, OnBadSample, Photometric, SegDataset, SegLoader, ViewsConfig,
 };
-use mentor_ops::NamedTensors;
+use mentor_weights::NamedTensors;
 use serde_json::json;
 
 use crate::work::{Built, Case, Sizes, Tolerance, Work, folder};

@@ -7,11 +7,11 @@ use std::convert::Infallible;
 use anyhow::Result;
 use burn::tensor::Device;
 use mentor_nets::{BackboneKind, Frozen};
-use mentor_ops::NamedTensors;
 use mentor_seg::metrics::ConfusionMatrix;
 use mentor_seg::nets::SegNet;
 use mentor_seg::{EvalConfig, Judged, evaluate};
 use mentor_types::{Images, LabelMask};
+use mentor_weights::NamedTensors;
 use serde_json::json;
 
 use crate::steps::{CLASSES, Net, prefixed};

@@ -25,7 +25,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail, ensure};
 use burn::tensor::{DType, Device};
 use clap::Parser;
-use mentor_ops::NamedTensors;
+use mentor_weights::NamedTensors;
 
 use crate::device::DeviceRequest;
 use crate::peer::{Peer, PeerOptions, write_inputs};

@@ -8,14 +8,16 @@ use std::rc::Rc;
 use burn::nn::{BatchNorm, BatchNormConfig};
 use burn::tensor::ops::{ConvOptions, ConvTransposeOptions, MaxPoolOptions};
 use burn::tensor::{Device, Int, Tensor};
+use mentor_distill::{Column, Term};
 use mentor_ops::{
-    NamedTensors, adaptive_avg_pool2d, batch_norm, batch_norm_relu, conv_transpose2d, conv2d, max_pool2d,
-    resize_bilinear,
+    adaptive_avg_pool2d, batch_norm, batch_norm_relu, conv_transpose2d, conv2d, max_pool2d, resize_bilinear,
 };
-use mentor_seg::distill::{PairWise, PixelWise, Term, TermContext};
+use mentor_seg::distill::{PairWise, PixelWise};
 use mentor_seg::supervised::{SupervisedConfig, supervised};
 use mentor_seg::upload;
+use mentor_seg::{Context, Seg};
 use mentor_types::{Key, LossTerms, SegOutput, Tap, Taps};
+use mentor_weights::NamedTensors;
 use serde_json::{Value, json};
 
 use crate::work::{Built, Case, Sizes, Tolerance, Work, labels, noise, on_host, tensor, uneven};
@@ -292,7 +294,8 @@ fn losses(sizes: &Sizes) -> Vec<Operation> {
     let cross_entropy = operation(format!("cross_entropy-21-{height}x{width}"), "cross_entropy", |operands| {
         let (mut terms, target) = (LossTerms::default(), operands.target.as_ref().expect("a loss has labels"));
         let output = output(operands.maps[0].clone(), None);
-        supervised(&SupervisedConfig::default(), &output, target, &mut terms);
+        let context = Context::of(&output, Key::new(0)).with(|context| context.target_nhw = Some(target));
+        supervised(&SupervisedConfig::default(), &context, 0, &mut terms);
         terms.total().expect("one term").reshape([1, 1, 1, 1])
     });
     let pixel_wise = operation(format!("pixel_wise-21-{eighth_height}x{eighth_width}"), "pixel_wise", |operands| {
@@ -328,15 +331,11 @@ fn output(logits: Tensor<4>, features: Option<Tensor<4>>) -> SegOutput {
     SegOutput { logits, auxiliary: None, taps, image_size: [height, width] }
 }
 
-fn term(term: &dyn Term, student: &SegOutput, teacher: &SegOutput, operands: &Operands) -> Tensor<4> {
-    let context = TermContext {
-        student,
-        teacher,
-        target_nhw: operands.target.as_ref(),
-        adapters: &[],
-        rival: None,
-        images_nchw: None,
-        key: Key::new(0),
-    };
-    term.value(&context, term.places().first()).reshape([1, 1, 1, 1])
+fn term(term: &dyn Term<Seg>, student: &SegOutput, teacher: &SegOutput, operands: &Operands) -> Tensor<4> {
+    let context = Context::of(student, Key::new(0)).with(|context| {
+        context.teacher = Some(teacher);
+        context.target_nhw = operands.target.as_ref();
+    });
+    let column = Column::of("term", &term.shared()).swap_remove(0);
+    term.value(&context, &column).reshape([1, 1, 1, 1])
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use anyhow::{Context, Result, anyhow, bail};
-use mentor_ops::{NamedTensors, from_safetensors, to_safetensors};
+use mentor_weights::{NamedTensors, from_safetensors, to_safetensors};
 use serde_json::{Value, json};
 
 use crate::work::folder;

@@ -4,14 +4,15 @@ use anyhow::Result;
 use burn::module::Module;
 use burn::optim::GradientsParams;
 use burn::tensor::{DType, Device, Int, Tensor};
+use mentor_distill::{Column, Term};
 use mentor_nets::{BackboneKind, Frozen, fill_weights, pytorch_name};
-use mentor_ops::{NamedTensors, named_weights};
-use mentor_seg::distill::{PairWise, PixelWise, Term, TermContext};
+use mentor_seg::distill::{PairWise, PixelWise};
 use mentor_seg::nets::{NetConfig, NetTable, SegNet};
 use mentor_seg::supervised::{SupervisedConfig, supervised};
-use mentor_seg::{EvalConfig, SegModel, most_probable, predict, upload};
+use mentor_seg::{Context, EvalConfig, Seg, SegModel, most_probable, predict, upload};
 use mentor_train::{Optimizer, OptimizerConfig, SgdConfig};
 use mentor_types::{Key, LossTerms, SegOutput};
+use mentor_weights::{NamedTensors, named_weights};
 use serde_json::{Value, json};
 
 use crate::work::{Built, Case, Sizes, Tolerance, Work, labels, on_host, tensor, uneven};
@@ -157,7 +158,8 @@ impl Step {
         let output = model.net.forward(self.images.clone(), None);
         self.first_logits.get_or_insert_with(|| output.logits.clone().inner());
         let mut terms = LossTerms::default();
-        supervised(&SupervisedConfig::default(), &output, &self.target, &mut terms);
+        let context = Context::of(&output, Key::new(0)).with(|context| context.target_nhw = Some(&self.target));
+        supervised(&SupervisedConfig::default(), &context, 0, &mut terms);
         if let Some(teacher) = &self.teacher {
             let taught = teacher.net().forward(self.images.clone(), None);
             self.distil(&output, &taught, &mut terms);
@@ -170,18 +172,16 @@ impl Step {
     }
 
     fn distil(&self, student: &SegOutput, teacher: &SegOutput, terms: &mut LossTerms) {
-        let context = TermContext {
-            student,
-            teacher,
-            target_nhw: Some(&self.target),
-            adapters: &[],
-            rival: None,
-            images_nchw: None,
-            key: Key::new(0),
-        };
+        let context = Context::of(student, Key::new(0)).with(|context| {
+            context.teacher = Some(teacher);
+            context.target_nhw = Some(&self.target);
+        });
         let (pixel, pair) = (PixelWise::default(), PairWise::default());
-        terms.push("pixel_wise", pixel.weight, pixel.value(&context, None));
-        terms.push("pair_wise", pair.weight, pair.value(&context, pair.at.first()));
+        for (name, term) in [("pixel_wise", &pixel as &dyn Term<Seg>), ("pair_wise", &pair)] {
+            for column in Column::of(name, &term.shared()) {
+                terms.push(column.name.clone(), column.weight, term.value(&context, &column));
+            }
+        }
     }
 }
 

@@ -6,9 +6,9 @@ use anyhow::Result;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor};
-use mentor_nets::{Backbone, BackboneKind, BackboneSpec, pytorch_name};
-use mentor_ops::{Buffers, Ema, NamedTensors, SeededInit, is_buffer, named_weights};
+use mentor_nets::{Backbone, BackboneKind, BackboneSpec, Fresh, pytorch_name};
 use mentor_train::Optimizer;
+use mentor_weights::{Buffers, Ema, NamedTensors, is_buffer, named_weights};
 use serde_json::json;
 
 use crate::steps::{optimizer, prefixed};
@@ -36,7 +36,7 @@ pub fn cases(sizes: &Sizes) -> Vec<Case> {
 
 fn net(width: usize, seed: u64, device: &Device) -> Backbone {
     let spec = BackboneSpec { kind: BackboneKind::Resnet18, width, output_stride: 32 };
-    SeededInit::apply(spec.init(device), seed)
+    Fresh::seeded(device, seed, |fresh| spec.init(fresh))
 }
 
 fn results(net: &Backbone) -> NamedTensors {
@@ -55,7 +55,7 @@ fn gradients(net: &Backbone) -> NamedTensors {
 
 /// Copies gradients into what an optimizer takes; it uses them up.
 struct Register<'a> {
-    path: mentor_ops::PathStack,
+    path: mentor_weights::PathStack,
     tensors: &'a NamedTensors,
     grads: GradientsParams,
     device: &'a Device,
@@ -106,7 +106,7 @@ impl Work for Sgd {
 
     fn prepare(&mut self) {
         let mut register = Register {
-            path: mentor_ops::PathStack::default(),
+            path: mentor_weights::PathStack::default(),
             tensors: &self.tensors,
             grads: GradientsParams::new(),
             device: &self.device,

@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use mentor_ops::NamedTensors;
 use mentor_types::Key;
+use mentor_weights::NamedTensors;
 use rand::RngExt;
 use serde_json::Value;
 

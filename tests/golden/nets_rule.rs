@@ -58,7 +58,7 @@ pub type Golden = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
 /// Reads `tests/golden/{file}`.
 pub fn golden(file: &str) -> Golden {
     let path = format!("{}/../../tests/golden/{file}", env!("CARGO_MANIFEST_DIR"));
-    mentor_ops::from_safetensors(&std::fs::read(path).unwrap()).unwrap()
+    mentor_weights::from_safetensors(&std::fs::read(path).unwrap()).unwrap()
 }
 
 /// Asserts that `found` is the golden tensor `name` to `tolerance` relative to its largest value.

@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use crate::card::Card;
 use crate::config::OnBadSample;
 use crate::error::{BadSample, DataError, folders};
+use crate::files::{ask, exists};
 use crate::label_map::LabelMap;
 use crate::read::{read_mask, read_rgb, read_size};
 use crate::split::{Entry, Split};
@@ -86,7 +87,7 @@ impl SegDataset {
     ///
     /// # Errors
     /// One line with the path.
-    pub fn read_mask(&self, path: &Path) -> Result<LabelMask, BadSample> {
+    pub fn read_mask(&self, path: &Path) -> Result<LabelMask, DataError> {
         read_mask(path, &self.map)
     }
 
@@ -116,7 +117,7 @@ impl SegDataset {
     ///
     /// # Panics
     /// Where the split has no image `index`.
-    pub fn sample(&self, split: &Split, index: usize) -> Result<Sample, BadSample> {
+    pub fn sample(&self, split: &Split, index: usize) -> Result<Sample, DataError> {
         let entry = &split.entries[index];
         let (image, mask) = self.decode(split, entry, true)?;
         let (width, height) = (image.width() as usize, image.height() as usize);
@@ -135,10 +136,13 @@ impl SegDataset {
         split: &Split,
         entry: &Entry,
         required: bool,
-    ) -> Result<(image::RgbImage, LabelMask), BadSample> {
+    ) -> Result<(image::RgbImage, LabelMask), DataError> {
         let image = read_rgb(&split.image_path(entry))?;
         let (width, height) = image.dimensions();
-        let label = split.label_path(entry).filter(|path| required || path.exists());
+        let label = match split.label_path(entry) {
+            Some(path) if required || exists(&path)? => Some(path),
+            _ => None,
+        };
         let Some(path) = label else {
             return Ok((image, LabelMask::filled(width as usize, height as usize, UNKNOWN)));
         };
@@ -147,12 +151,12 @@ impl SegDataset {
     }
 
     /// The three-state labels of an entry whose image has the given size.
-    fn mask(&self, path: &Path, entry: &Entry, (width, height): (u32, u32)) -> Result<LabelMask, BadSample> {
+    fn mask(&self, path: &Path, entry: &Entry, (width, height): (u32, u32)) -> Result<LabelMask, DataError> {
         let mut mask = read_mask(path, &self.map)?;
         if (mask.width(), mask.height()) != (width as usize, height as usize) {
             let (mask_width, mask_height) = (mask.width(), mask.height());
             let reason = format!("the mask is {mask_width} x {mask_height} pixels, its image {width} x {height}");
-            return Err(BadSample::new(path, reason));
+            return Err(BadSample::new(path, reason).into());
         }
         if let Some(classes) = &entry.classes {
             // A pixel outside the labelled classes was looked at for those only: unknown, never background.
@@ -175,8 +179,8 @@ impl SegDataset {
     /// Reads the labels of a split (of `at_most` images, in the order of the list) and counts them.
     ///
     /// # Errors
-    /// The first bad sample of the list where bad ones are not skipped; and where no pixel of the split belongs to a
-    /// class, since nothing could be learnt or measured.
+    /// The first bad sample of the list where bad ones are not skipped; a file that the system does not give out; and
+    /// where no pixel of the split belongs to a class, since nothing could be learnt or measured.
     pub fn verify_split(
         &self,
         split: &Split,
@@ -184,7 +188,7 @@ impl SegDataset {
         at_most: Option<usize>,
     ) -> Result<SplitStats, DataError> {
         let count = at_most.unwrap_or(split.len()).min(split.len());
-        let counts: Vec<Result<[u64; 256], BadSample>> =
+        let counts: Vec<Result<[u64; 256], DataError>> =
             split.entries[..count].par_iter().map(|entry| self.count_labels(split, entry)).collect();
         let classes = self.map.classes();
         let mut stats = SplitStats { class_pixels: vec![0; classes], ..SplitStats::default() };
@@ -197,8 +201,8 @@ impl SegDataset {
                     stats.ignored_pixels += counts[usize::from(mentor_types::IGNORE)];
                     stats.unknown_pixels += counts[usize::from(UNKNOWN)];
                 }
-                Err(bad) if on_bad == OnBadSample::Fail => return Err(bad.into()),
-                Err(bad) => stats.bad.push(bad),
+                Err(DataError::Bad(bad)) if on_bad == OnBadSample::Skip => stats.bad.push(bad),
+                Err(error) => return Err(error),
             }
         }
         if stats.labelled_images == 0 {
@@ -215,7 +219,7 @@ impl SegDataset {
         Ok(stats)
     }
 
-    fn count_labels(&self, split: &Split, entry: &Entry) -> Result<[u64; 256], BadSample> {
+    fn count_labels(&self, split: &Split, entry: &Entry) -> Result<[u64; 256], DataError> {
         let size = read_size(&split.image_path(entry))?;
         let mut counts = [0; 256];
         let Some(path) = split.label_path(entry) else {
@@ -230,15 +234,18 @@ impl SegDataset {
 
     /// A hash of what a split holds, hexadecimal: the meaning of its labels, its list, and its files, by content where
     /// they are small together (32 MiB), else by size.
-    #[must_use]
-    pub fn fingerprint(&self, split: &Split) -> String {
+    ///
+    /// # Errors
+    /// Where the system does not give out a file that is there.
+    pub fn fingerprint(&self, split: &Split) -> Result<String, DataError> {
         let paths: Vec<PathBuf> = split
             .entries
             .iter()
             .flat_map(|entry| [Some(split.image_path(entry)), split.label_path(entry)])
             .flatten()
             .collect();
-        let sizes: Vec<Option<u64>> = paths.par_iter().map(|path| Some(std::fs::metadata(path).ok()?.len())).collect();
+        let sizes = paths.par_iter().map(|path| if_there(path, || Ok(std::fs::metadata(path)?.len())));
+        let sizes: Vec<Option<u64>> = sizes.collect::<Result<_, _>>()?;
         let small = sizes.iter().flatten().sum::<u64>() <= HASHED_BY_CONTENT_BYTES;
         let mut hasher = blake3::Hasher::new();
         hasher.update(format!("{:?}\n", self.map).as_bytes());
@@ -247,10 +254,19 @@ impl SegDataset {
         }
         for (path, size) in paths.iter().zip(&sizes) {
             hasher.update(format!("{size:?}\n").as_bytes());
-            if small && let Ok(bytes) = std::fs::read(path) {
+            if small && let Some(bytes) = if_there(path, || std::fs::read(path))? {
                 hasher.update(&bytes);
             }
         }
-        hasher.finalize().to_hex().to_string()
+        Ok(hasher.finalize().to_hex().to_string())
+    }
+}
+
+/// What the system says of a path, `None` where nothing lies there.
+fn if_there<T>(path: &Path, call: impl Fn() -> std::io::Result<T>) -> Result<Option<T>, DataError> {
+    match ask(path, call) {
+        Ok(answer) => Ok(Some(answer)),
+        Err(DataError::Bad(_)) => Ok(None),
+        Err(error) => Err(error),
     }
 }

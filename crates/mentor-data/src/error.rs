@@ -123,7 +123,7 @@ impl DataError {
     }
 }
 
-/// An image or mask that cannot be used, and why.
+/// An image or mask that cannot be used for what it holds, or because it is not there.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {reason}", path.display())]
 pub struct BadSample {

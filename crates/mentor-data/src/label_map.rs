@@ -49,6 +49,15 @@ impl LabelMap {
         (0..=255).find(|raw| self.values[usize::from(*raw)] == Some(label))
     }
 
+    /// What stands for a label in masks, for people: its values, or its colour; nothing where nothing does.
+    #[must_use]
+    pub fn stored_as(&self, label: u8) -> String {
+        let values = self.values.iter().enumerate().filter(|(_, meant)| **meant == Some(label));
+        let values = values.map(|(value, _)| value.to_string());
+        let colours = self.colours.iter().filter(|(_, meant)| *meant == label).map(|(colour, _)| format!("{colour:?}"));
+        values.chain(colours).collect::<Vec<_>>().join(", ")
+    }
+
     /// Labels of an index mask from its raw values in row order.
     ///
     /// # Errors
@@ -172,11 +181,13 @@ pub(crate) mod tests {
         assert_eq!(shifted.index_mask(4, 1, &[0, 1, 2, 3]).unwrap().labels(), [IGNORE, 0, 1, 2]);
         assert_eq!(shifted.raw_value(2), Some(3));
         assert_eq!(shifted.raw_value(UNKNOWN), None);
+        assert_eq!((shifted.stored_as(2), shifted.stored_as(UNKNOWN)), ("3".to_owned(), String::new()));
         let listed = map(
             "format = \"index\"\nunknown = [9]\nvalues = [{ from = 7, to = 0 }, { from = 8, to = 1 }, { from = 5, to = 1 }]\nother_values = \"ignore\"",
             2,
         );
         assert_eq!(listed.index_mask(5, 1, &[7, 8, 5, 9, 0]).unwrap().labels(), [0, 1, 1, UNKNOWN, IGNORE]);
+        assert_eq!(listed.stored_as(1), "5, 8");
     }
 
     #[test]
@@ -190,6 +201,7 @@ pub(crate) mod tests {
     fn colours_lead_to_classes_and_an_unknown_one_is_named_with_its_pixel() {
         let map = map("format = \"color\"\nignore_colors = [[9, 9, 9]]", 2);
         assert_eq!(map.colour_mask(3, 1, &[1, 10, 20, 9, 9, 9, 0, 10, 20]).unwrap().labels(), [1, IGNORE, 0]);
+        assert_eq!(map.stored_as(1), "[1, 10, 20]");
         let message = map.colour_mask(1, 2, &[1, 10, 20, 1, 10, 21]).unwrap_err();
         assert_eq!(message, "colour [1, 10, 21] at x = 0, y = 1 is no colour of the card's classes");
     }

@@ -12,6 +12,7 @@ mod card;
 mod config;
 mod dataset;
 mod error;
+mod files;
 mod label_map;
 mod loader;
 mod read;
@@ -25,6 +26,7 @@ pub use card::{Card, Class, LabelFormat, LabelSpec, OtherValues, Pairing, SplitS
 pub use config::{DataConfig, Jitter, OnBadSample, Photometric, StrongConfig, ViewsConfig};
 pub use dataset::{Sample, SegDataset, SplitStats};
 pub use error::{BadSample, BadSamples, DataError};
+pub use files::{IMAGE_EXTENSIONS, is_image_name};
 pub use label_map::LabelMap;
 pub use loader::{EvalLoader, SegLoader};
 pub use read::{MAX_PIXELS, MAX_SIDE_PX, read_image};

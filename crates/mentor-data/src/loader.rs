@@ -151,12 +151,12 @@ impl EvalLoader {
                 let samples: Vec<_> =
                     pool.install(|| chunk.into_par_iter().map(|index| dataset.sample(&split, index)).collect());
                 for sample in samples {
-                    if let (Err(bad), true) = (&sample, skip) {
+                    if let (Err(DataError::Bad(bad)), true) = (&sample, skip) {
                         noted.record(bad);
                         continue;
                     }
                     let failed = sample.is_err();
-                    if sender.send(sample.map_err(DataError::from)).is_err() || failed {
+                    if sender.send(sample).is_err() || failed {
                         return;
                     }
                 }

@@ -7,11 +7,12 @@
 use std::io::Cursor;
 use std::path::Path;
 
-use image::{ImageDecoder, ImageFormat, ImageReader, RgbImage};
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, RgbImage};
 use mentor_types::{Images, LabelMask};
 
 use crate::card::LabelFormat;
 use crate::error::{BadSample, DataError};
+use crate::files::{IMAGE_EXTENSIONS, ask, check_file, is_image_name, read_file};
 use crate::label_map::LabelMap;
 
 /// The longest side of an image or mask that is decoded, in pixels.
@@ -20,64 +21,63 @@ pub const MAX_SIDE_PX: u32 = 32_768;
 /// The most pixels of an image or mask that is decoded: a small file must not fill the memory.
 pub const MAX_PIXELS: u64 = 64 * 1024 * 1024;
 
-/// The largest file that is read, in bytes.
-const MAX_FILE_BYTES: u64 = 512 * 1024 * 1024;
-
 /// The most memory that a decoder may ask for, in bytes.
 const MAX_DECODER_BYTES: u64 = 768 * 1024 * 1024;
-
-/// The extensions that a folder is searched for, in lower case.
-pub(crate) const EXTENSIONS: [&str; 7] = ["jpg", "jpeg", "png", "bmp", "tif", "tiff", "webp"];
 
 /// Reads any photo as one 8-bit RGB image (`n` = 1).
 ///
 /// # Errors
-/// Where it is missing, empty, truncated, too large or no image; one line with the path.
-pub fn read_image(path: &Path) -> Result<Images, BadSample> {
+/// Where it is missing, empty, truncated, too large or no image, a [`BadSample`]; where the system does not give it out,
+/// [`DataError::Io`]. One line with the path.
+pub fn read_image(path: &Path) -> Result<Images, DataError> {
     let image = read_rgb(path)?;
     let (width, height) = (image.width() as usize, image.height() as usize);
     Ok(Images { n: 1, height, width, rgb: image.into_raw() })
 }
 
 /// Reads any photo.
-pub(crate) fn read_rgb(path: &Path) -> Result<RgbImage, BadSample> {
+pub(crate) fn read_rgb(path: &Path) -> Result<RgbImage, DataError> {
     let bytes = read_file(path)?;
-    decode_rgb(path, &bytes)
+    Ok(decode_rgb(path, &bytes)?)
 }
 
 /// Width and height from the header alone.
-pub(crate) fn read_size(path: &Path) -> Result<(u32, u32), BadSample> {
+pub(crate) fn read_size(path: &Path) -> Result<(u32, u32), DataError> {
     // An empty file would be reported as an unknown format.
     check_file(path)?;
-    let reader = ImageReader::open(path).and_then(ImageReader::with_guessed_format);
-    let reader = reader.map_err(|error| BadSample::new(path, error.to_string()))?;
-    reader.into_dimensions().map_err(|error| BadSample::new(path, reason(&error)))
+    let size = ask(path, || match ImageReader::open(path)?.with_guessed_format()?.into_dimensions() {
+        // The system's own word comes through the decoder, too.
+        Err(image::ImageError::IoError(error)) if error.raw_os_error().is_some() => Err(error),
+        size => Ok(size),
+    })?;
+    Ok(size.map_err(|error| BadSample::new(path, reason(&error)))?)
 }
 
 /// Reads a mask and gives its pixels their meaning.
-pub(crate) fn read_mask(path: &Path, map: &LabelMap) -> Result<LabelMask, BadSample> {
+pub(crate) fn read_mask(path: &Path, map: &LabelMap) -> Result<LabelMask, DataError> {
     let bytes = read_file(path)?;
-    let fail = |reason: String| BadSample::new(path, reason);
     refuse_jpeg(path, &bytes)?;
-    match map.format() {
+    let mask = match map.format() {
         LabelFormat::Color => {
-            let rgb = decode_rgb(path, &bytes)?;
-            map.colour_mask(rgb.width() as usize, rgb.height() as usize, rgb.as_raw()).map_err(fail)
+            let rgb = decode_colours(path, &bytes)?;
+            map.colour_mask(rgb.width() as usize, rgb.height() as usize, rgb.as_raw())
         }
         LabelFormat::Index => {
-            let (width, height, raw) = decode_index(path, &bytes)?;
-            map.index_mask(width, height, &raw).map_err(fail)
+            let (width, height, raw) = decode_index(path, &bytes).map_err(|error| error.at(path))?;
+            map.index_mask(width, height, &raw)
         }
-    }
+    };
+    Ok(mask.map_err(|reason| BadSample::new(path, reason))?)
 }
 
 /// A mask of a kind that is yet unknown: its kind, and its indices or its bytes of red, green, blue.
-pub(crate) fn decode_raw(path: &Path) -> Result<(LabelFormat, Vec<u8>), BadSample> {
+pub(crate) fn decode_raw(path: &Path) -> Result<(LabelFormat, Vec<u8>), DataError> {
     let bytes = read_file(path)?;
     refuse_jpeg(path, &bytes)?;
     match decode_index(path, &bytes) {
         Ok((_, _, raw)) => Ok((LabelFormat::Index, raw)),
-        Err(_) => Ok((LabelFormat::Color, decode_rgb(path, &bytes)?.into_raw())),
+        Err(NoIndex::Colours) => Ok((LabelFormat::Color, decode_colours(path, &bytes)?.into_raw())),
+        Err(error) => Err(error.at(path).into()),
     }
 }
 
@@ -98,8 +98,7 @@ pub(crate) fn images_below(start: &Path, folder: &Path, images: &mut Vec<String>
         if kind.is_dir() {
             images_below(start, &path, images)?;
         }
-        let extension = path.extension().and_then(|extension| extension.to_str()).map(str::to_lowercase);
-        if kind.is_dir() || !extension.is_some_and(|extension| EXTENSIONS.contains(&extension.as_str())) {
+        if kind.is_dir() || !is_image_name(&path) {
             continue;
         }
         let relative = path.strip_prefix(start).unwrap_or(&path);
@@ -108,28 +107,6 @@ pub(crate) fn images_below(start: &Path, folder: &Path, images: &mut Vec<String>
         images.push(parts.join("/"));
     }
     Ok(())
-}
-
-fn check_file(path: &Path) -> Result<(), BadSample> {
-    let metadata = std::fs::metadata(path).map_err(|error| {
-        let missing = error.kind() == std::io::ErrorKind::NotFound;
-        BadSample::new(path, if missing { "does not exist".to_owned() } else { error.to_string() })
-    })?;
-    if metadata.is_dir() {
-        return Err(BadSample::new(path, "is a folder, not an image"));
-    }
-    match metadata.len() {
-        0 => Err(BadSample::new(path, "is empty (0 bytes)")),
-        bytes if bytes > MAX_FILE_BYTES => {
-            Err(BadSample::new(path, format!("has {bytes} bytes, more than the limit of {MAX_FILE_BYTES}")))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn read_file(path: &Path) -> Result<Vec<u8>, BadSample> {
-    check_file(path)?;
-    std::fs::read(path).map_err(|error| BadSample::new(path, error.to_string()))
 }
 
 fn check_size(width: u32, height: u32) -> Result<(), String> {
@@ -146,6 +123,29 @@ fn check_size(width: u32, height: u32) -> Result<(), String> {
 }
 
 fn decode_rgb(path: &Path, bytes: &[u8]) -> Result<RgbImage, BadSample> {
+    Ok(decode(path, bytes)?.into_rgb8())
+}
+
+/// The colours of a mask. Rounded to 8 bits, several classes could become one.
+fn decode_colours(path: &Path, bytes: &[u8]) -> Result<RgbImage, BadSample> {
+    let picture = decode(path, bytes)?;
+    let exact = |samples: &[u16]| samples.iter().all(|sample| sample.is_multiple_of(257));
+    let exact = match &picture {
+        DynamicImage::ImageLuma16(picture) => exact(picture.as_raw()),
+        DynamicImage::ImageLumaA16(picture) => exact(picture.as_raw()),
+        DynamicImage::ImageRgb16(picture) => exact(picture.as_raw()),
+        DynamicImage::ImageRgba16(picture) => exact(picture.as_raw()),
+        DynamicImage::ImageRgb32F(_) | DynamicImage::ImageRgba32F(_) => false,
+        _ => true,
+    };
+    if !exact {
+        let reason = "has colours that 8 bits a channel cannot hold: write the mask with 8 bits a channel";
+        return Err(BadSample::new(path, reason));
+    }
+    Ok(picture.into_rgb8())
+}
+
+fn decode(path: &Path, bytes: &[u8]) -> Result<DynamicImage, BadSample> {
     let fail = |error: image::ImageError| BadSample::new(path, reason(&error));
     let mut reader = ImageReader::new(Cursor::new(bytes))
         .with_guessed_format()
@@ -160,7 +160,7 @@ fn decode_rgb(path: &Path, bytes: &[u8]) -> Result<RgbImage, BadSample> {
     if format == Some(ImageFormat::Jpeg) && !jpeg_ends(bytes) {
         return Err(BadSample::new(path, "is a truncated JPEG (it has no end marker)"));
     }
-    Ok(image::DynamicImage::from_decoder(decoder).map_err(fail)?.into_rgb8())
+    DynamicImage::from_decoder(decoder).map_err(fail)
 }
 
 /// Whether an end marker follows the last scan. The decoder itself fills what is missing with grey and says nothing.
@@ -175,7 +175,7 @@ fn reason(error: &image::ImageError) -> String {
         image::ImageError::Unsupported(error)
             if matches!(error.format_hint(), image::error::ImageFormatHint::Unknown) =>
         {
-            format!("is no image in a known format ({})", EXTENSIONS.join(", "))
+            format!("is no image in a known format ({})", IMAGE_EXTENSIONS.join(", "))
         }
         image::ImageError::IoError(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
             "is truncated".to_owned()
@@ -184,28 +184,68 @@ fn reason(error: &image::ImageError) -> String {
     }
 }
 
-fn decode_index(path: &Path, bytes: &[u8]) -> Result<(usize, usize, Vec<u8>), BadSample> {
-    let fail = |reason: String| BadSample::new(path, reason);
-    if bytes.starts_with(b"\x89PNG") {
-        return decode_png_index(bytes).map_err(fail);
-    }
-    let mut reader = ImageReader::new(Cursor::new(bytes))
-        .with_guessed_format()
-        .map_err(|error| BadSample::new(path, error.to_string()))?;
-    let mut limits = image::Limits::default();
-    limits.max_alloc = Some(MAX_DECODER_BYTES);
-    reader.limits(limits);
-    let decoder = reader.into_decoder().map_err(|error| fail(reason(&error)))?;
-    let (width, height) = decoder.dimensions();
-    check_size(width, height).map_err(fail)?;
-    match image::DynamicImage::from_decoder(decoder).map_err(|error| fail(reason(&error)))? {
-        image::DynamicImage::ImageLuma8(mask) => Ok((width as usize, height as usize, mask.into_raw())),
-        _ => Err(fail("must be an 8-bit mask with one channel".to_owned())),
+/// Why a file gives no indices.
+#[derive(Debug)]
+enum NoIndex {
+    /// It holds colours.
+    Colours,
+    /// What is wrong with it.
+    Bad(String),
+}
+
+impl From<String> for NoIndex {
+    fn from(reason: String) -> Self {
+        Self::Bad(reason)
     }
 }
 
+impl NoIndex {
+    fn at(self, path: &Path) -> BadSample {
+        BadSample::new(
+            path,
+            match self {
+                Self::Bad(reason) => reason,
+                Self::Colours => {
+                    "has colours where an index mask is expected; the card's labels.format may be `color`".to_owned()
+                }
+            },
+        )
+    }
+}
+
+/// Width, height and indices of a mask: never rounded, never cut.
+fn decode_index(path: &Path, bytes: &[u8]) -> Result<(usize, usize, Vec<u8>), NoIndex> {
+    if bytes.starts_with(b"\x89PNG") {
+        return decode_png_index(bytes);
+    }
+    let picture = decode(path, bytes).map_err(|bad| NoIndex::Bad(bad.reason))?;
+    let (width, height) = (picture.width() as usize, picture.height() as usize);
+    let narrow = |samples: &[u16], channels: usize| -> Result<Vec<u8>, NoIndex> {
+        let firsts = samples.iter().step_by(channels).enumerate();
+        firsts.map(|(place, value)| Ok(index_of(*value, place % width, place / width)?)).collect()
+    };
+    let raw = match picture {
+        DynamicImage::ImageLuma8(mask) => mask.into_raw(),
+        DynamicImage::ImageLumaA8(mask) => mask.as_raw().iter().step_by(2).copied().collect(),
+        DynamicImage::ImageLuma16(mask) => narrow(mask.as_raw(), 1)?,
+        DynamicImage::ImageLumaA16(mask) => narrow(mask.as_raw(), 2)?,
+        _ => return Err(NoIndex::Colours),
+    };
+    Ok((width, height, raw))
+}
+
+/// A raw value as an index, which has 8 bits.
+fn index_of(value: u16, x: usize, y: usize) -> Result<u8, String> {
+    u8::try_from(value).map_err(|_| {
+        format!(
+            "value {value} at x = {x}, y = {y} is above 255, the largest that is read: give the classes numbers from 0 to \
+             255 (where the values name instances, as 26001 does, keep the class alone)"
+        )
+    })
+}
+
 /// The raw indices of a PNG with one channel: the `image` crate would turn a palette into its colours.
-fn decode_png_index(bytes: &[u8]) -> Result<(usize, usize, Vec<u8>), String> {
+fn decode_png_index(bytes: &[u8]) -> Result<(usize, usize, Vec<u8>), NoIndex> {
     let fail = |error: png::DecodingError| match error {
         png::DecodingError::IoError(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
             "is truncated".to_owned()
@@ -222,46 +262,35 @@ fn decode_png_index(bytes: &[u8]) -> Result<(usize, usize, Vec<u8>), String> {
     let channels = match colour {
         png::ColorType::Grayscale | png::ColorType::Indexed => 1,
         png::ColorType::GrayscaleAlpha => 2,
-        png::ColorType::Rgb | png::ColorType::Rgba => {
-            return Err(
-                "has colours where an index mask is expected; the card's labels.format may be `color`".to_owned()
-            );
-        }
+        png::ColorType::Rgb | png::ColorType::Rgba => return Err(NoIndex::Colours),
     };
-    let mut buffer = vec![0; reader.output_buffer_size().ok_or("does not fit into memory")?];
+    let mut buffer = vec![0; reader.output_buffer_size().ok_or_else(|| "does not fit into memory".to_owned())?];
     let frame = reader.next_frame(&mut buffer).map_err(fail)?;
     if (frame.width, frame.height) != (width, height) {
-        return Err("is an animation".to_owned());
+        return Err("is an animation".to_owned().into());
     }
     let (width, height) = (width as usize, height as usize);
     let mut raw = Vec::with_capacity(width * height);
     for (y, row) in buffer.chunks_exact(frame.line_size).take(height).enumerate() {
         for x in 0..width {
-            raw.push(
-                sample_of_row(row, x * channels, depth).map_err(|value| {
-                    format!("value {value} at x = {x}, y = {y} of a 16-bit mask, must be at most 255")
-                })?,
-            );
+            raw.push(index_of(sample_of_row(row, x * channels, depth), x, y)?);
         }
     }
     Ok((width, height, raw))
 }
 
-/// The sample at `place` of a packed row; the value itself where it needs more than 8 bits.
-fn sample_of_row(row: &[u8], place: usize, depth: png::BitDepth) -> Result<u8, u16> {
+/// The sample at `place` of a packed row.
+fn sample_of_row(row: &[u8], place: usize, depth: png::BitDepth) -> u16 {
     let packed = |bits: usize| {
         let shift = 8 - bits - (place * bits) % 8;
-        (row[place * bits / 8] >> shift) & ((1 << bits) - 1)
+        u16::from((row[place * bits / 8] >> shift) & ((1 << bits) - 1))
     };
     match depth {
-        png::BitDepth::One => Ok(packed(1)),
-        png::BitDepth::Two => Ok(packed(2)),
-        png::BitDepth::Four => Ok(packed(4)),
-        png::BitDepth::Eight => Ok(row[place]),
-        png::BitDepth::Sixteen => {
-            let value = u16::from_be_bytes([row[2 * place], row[2 * place + 1]]);
-            u8::try_from(value).map_err(|_| value)
-        }
+        png::BitDepth::One => packed(1),
+        png::BitDepth::Two => packed(2),
+        png::BitDepth::Four => packed(4),
+        png::BitDepth::Eight => u16::from(row[place]),
+        png::BitDepth::Sixteen => u16::from_be_bytes([row[2 * place], row[2 * place + 1]]),
     }
 }
 
@@ -270,11 +299,19 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::label_map::tests::card;
-    use image::{DynamicImage, GrayImage, Luma, Rgb, Rgba, RgbaImage};
+    use image::{GrayImage, Luma, Rgb, Rgba, RgbaImage};
     use std::path::PathBuf;
 
-    fn read_index(path: &Path) -> Result<(usize, usize, Vec<u8>), BadSample> {
-        decode_index(path, &read_file(path)?)
+    fn read_index(path: &Path) -> Result<(usize, usize, Vec<u8>), DataError> {
+        Ok(decode_index(path, &read_file(path)?).map_err(|error| error.at(path))?)
+    }
+
+    /// What is wrong with a file that is bad.
+    fn reason_of<T: std::fmt::Debug>(read: Result<T, DataError>) -> String {
+        match read.unwrap_err() {
+            DataError::Bad(bad) => bad.reason,
+            other => panic!("{other} is no bad sample"),
+        }
     }
 
     fn map(labels: &str, classes: usize) -> LabelMap {
@@ -351,7 +388,7 @@ mod tests {
         let path = folder.path().join("photo.jpg");
         RgbImage::from_fn(64, 64, |x, y| Rgb([x as u8 * 4, y as u8 * 4, (x * y) as u8])).save(&path).unwrap();
         read_rgb(&path).unwrap();
-        assert!(read_mask(&path, &map("format = \"index\"", 3)).unwrap_err().reason.starts_with("is a JPEG"));
+        assert!(reason_of(read_mask(&path, &map("format = \"index\"", 3))).starts_with("is a JPEG"));
         let bytes = std::fs::read(&path).unwrap();
         for length in [bytes.len() - 2, bytes.len() / 2, 30] {
             std::fs::write(&path, &bytes[..length]).unwrap();
@@ -377,7 +414,7 @@ mod tests {
         std::fs::write(&path, &bytes).unwrap();
         let message = read_rgb(&path).unwrap_err().to_string();
         assert!(message.contains("is 32767 x 32767 pixels, more than the limit"), "{message}");
-        assert!(read_index(&path).unwrap_err().reason.contains("more than the limit"));
+        assert!(reason_of(read_index(&path)).contains("more than the limit"));
     }
 
     #[test]
@@ -401,10 +438,39 @@ mod tests {
             assert_eq!(read_index(&path).unwrap(), (3, 2, expected.to_vec()), "{colour:?} {depth:?}");
         }
         write_png(&path, ColorType::Grayscale, BitDepth::Sixteen, [1, 1], &[1, 0]);
-        assert!(read_index(&path).unwrap_err().reason.starts_with("value 256 at x = 0, y = 0"));
+        assert!(reason_of(read_index(&path)).starts_with("value 256 at x = 0, y = 0"));
         write_png(&path, ColorType::Rgb, BitDepth::Eight, [1, 1], &[1, 2, 3]);
-        assert!(read_index(&path).unwrap_err().reason.starts_with("has colours where an index mask is expected"));
+        assert!(reason_of(read_index(&path)).starts_with("has colours where an index mask is expected"));
         let mask = read_mask(&path, &map("format = \"color\"\nignore_colors = [[1, 2, 3]]", 1)).unwrap();
         assert_eq!(mask.labels(), [mentor_types::IGNORE]);
+    }
+
+    #[test]
+    fn masks_of_16_bits_keep_their_values_or_are_refused() {
+        let (folder, png) = folder();
+        let tiff = folder.path().join("mask.tiff");
+        let luma =
+            |values: [u16; 4]| DynamicImage::ImageLuma16(image::ImageBuffer::from_vec(2, 2, values.to_vec()).unwrap());
+        for path in [&png, &tiff] {
+            luma([0, 7, 8, 255]).save(path).unwrap();
+            assert_eq!(read_index(path).unwrap(), (2, 2, vec![0, 7, 8, 255]), "{}", path.display());
+            luma([0, 7, 300, 263]).save(path).unwrap();
+            let reason = reason_of(read_index(path));
+            assert!(reason.starts_with("value 300 at x = 0, y = 1 is above 255"), "{reason}");
+            // Nor are they taken for colours, which would be rounded.
+            assert!(reason_of(decode_raw(path)).starts_with("value 300"));
+            let colours = map("format = \"color\"", 2);
+            assert!(reason_of(read_mask(path, &colours)).contains("8 bits a channel"));
+            for (last, exact) in [(514, true), (515, false)] {
+                let rgb = [0, 2570, 5140, 257, 2570, 5140, 0, 2570, 5140, last, 2570, 5140];
+                let picture = image::ImageBuffer::<Rgb<u16>, _>::from_vec(2, 2, rgb.to_vec()).unwrap();
+                DynamicImage::ImageRgb16(picture).save(path).unwrap();
+                let read = read_mask(path, &map("format = \"color\"", 3));
+                match exact {
+                    true => assert_eq!(read.unwrap().labels(), [0, 1, 0, 2]),
+                    false => assert!(reason_of(read).contains("8 bits a channel")),
+                }
+            }
+        }
     }
 }

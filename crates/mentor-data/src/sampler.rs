@@ -8,7 +8,8 @@ use rand::RngExt;
 pub struct Sampler {
     key: Key,
     len: usize,
-    epoch: u64,
+    /// The epoch whose order is kept, once any position was asked for.
+    epoch: Option<u64>,
     order: Vec<usize>,
 }
 
@@ -20,16 +21,16 @@ impl Sampler {
     #[must_use]
     pub fn new(key: Key, len: usize) -> Self {
         assert!(len > 0, "a sampler over no images");
-        Self { key, len, epoch: 0, order: permutation(key.at("epoch", 0), len) }
+        Self { key, len, epoch: None, order: Vec::new() }
     }
 
     /// The index at `position`, a function of key, length and position alone.
     pub fn index(&mut self, position: u64) -> usize {
         let len = self.len as u64;
         let epoch = position / len;
-        if epoch != self.epoch {
+        if self.epoch != Some(epoch) {
             // Only the current epoch's order is kept: positions mostly rise.
-            (self.epoch, self.order) = (epoch, permutation(self.key.at("epoch", epoch), self.len));
+            (self.epoch, self.order) = (Some(epoch), permutation(self.key.at("epoch", epoch), self.len));
         }
         self.order[(position % len) as usize]
     }

@@ -148,7 +148,7 @@ enum Values {
 }
 
 fn values_of(folder: &Path, pairs: &[(String, String)]) -> Result<Values, DataError> {
-    let read = |(_, mask): &(String, String)| -> Result<Values, BadSample> {
+    let read = |(_, mask): &(String, String)| -> Result<Values, DataError> {
         let path = folder.join(mask);
         let (format, bytes) = decode_raw(&path)?;
         match format {
@@ -158,13 +158,13 @@ fn values_of(folder: &Path, pairs: &[(String, String)]) -> Result<Values, DataEr
                 let most = mentor_types::MAX_CLASSES;
                 if colours.len() > most {
                     let reason = format!("has {} colours, more than {most} classes; is it a mask?", colours.len());
-                    return Err(BadSample::new(&path, reason));
+                    return Err(BadSample::new(&path, reason).into());
                 }
                 Ok(Values::Colours(colours))
             }
         }
     };
-    let all: Vec<Result<Values, BadSample>> = pairs.par_iter().map(read).collect();
+    let all: Vec<Result<Values, DataError>> = pairs.par_iter().map(read).collect();
     let mut all = all.into_iter().zip(pairs);
     let mut sum = match all.next() {
         Some((first, _)) => first?,
@@ -391,5 +391,28 @@ mod tests {
         RgbImage::new(4, 4).save(folder.path().join("b.png")).unwrap();
         let message = starter_card(folder.path()).unwrap_err().to_string();
         assert!(message.contains("a.png: has 4096 colours"), "{message}");
+    }
+
+    #[test]
+    fn values_above_255_never_make_fewer_classes() {
+        let folder = tempfile::tempdir().unwrap();
+        for sub in ["images", "masks"] {
+            std::fs::create_dir(folder.path().join(sub)).unwrap();
+        }
+        let masks = |values: [u16; 4]| {
+            for index in 0..3 {
+                RgbImage::new(40, 40).save(folder.path().join(format!("images/{index}.jpg"))).unwrap();
+                let mask = image::ImageBuffer::from_fn(40, 40, |x, _| Luma([values[x as usize / 10]]));
+                image::DynamicImage::ImageLuma16(mask).save(folder.path().join(format!("masks/{index}.png"))).unwrap();
+            }
+            starter_card(folder.path())
+        };
+        assert_eq!(masks([0, 1, 2, 200]).unwrap().classes, 4);
+        for (values, named) in
+            [([0, 1, 2, 300], "value 300"), ([7, 8, 8, 26001], "26001"), ([0, 1000, 2000, 0], "1000")]
+        {
+            let message = masks(values).unwrap_err().to_string();
+            assert!(message.contains("masks/0.png: value ") && message.contains(named), "{message}");
+        }
     }
 }

@@ -200,3 +200,30 @@ fn truth_of_unlabelled_images_is_read_where_it_is_and_unknown_where_it_is_not() 
     assert!(pairs.truth[(1 - with_truth) * 48..][..48].iter().all(|label| *label == UNKNOWN));
     assert!(pairs.targets.iter().all(|label| *label == UNKNOWN));
 }
+
+/// A link that leads round in a circle stands for all that the system refuses: unlike permissions, it is refused to
+/// whoever may read everything, too.
+#[cfg(unix)]
+#[test]
+fn what_the_system_refuses_is_no_bad_sample_and_stops_though_bad_ones_are_skipped() {
+    use mentor_data::DataError;
+    for name in ["1.png", "m1.png"] {
+        let folder = made();
+        let path = folder.path().join(name);
+        std::fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink(&path, &path).unwrap();
+        let refused = |error: &DataError| {
+            let message = error.to_string();
+            assert!(matches!(error, DataError::Io { .. }) && message.contains(path.to_str().unwrap()), "{message}");
+        };
+        let dataset = open(folder.path());
+        let split = dataset.split("train").unwrap();
+        refused(&dataset.verify_split(&split, OnBadSample::Skip, None).unwrap_err());
+        refused(&dataset.fingerprint(&split).unwrap_err());
+        let evaluated = EvalLoader::start(dataset, split, &config(OnBadSample::Skip)).unwrap();
+        refused(evaluated.collect::<Vec<_>>().iter().find_map(|sample| sample.as_ref().err()).unwrap());
+        let maker = maker(folder.path(), OnBadSample::Skip, 0).unwrap();
+        refused(&maker.make(0, 0).unwrap_err());
+        assert!(maker.bad_samples().list().is_empty());
+    }
+}

@@ -203,7 +203,7 @@ fn evaluation_reads_a_split_in_order_at_full_size() {
 #[test]
 fn a_fingerprint_tells_splits_apart() {
     let dataset = aerial();
-    let print = |name| dataset.fingerprint(&dataset.split(name).unwrap());
+    let print = |name| dataset.fingerprint(&dataset.split(name).unwrap()).unwrap();
     assert_eq!(print("val"), print("val"));
     assert_ne!(print("val"), print("test"));
 }

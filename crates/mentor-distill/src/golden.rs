@@ -2,7 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 use burn::tensor::{Device, Tensor, TensorData};
-use mentor_ops::{NamedTensors, from_safetensors, mean_all};
+use mentor_ops::mean_all;
+use mentor_weights::{NamedTensors, from_safetensors};
 
 use crate::{affinity_distance, kl_divergence, pool_by_fraction, soft_cross_entropy};
 

@@ -1,15 +1,21 @@
-//! The formulas of distillation over plain tensors: rows x classes, maps `[n, c, h, w]`, with a
-//! weight for each entry that counts. Knows no task, no recipe and no network.
+//! The one trait of all terms of a loss with their companions, and the formulas of distillation over
+//! plain tensors: rows x classes, maps `[n, c, h, w]`, with a weight for each entry that counts. Knows no
+//! task, no recipe and no network.
 //!
 //! A teacher's tensor is always taken off the graph; a gradient reaches the student alone.
 
 mod affinity;
 mod mean;
 mod soft_labels;
+mod term;
 
 pub use affinity::{affinities, affinity_distance, pool_by_fraction};
 pub use mean::weighted_mean;
 pub use soft_labels::{kl_divergence, soft_cross_entropy};
+pub use term::{
+    Column, Companion, Companions, Examples, Needs, Place, Sees, Shared, Start, Stream, Term, TermTable, check_terms,
+    evaluate, sigmoid_ramp,
+};
 
 #[cfg(test)]
 mod golden;

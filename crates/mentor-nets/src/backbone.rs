@@ -1,12 +1,12 @@
 //! One backbone of several.
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 use mentor_types::{Tap, Taps};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Cost, MobileNetV2, ResNet};
+use crate::{Cost, Fresh, MobileNetV2, ResNet};
 
 /// The backbones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -53,19 +53,17 @@ impl BackboneSpec {
     /// # Panics
     /// If the width is zero or the output stride not 8, 16 or 32.
     #[must_use]
-    pub fn init(&self, device: &Device) -> Backbone {
+    pub fn init(&self, fresh: &Fresh) -> Backbone {
         assert!(self.width > 0, "a backbone of width 0");
         let resnet = |blocks, bottleneck| {
-            Backbone::ResNet(ResNet::new(blocks, bottleneck, self.width, self.output_stride, device))
+            Backbone::ResNet(ResNet::new(blocks, bottleneck, self.width, self.output_stride, fresh))
         };
         match self.kind {
             BackboneKind::Resnet18 => resnet([2, 2, 2, 2], false),
             BackboneKind::Resnet34 => resnet([3, 4, 6, 3], false),
             BackboneKind::Resnet50 => resnet([3, 4, 6, 3], true),
             BackboneKind::Resnet101 => resnet([3, 4, 23, 3], true),
-            BackboneKind::MobilenetV2 => {
-                Backbone::MobileNetV2(MobileNetV2::new(self.width, self.output_stride, device))
-            }
+            BackboneKind::MobilenetV2 => Backbone::MobileNetV2(MobileNetV2::new(self.width, self.output_stride, fresh)),
         }
     }
 

@@ -3,11 +3,12 @@
 use burn::module::{Module, ParamGroup};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{BatchNorm, BatchNormConfig, Initializer, PaddingConfig2d};
+use burn::tensor::Tensor;
 use burn::tensor::ops::ConvOptions;
-use burn::tensor::{Device, Tensor};
 use mentor_ops::{Activation, conv2d, conv2d_norm};
+use mentor_weights::{Fans, Fresh, Init};
 
-/// A square convolution without bias, padded so that stride 1 keeps the size.
+/// A square convolution, padded so that stride 1 keeps the size.
 #[derive(Clone, Copy, Debug)]
 pub struct ConvSpec {
     input: usize,
@@ -16,13 +17,21 @@ pub struct ConvSpec {
     stride: usize,
     dilation: usize,
     groups: usize,
+    weight: Init,
+    bias: Option<Init>,
 }
 
 impl ConvSpec {
-    /// `input` to `output` channels with a kernel of `kernel` by `kernel` (odd), stride 1.
+    /// `input` to `output` channels with a kernel of `kernel` by `kernel` (odd), stride 1, no bias; it
+    /// starts as a convolution of `PyTorch` does.
     #[must_use]
     pub fn new(input: usize, output: usize, kernel: usize) -> Self {
-        Self { input, output, kernel, stride: 1, dilation: 1, groups: 1 }
+        Self { input, output, kernel, stride: 1, dilation: 1, groups: 1, weight: Init::FanIn, bias: None }
+    }
+
+    /// The same of a backbone: torchvision starts all of its backbones' convolutions so.
+    pub(crate) fn of_backbone(input: usize, output: usize, kernel: usize) -> Self {
+        Self::new(input, output, kernel).start(Init::HeNormal)
     }
 
     /// With this stride.
@@ -43,33 +52,50 @@ impl ConvSpec {
         Self { groups: self.input, ..self }
     }
 
-    /// The layer, its weights zero.
+    /// With weights that start so.
     #[must_use]
-    pub fn build(self, device: &Device) -> Conv2d {
-        self.config().with_bias(false).init(device)
+    pub fn start(self, weight: Init) -> Self {
+        Self { weight, ..self }
     }
 
-    fn config(self) -> Conv2dConfig {
+    /// With a bias that starts so.
+    #[must_use]
+    pub fn bias(self, bias: Init) -> Self {
+        Self { bias: Some(bias), ..self }
+    }
+
+    /// The layer.
+    #[must_use]
+    pub fn build(self, fresh: &Fresh) -> Conv2d {
         let padding = self.dilation * (self.kernel - 1) / 2;
-        Conv2dConfig::new([self.input, self.output], [self.kernel; 2])
+        let config = Conv2dConfig::new([self.input, self.output], [self.kernel; 2])
             .with_stride([self.stride; 2])
             .with_dilation([self.dilation; 2])
             .with_groups(self.groups)
             .with_padding(PaddingConfig2d::Explicit(padding, padding, padding, padding))
+            .with_bias(self.bias.is_some())
             // Any other initialiser would draw from a process-wide generator at first use.
-            .with_initializer(Initializer::Zeros)
+            .with_initializer(Initializer::Zeros);
+        let layer = config.init(fresh.device());
+        let fans = Fans::of_conv(&layer.weight.lazy_shape());
+        fresh.says(&layer.weight, self.weight, fans);
+        if let (Some(bias), Some(init)) = (&layer.bias, self.bias) {
+            fresh.says(bias, init, fans);
+        }
+        layer
     }
 }
 
-/// The last convolution of a head: 1x1 with a bias, weights and bias zero.
+/// The last convolution of a head: 1x1 with a bias, both starting as in `PyTorch`. He's deviation by fan-out,
+/// `sqrt(2 / classes)`, would make a fresh net sure of its guesses.
 #[must_use]
-pub fn score_conv(input: usize, classes: usize, device: &Device) -> Conv2d {
-    ConvSpec::new(input, classes, 1).config().init(device)
+pub fn score_conv(input: usize, classes: usize, fresh: &Fresh) -> Conv2d {
+    ConvSpec::new(input, classes, 1).bias(Init::FanIn).build(fresh)
 }
 
 /// A batch norm of `channels` with torchvision's epsilon (1e-5) and momentum (0.1).
-pub(crate) fn norm(channels: usize, device: &Device) -> BatchNorm {
-    BatchNormConfig::new(channels).init(device)
+pub(crate) fn norm(channels: usize, fresh: &Fresh) -> BatchNorm {
+    fresh.norm(BatchNormConfig::new(channels).init(fresh.device()))
 }
 
 /// The convolution `layer` of `x_nchw`, through [`mentor_ops::conv2d`], computed in the type of the
@@ -138,8 +164,8 @@ pub struct ConvNorm {
 impl ConvNorm {
     /// The convolution of `spec` and a norm.
     #[must_use]
-    pub fn new(spec: ConvSpec, device: &Device) -> Self {
-        Self { conv_0: spec.build(device), bn_1: norm(spec.output, device) }
+    pub fn new(spec: ConvSpec, fresh: &Fresh) -> Self {
+        Self { conv_0: spec.build(fresh), bn_1: norm(spec.output, fresh) }
     }
 
     /// Convolution and norm.
@@ -219,17 +245,23 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use burn::optim::GradientsParams;
-    use mentor_ops::{SeededInit, named_weights, sum_all};
+    use burn::tensor::Device;
+    use mentor_ops::sum_all;
+    use mentor_weights::named_weights;
+
+    fn net(device: &Device) -> ConvNorm {
+        Fresh::seeded(device, 1, |fresh| ConvNorm::new(ConvSpec::new(3, 4, 3), fresh))
+    }
 
     #[test]
     fn a_cost_follows_strides_and_dilation() {
-        let device = Device::flex();
+        let fresh = Fresh::on(&Device::flex());
         let mut cost = Cost::at([33, 20]);
-        cost.conv(&ConvSpec::new(3, 8, 7).stride(2).build(&device));
+        cost.conv(&ConvSpec::new(3, 8, 7).stride(2).build(&fresh));
         assert_eq!(cost, Cost { macs: 3 * 8 * 49 * 17 * 10, size: [17, 10] });
         cost.pool();
         assert_eq!(cost.size, [9, 5]);
-        cost.conv(&ConvSpec::new(8, 8, 3).dilation(2).depthwise().build(&device));
+        cost.conv(&ConvSpec::new(8, 8, 3).dilation(2).depthwise().build(&fresh));
         assert_eq!(cost.size, [9, 5]);
         assert_eq!(cost.macs, 3 * 8 * 49 * 170 + 8 * 9 * 45);
     }
@@ -237,8 +269,7 @@ mod tests {
     #[test]
     fn a_frozen_norm_keeps_its_statistics_and_weights_while_the_convolution_trains() {
         let device = Device::flex().autodiff();
-        let net = SeededInit::apply(ConvNorm::new(ConvSpec::new(3, 4, 3), &device), 1);
-        let net = freeze_norms(net);
+        let net = freeze_norms(net(&device));
         let before = named_weights(&net);
         let x = Tensor::<4>::ones([2, 3, 5, 5], &device) * 2.0;
         let grads = sum_all(net.relu(x.clone()) + net.linear(x)).backward();
@@ -255,7 +286,7 @@ mod tests {
     #[test]
     fn an_unfrozen_norm_updates_its_statistics() {
         let device = Device::flex().autodiff();
-        let net = SeededInit::apply(ConvNorm::new(ConvSpec::new(3, 4, 3), &device), 1);
+        let net = net(&device);
         let before = named_weights(&net);
         let _ = net.relu(Tensor::<4>::ones([2, 3, 5, 5], &device));
         assert_ne!(named_weights(&net)["bn_1.running_mean"], before["bn_1.running_mean"]);

@@ -7,8 +7,8 @@
 //! - variants of enums do not appear in names;
 //! - a convolution called `score` makes class scores: its weights depend on the number of classes.
 //!
-//! Fresh nets have zero convolutions: [`SeededInit`](mentor_ops::SeededInit) or a file fills them,
-//! so that no weight ever comes from a process-wide generator.
+//! Every layer says how its weights start ([`Init`]), as its net's reference has it; [`Fresh`] draws them
+//! from the seed, or a file fills them, so that no weight ever comes from a process-wide generator.
 
 mod adapter;
 mod backbone;
@@ -19,13 +19,15 @@ mod names;
 mod resnet;
 pub mod weights;
 
-pub use adapter::{Adapter, AdapterSpec};
+pub use adapter::Adapter;
 pub use backbone::{Backbone, BackboneKind, BackboneSpec};
 pub use blocks::{ConvNorm, ConvSpec, Cost, conv, conv_norm, conv_norm_relu, freeze_norms, score_conv};
 pub use frozen::Frozen;
+pub use mentor_weights::{Fans, Fresh, Init};
 pub use mobilenet::{InvertedResidual, MobileNetLayer, MobileNetV2, Step};
 pub use names::{fill_weights, num_params, pytorch_name, pytorch_shapes};
 pub use resnet::{BasicBlock, Block, Bottleneck, ResNet};
 pub use weights::{
-    LoadOptions, LoadReport, Scope, WeightsError, export_burnpack, export_safetensors, load_weights, tensor_shapes,
+    LoadOptions, LoadReport, Scope, WeightsError, export_burnpack, export_safetensors, load_tensors, load_weights,
+    tensor_shapes,
 };

@@ -3,12 +3,12 @@
 use burn::module::Module;
 use burn::nn::BatchNorm;
 use burn::nn::conv::Conv2d;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 use mentor_ops::Activation;
 use mentor_types::{Tap, Taps};
 
 use crate::blocks::norm;
-use crate::{ConvNorm, ConvSpec, Cost, conv_norm};
+use crate::{ConvNorm, ConvSpec, Cost, Fresh, conv_norm};
 
 /// Expansion, channels at the published width, blocks and stride of the seven stages (table 2).
 const STAGES: [(usize, usize, usize, usize); 7] =
@@ -42,17 +42,17 @@ impl InvertedResidual {
         stride: usize,
         dilation: usize,
         shortcut: bool,
-        device: &Device,
+        fresh: &Fresh,
     ) -> Self {
         let hidden = input * expansion;
         let mut steps = Vec::new();
         if expansion != 1 {
-            steps.push(Step::Activated(ConvNorm::new(ConvSpec::new(input, hidden, 1), device)));
+            steps.push(Step::Activated(ConvNorm::new(ConvSpec::of_backbone(input, hidden, 1), fresh)));
         }
-        let depthwise = ConvSpec::new(hidden, hidden, 3).stride(stride).dilation(dilation).depthwise();
-        steps.push(Step::Activated(ConvNorm::new(depthwise, device)));
-        steps.push(Step::Conv(ConvSpec::new(hidden, output, 1).build(device)));
-        steps.push(Step::Norm(norm(output, device)));
+        let depthwise = ConvSpec::of_backbone(hidden, hidden, 3).stride(stride).dilation(dilation).depthwise();
+        steps.push(Step::Activated(ConvNorm::new(depthwise, fresh)));
+        steps.push(Step::Conv(ConvSpec::of_backbone(hidden, output, 1).build(fresh)));
+        steps.push(Step::Norm(norm(output, fresh)));
         Self { conv: steps, shortcut }
     }
 
@@ -86,7 +86,7 @@ pub enum MobileNetLayer {
 /// `MobileNetV2` up to its last block.
 ///
 /// # Source
-/// arXiv 1801.04381, table 2; structure, names and rounding of channels as torchvision's
+/// arXiv 1801.04381, table 2; structure, names, start and rounding of channels as torchvision's
 /// `mobilenetv2.py`.
 ///
 /// # Differs
@@ -109,10 +109,10 @@ impl MobileNetV2 {
     /// # Panics
     /// If `output_stride` is not 8, 16 or 32.
     #[must_use]
-    pub fn new(width: usize, output_stride: usize, device: &Device) -> Self {
+    pub fn new(width: usize, output_stride: usize, fresh: &Fresh) -> Self {
         assert!([8, 16, 32].contains(&output_stride), "output stride {output_stride}, expected 8, 16 or 32");
         let mut input = channels(Self::WIDTH, width);
-        let stem = ConvNorm::new(ConvSpec::new(3, input, 3).stride(2), device);
+        let stem = ConvNorm::new(ConvSpec::of_backbone(3, input, 3).stride(2), fresh);
         let mut features = vec![MobileNetLayer::Stem(stem)];
         let (mut reached, mut dilation) = (2, 1);
         for (expansion, base, blocks, stage_stride) in STAGES {
@@ -129,7 +129,7 @@ impl MobileNetV2 {
                 };
                 let output = channels(base, width);
                 let shortcut = wanted == 1 && input == output;
-                let layer = InvertedResidual::new(input, output, expansion, stride, current, shortcut, device);
+                let layer = InvertedResidual::new(input, output, expansion, stride, current, shortcut, fresh);
                 features.push(MobileNetLayer::Block(layer));
                 input = output;
             }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Tensor, TensorData};
-use mentor_ops::{PathStack, is_buffer};
+use mentor_weights::{PathStack, is_buffer};
 
 /// The PyTorch name of a weight at `path`: variants of enums (the segments in `CamelCase`) are
 /// dropped, `conv_0` is `0`, and a norm's gamma and beta are weight and bias.
@@ -106,9 +106,9 @@ pub fn fill_weights<M: Module>(module: M, value: impl FnMut(&str, &[usize]) -> O
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::{ConvNorm, ConvSpec};
+    use crate::{ConvNorm, ConvSpec, Fresh};
     use burn::tensor::Device;
-    use mentor_ops::named_weights;
+    use mentor_weights::named_weights;
 
     #[test]
     fn names_are_those_of_pytorch() {
@@ -127,7 +127,7 @@ mod tests {
     #[test]
     fn a_filled_weight_survives_a_pending_update_of_statistics() {
         let device = Device::flex().autodiff();
-        let net = ConvNorm::new(ConvSpec::new(3, 2, 1), &device);
+        let net = ConvNorm::new(ConvSpec::new(3, 2, 1), &Fresh::on(&device));
         let _ = net.linear(Tensor::<4>::ones([1, 3, 2, 2], &device));
         let net = fill_weights(net, |_, shape| Some(vec![0.5; shape.iter().product()]));
         assert!(named_weights(&net).values().all(|(_, values)| values.iter().all(|value| *value == 0.5)));

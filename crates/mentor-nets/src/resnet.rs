@@ -3,13 +3,13 @@
 use burn::module::Module;
 use burn::nn::BatchNorm;
 use burn::nn::conv::Conv2d;
+use burn::tensor::Tensor;
 use burn::tensor::ops::MaxPoolOptions;
-use burn::tensor::{Device, Tensor};
 use mentor_ops::{Activation, max_pool2d};
 use mentor_types::{Tap, Taps};
 
 use crate::blocks::norm;
-use crate::{ConvNorm, ConvSpec, Cost, conv_norm, conv_norm_relu};
+use crate::{ConvNorm, ConvSpec, Cost, Fresh, conv_norm, conv_norm_relu};
 
 /// How blocks of one stage are wired.
 #[derive(Clone, Copy)]
@@ -32,14 +32,14 @@ pub struct BasicBlock {
 }
 
 impl BasicBlock {
-    fn new(at: Stage, device: &Device) -> Self {
-        let first = ConvSpec::new(at.input, at.planes, 3).stride(at.stride).dilation(at.dilation);
+    fn new(at: Stage, fresh: &Fresh) -> Self {
+        let first = ConvSpec::of_backbone(at.input, at.planes, 3).stride(at.stride).dilation(at.dilation);
         Self {
-            conv1: first.build(device),
-            bn1: norm(at.planes, device),
-            conv2: ConvSpec::new(at.planes, at.planes, 3).dilation(at.dilation).build(device),
-            bn2: norm(at.planes, device),
-            downsample: downsample(at, at.planes, device),
+            conv1: first.build(fresh),
+            bn1: norm(at.planes, fresh),
+            conv2: ConvSpec::of_backbone(at.planes, at.planes, 3).dilation(at.dilation).build(fresh),
+            bn2: norm(at.planes, fresh),
+            downsample: downsample(at, at.planes, fresh),
         }
     }
 
@@ -67,17 +67,17 @@ pub struct Bottleneck {
 impl Bottleneck {
     const EXPANSION: usize = 4;
 
-    fn new(at: Stage, device: &Device) -> Self {
-        let middle = ConvSpec::new(at.planes, at.planes, 3).stride(at.stride).dilation(at.dilation);
+    fn new(at: Stage, fresh: &Fresh) -> Self {
+        let middle = ConvSpec::of_backbone(at.planes, at.planes, 3).stride(at.stride).dilation(at.dilation);
         let output = at.planes * Self::EXPANSION;
         Self {
-            conv1: ConvSpec::new(at.input, at.planes, 1).build(device),
-            bn1: norm(at.planes, device),
-            conv2: middle.build(device),
-            bn2: norm(at.planes, device),
-            conv3: ConvSpec::new(at.planes, output, 1).build(device),
-            bn3: norm(output, device),
-            downsample: downsample(at, output, device),
+            conv1: ConvSpec::of_backbone(at.input, at.planes, 1).build(fresh),
+            bn1: norm(at.planes, fresh),
+            conv2: middle.build(fresh),
+            bn2: norm(at.planes, fresh),
+            conv3: ConvSpec::of_backbone(at.planes, output, 1).build(fresh),
+            bn3: norm(output, fresh),
+            downsample: downsample(at, output, fresh),
         }
     }
 
@@ -89,9 +89,9 @@ impl Bottleneck {
     }
 }
 
-fn downsample(at: Stage, output: usize, device: &Device) -> Option<ConvNorm> {
+fn downsample(at: Stage, output: usize, fresh: &Fresh) -> Option<ConvNorm> {
     (at.stride != 1 || at.input != output)
-        .then(|| ConvNorm::new(ConvSpec::new(at.input, output, 1).stride(at.stride), device))
+        .then(|| ConvNorm::new(ConvSpec::of_backbone(at.input, output, 1).stride(at.stride), fresh))
 }
 
 fn shortcut(downsample: Option<&ConvNorm>, x_nchw: Tensor<4>) -> Tensor<4> {
@@ -144,7 +144,7 @@ impl Block {
 /// `ResNet` without its classifier.
 ///
 /// # Source
-/// arXiv 1512.03385; structure, names and dilation as torchvision's `resnet.py`
+/// arXiv 1512.03385; structure, names, start and dilation as torchvision's `resnet.py`
 /// (`replace_stride_with_dilation`).
 ///
 /// # Differs
@@ -168,7 +168,7 @@ impl ResNet {
     /// # Panics
     /// If `output_stride` is not 8, 16 or 32.
     #[must_use]
-    pub fn new(blocks: [usize; 4], bottleneck: bool, width: usize, output_stride: usize, device: &Device) -> Self {
+    pub fn new(blocks: [usize; 4], bottleneck: bool, width: usize, output_stride: usize, fresh: &Fresh) -> Self {
         let dilate = match output_stride {
             8 => [false, false, true, true],
             16 => [false, false, false, true],
@@ -191,11 +191,11 @@ impl ResNet {
             input = if bottleneck { planes * Bottleneck::EXPANSION } else { planes };
             let rest = Stage { input, planes, stride: 1, dilation };
             let stages = std::iter::once(first).chain(std::iter::repeat_n(rest, blocks[index] - 1));
-            stages.map(|at| Self::block(at, bottleneck, device)).collect::<Vec<_>>()
+            stages.map(|at| Self::block(at, bottleneck, fresh)).collect::<Vec<_>>()
         };
         Self {
-            conv1: ConvSpec::new(3, width, 7).stride(2).build(device),
-            bn1: norm(width, device),
+            conv1: ConvSpec::of_backbone(3, width, 7).stride(2).build(fresh),
+            bn1: norm(width, fresh),
             layer1: stage(0),
             layer2: stage(1),
             layer3: stage(2),
@@ -203,11 +203,11 @@ impl ResNet {
         }
     }
 
-    fn block(at: Stage, bottleneck: bool, device: &Device) -> Block {
+    fn block(at: Stage, bottleneck: bool, fresh: &Fresh) -> Block {
         if bottleneck {
-            Block::Bottleneck(Bottleneck::new(at, device))
+            Block::Bottleneck(Bottleneck::new(at, fresh))
         } else {
-            Block::Basic(BasicBlock::new(at, device))
+            Block::Basic(BasicBlock::new(at, fresh))
         }
     }
 

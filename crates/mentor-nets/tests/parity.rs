@@ -7,11 +7,13 @@ mod rule;
 use std::collections::BTreeMap;
 
 use burn::tensor::{Device, Tensor};
-use mentor_nets::{Backbone, BackboneKind, BackboneSpec, fill_weights, freeze_norms, num_params, pytorch_shapes};
+use mentor_nets::{
+    Backbone, BackboneKind, BackboneSpec, Fresh, fill_weights, freeze_norms, num_params, pytorch_shapes,
+};
 use rule::{assert_case, filled, golden};
 
 fn init(kind: BackboneKind, width: usize, output_stride: usize) -> Backbone {
-    BackboneSpec { kind, width, output_stride }.init(&Device::flex().autodiff())
+    BackboneSpec { kind, width, output_stride }.init(&Fresh::on(&Device::flex().autodiff()))
 }
 
 fn taps(net: &Backbone, images: Tensor<4>) -> Vec<(String, Tensor<4>)> {
@@ -59,7 +61,7 @@ fn batch_statistics_agree_and_running_means_move_alike() {
     let golden = golden("nets_resnet.safetensors");
     let net = filled(init(BackboneKind::Resnet18, 8, 16));
     assert_case(&golden, "resnet18_train", [2, 3, 65, 49], |images| taps(&net, images));
-    let weights = mentor_ops::named_weights(&net);
+    let weights = mentor_weights::named_weights(&net);
     for (path, name) in [
         ("ResNet.bn1.running_mean", "bn1.running_mean"),
         ("ResNet.layer4.1.Basic.bn2.running_mean", "layer4.1.bn2.running_mean"),
@@ -143,7 +145,7 @@ fn channels_and_sizes_of_taps_are_as_told() {
     for kind in PUBLISHED.map(|(_, kind)| kind) {
         for output_stride in [8, 16, 32] {
             let spec = BackboneSpec { kind, width: 8, output_stride };
-            let net = fill_weights(spec.init(&Device::flex()), |_, _| None);
+            let net = fill_weights(spec.init(&Fresh::on(&Device::flex())), |_, _| None);
             let mut sizes = BTreeMap::new();
             net.count(&mut mentor_nets::Cost::at([41, 70]), |tap, size| {
                 sizes.insert(tap, size);

@@ -12,10 +12,10 @@ use burn::module::Module;
 use burn::nn::conv::Conv2d;
 use burn::tensor::Device;
 use mentor_nets::{
-    Backbone, BackboneKind, BackboneSpec, ConvNorm, ConvSpec, LoadOptions, LoadReport, Scope, WeightsError,
-    export_burnpack, export_safetensors, load_weights, score_conv, tensor_shapes,
+    Backbone, BackboneKind, BackboneSpec, ConvNorm, ConvSpec, Fresh, LoadOptions, LoadReport, Scope, WeightsError,
+    export_burnpack, export_safetensors, load_tensors, load_weights, score_conv, tensor_shapes,
 };
-use mentor_ops::{SeededInit, named_weights};
+use mentor_weights::named_weights;
 use rule::filled;
 
 /// A segmentation net in small: a backbone, a head with a class-dependent end, an auxiliary head.
@@ -32,15 +32,17 @@ struct Head {
     score_4: Conv2d,
 }
 
+const BACKBONE: BackboneSpec = BackboneSpec { kind: BackboneKind::Resnet18, width: 2, output_stride: 32 };
+
 fn backbone() -> Backbone {
-    BackboneSpec { kind: BackboneKind::Resnet18, width: 2, output_stride: 32 }.init(&Device::flex().autodiff())
+    BACKBONE.init(&Fresh::on(&Device::flex().autodiff()))
 }
 
 fn net(classes: usize, auxiliary: bool, seed: u64) -> Net {
-    let device = Device::flex().autodiff();
-    let head = || Head { conv_0: ConvSpec::new(16, 4, 3).build(&device), score_4: score_conv(4, classes, &device) };
-    let net = Net { backbone: backbone(), classifier: head(), aux_classifier: auxiliary.then(head) };
-    SeededInit::apply(net, seed)
+    Fresh::seeded(&Device::flex().autodiff(), seed, |fresh| {
+        let head = || Head { conv_0: ConvSpec::new(16, 4, 3).build(fresh), score_4: score_conv(4, classes, fresh) };
+        Net { backbone: BACKBONE.init(fresh), classifier: head(), aux_classifier: auxiliary.then(head) }
+    })
 }
 
 fn golden(name: &str) -> PathBuf {
@@ -117,11 +119,32 @@ fn weights_survive_every_export_bit_for_bit() {
 }
 
 #[test]
+fn tensors_in_memory_load_as_their_export_does() {
+    let source = filled(net(3, true, 1));
+    let (_folder, path) = file("a.safetensors");
+    let metadata = BTreeMap::from([("class_names".to_owned(), "[]".to_owned())]);
+    export_safetensors(&source, &path, &metadata, false).unwrap();
+    for (classes, auxiliary) in [(3, true), (4, true), (3, false)] {
+        let options = options(Scope::AtLeastBackbone, true);
+        let (from_file, mut expected) = load(net(classes, auxiliary, 2), &path, options);
+        assert_eq!(expected.metadata["class_names"], "[]");
+        expected.metadata.clear();
+        let (loaded, report) =
+            load_tensors(net(classes, auxiliary, 2), named_weights(&source), Path::new("run"), &options).unwrap();
+        assert_eq!((named_weights(&loaded), report), (named_weights(&from_file), expected));
+    }
+    let mut broken = named_weights(&source);
+    broken.values_mut().next().unwrap().1[0] = f32::NAN;
+    let error = load_tensors(net(3, true, 2), broken, Path::new("run"), &WHOLE).map(|(_, report)| report).unwrap_err();
+    assert!(matches!(&error, WeightsError::Value { .. }) && error.to_string().starts_with("run: tensor"), "{error}");
+}
+
+#[test]
 fn a_checkpoint_by_module_paths_loads_too() {
     let source = filled(net(3, true, 1));
     let (_folder, path) = file("model.safetensors");
     let below = named_weights(&source).into_iter().map(|(name, tensor)| (format!("net.{name}"), tensor)).collect();
-    std::fs::write(&path, mentor_ops::to_safetensors(&below).unwrap()).unwrap();
+    std::fs::write(&path, mentor_weights::to_safetensors(&below).unwrap()).unwrap();
     let (loaded, report) = load(net(3, true, 2), &path, WHOLE);
     assert!(report.unused.is_empty());
     assert_eq!(named_weights(&loaded), named_weights(&source));
@@ -173,7 +196,7 @@ fn half_precision_halves_the_file_and_keeps_statistics_in_full() {
     for (name, (_, values)) in &source {
         // Eleven significant bits; below 2^-14, steps of 2^-24.
         let (relative, absolute) =
-            if mentor_ops::is_buffer(name) { (0.0, 0.0) } else { (0.5f32.powi(11), 0.5f32.powi(25)) };
+            if mentor_weights::is_buffer(name) { (0.0, 0.0) } else { (0.5f32.powi(11), 0.5f32.powi(25)) };
         for (found, expected) in loaded[name].1.iter().zip(values) {
             assert!((found - expected).abs() <= relative * expected.abs() + absolute, "{name}");
         }
@@ -234,7 +257,7 @@ fn an_auxiliary_head_may_be_missing_or_too_many() {
 
 #[test]
 fn a_net_of_another_width_or_depth_is_an_error_that_names_the_weight() {
-    let spec = |kind, width| BackboneSpec { kind, width, output_stride: 32 }.init(&Device::flex());
+    let spec = |kind, width| BackboneSpec { kind, width, output_stride: 32 }.init(&Fresh::on(&Device::flex()));
     let shape = error(spec(BackboneKind::Resnet18, 4), &golden("nets_tiny.pth"), WHOLE).to_string();
     assert!(shape.contains("`conv1.weight` has shape [2, 3, 7, 7], this net has [4, 3, 7, 7]"), "{shape}");
     let deeper = error(spec(BackboneKind::Resnet34, 2), &golden("nets_tiny.pth"), WHOLE).to_string();
@@ -247,13 +270,13 @@ fn a_net_of_another_width_or_depth_is_an_error_that_names_the_weight() {
 fn two(name: &str, weights: &[(&str, Vec<usize>, Vec<f32>)]) -> (tempfile::TempDir, PathBuf) {
     let (folder, path) = file(name);
     let tensors = weights.iter().map(|(name, shape, values)| ((*name).to_owned(), (shape.clone(), values.clone())));
-    std::fs::write(&path, mentor_ops::to_safetensors(&tensors.collect()).unwrap()).unwrap();
+    std::fs::write(&path, mentor_weights::to_safetensors(&tensors.collect()).unwrap()).unwrap();
     (folder, path)
 }
 
 #[test]
 fn values_that_are_no_weights_are_errors() {
-    let conv_norm = || ConvNorm::new(ConvSpec::new(1, 1, 1), &Device::flex());
+    let conv_norm = || ConvNorm::new(ConvSpec::new(1, 1, 1), &Fresh::on(&Device::flex()));
     let file = |weight: f32, variance: f32| {
         two(
             "a.safetensors",

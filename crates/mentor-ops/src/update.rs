@@ -7,7 +7,7 @@ use burn::backend::{Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::{DType, Device, Tensor};
 use rayon::prelude::*;
 
-use crate::simd::{Kernel, vectorised};
+use crate::cpu::simd::{Kernel, vectorised};
 
 /// Elements of a task. A tensor of fewer is not worth a second thread.
 const CHUNK: usize = 32 * 1024;
@@ -92,7 +92,8 @@ pub fn adamw_update<const D: usize>(
 ///
 /// # Shapes
 /// Both of one shape.
-pub(crate) fn moved_average<const D: usize>(average: Tensor<D>, value: Tensor<D>, decay: f64) -> Tensor<D> {
+#[must_use]
+pub fn moved_average<const D: usize>(average: Tensor<D>, value: Tensor<D>, decay: f64) -> Tensor<D> {
     if are_ours([&average, &value]) {
         let moved = Dispatch::mentor_moved_average(average.into_dispatch(), value.into_dispatch(), decay);
         return Tensor::from_dispatch(moved);

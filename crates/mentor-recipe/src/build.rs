@@ -1,23 +1,23 @@
 //! A checked recipe to what a run consists of.
 
-use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use burn::tensor::Device;
 use mentor_data::{BatchMaker, BatchPlan, Card, DataError, EvalLoader, SegDataset, Split};
-use mentor_nets::{Adapter, Frozen, LoadOptions, LoadReport, Scope, WeightsError, load_weights};
-use mentor_ops::{Ema, NamedError, from_safetensors, load_named};
-use mentor_seg::distill::Rival;
+use mentor_distill::{Column, Companions, Start, TermTable};
+use mentor_nets::{Adapter, Frozen, LoadOptions, LoadReport, Scope, WeightsError, load_tensors, load_weights};
 use mentor_seg::metrics::ConfusionMatrix;
 use mentor_seg::nets::{NetConfig, SegNet};
 use mentor_seg::{EvalConfig, Judged, SegMethod, SegModel, evaluate};
-use mentor_train::{Checkpoint, Checkpoints, RunInfo, TrainError};
+use mentor_toml::{Changes, Draft};
+use mentor_train::{Checkpoint, Checkpoints, TrainError};
 use mentor_types::Key;
+use mentor_weights::{Ema, NamedError, NamedTensors, from_safetensors, load_named};
 use rand::Rng;
 use thiserror::Error;
 
+use crate::classes::{check_order_of_file, check_order_of_run};
 use crate::{Loaded, Problem, Recipe};
 
 /// Why a recipe could not be built.
@@ -42,6 +42,14 @@ pub enum BuildError {
         path: PathBuf,
         /// What does not fit.
         source: NamedError,
+    },
+    /// The classes that weights are for are not those of the data.
+    #[error("{path}: {reason}", path = path.display())]
+    Classes {
+        /// The run, or the file of weights.
+        path: PathBuf,
+        /// The first difference.
+        reason: String,
     },
     /// The folder of a run lacks something.
     #[error("{path}: {reason}", path = path.display())]
@@ -99,7 +107,7 @@ impl BuiltData {
         let mut hasher = blake3::Hasher::new();
         let splits = [Some(&recipe.data.labelled), recipe.data.unlabelled.as_ref(), Some(&recipe.data.val)];
         for name in splits.into_iter().flatten() {
-            hasher.update(self.dataset.fingerprint(&self.dataset.split(name)?).as_bytes());
+            hasher.update(self.dataset.fingerprint(&self.dataset.split(name)?)?.as_bytes());
         }
         Ok(hasher.finalize().to_hex().to_string())
     }
@@ -156,18 +164,26 @@ pub struct BuiltNets {
 }
 
 impl BuiltNets {
-    /// Initialises and loads every net.
+    /// Initialises and loads every net, for classes of these names.
     ///
     /// # Errors
     /// Weights that are missing or do not fit.
-    pub fn new(loaded: &Loaded<Recipe>, classes: usize, device: &Device) -> Result<Self, BuildError> {
-        let recipe = &loaded.value;
+    pub fn new(loaded: &Loaded<Recipe>, class_names: &[String], device: &Device) -> Result<Self, BuildError> {
+        let (recipe, classes) = (&loaded.value, class_names.len());
+        let at_key = |key: &str, config: &NetConfig, error: BuildError| match error {
+            BuildError::Classes { path, reason } => {
+                let message = format!("{}: {reason}", path.display());
+                BuildError::Recipe(loaded.problem(&format!("{key}.{}.weights", config.name()), message))
+            }
+            other => other,
+        };
         let training = device.clone().autodiff();
         let mut reports = Vec::new();
         let mut student = recipe.student.init(classes, named_seed(recipe.seed, "student"), &training);
         if let Some(weights) = &recipe.student.table().weights {
             let path = weights_path(loaded, "student", weights)?;
-            let (net, report) = load_student(student, &recipe.student, &path, &training)?;
+            let loaded = load_student(student, &recipe.student, class_names, &path);
+            let (net, report) = loaded.map_err(|error| at_key("student", &recipe.student, error))?;
             student = net;
             reports.push(("student".to_owned(), report));
         }
@@ -175,13 +191,13 @@ impl BuiltNets {
         for (name, config) in &recipe.teachers {
             let key = format!("teachers.{name}");
             let path = weights_path(loaded, &key, config.table().weights.as_deref().unwrap_or_default())?;
-            let (net, report) = load_net(config, classes, &path, device)?;
+            let (net, report) =
+                load_net(config, class_names, &path, device).map_err(|error| at_key(&key, config, error))?;
             reports.push((name.clone(), report));
             teachers.push((name.clone(), Frozen::of(&net)));
         }
         let adapters = adapters(loaded, &student, &teachers, &training)?;
-        let holistic = recipe.distill.holistic.as_ref();
-        let rival = holistic.map(|holistic| Rival::new(&holistic.rival, classes, recipe.seed, device));
+        let companions = Companions::fresh(recipe.distill.terms(), &Start { classes, seed: recipe.seed, device });
         let ema = recipe.ema.clone().map(|config| {
             let ema = Ema::of(&student, config.buffers.into());
             (config, ema)
@@ -192,7 +208,7 @@ impl BuiltNets {
             unlabelled: recipe.unlabelled.clone(),
             teachers,
             ema,
-            rival,
+            companions,
             precision: recipe.train.precision.dtype(),
         };
         Ok(Self { method, model: SegModel { net: student, adapters }, reports })
@@ -210,22 +226,26 @@ fn adapters(
     teachers: &[(String, Frozen<SegNet>)],
     device: &Device,
 ) -> Result<Vec<Vec<Adapter>>, BuildError> {
+    let missing = |term: &str, message| BuildError::Recipe(loaded.problem(&format!("distill.{term}.at"), message));
     let mut all = Vec::new();
     for (name, teacher) in teachers {
         let mut adapters = Vec::new();
+        let seed = named_seed(loaded.value.seed, &format!("adapters of {name}"));
         for (term_name, term) in loaded.value.distill.terms() {
-            for place in term.places() {
-                let missing = match (student.tap_channels(place.student), teacher.net().tap_channels(place.teacher)) {
-                    (None, _) => format!("the student has no tap `{}`", place.student),
-                    (_, None) => format!("the teacher `{name}` has no tap `{}`", place.teacher),
-                    _ => continue,
+            for column in Column::of(term_name, &term.shared()) {
+                let Some(place) = column.place else { continue };
+                let sides = (student.tap_channels(place.student), teacher.net().tap_channels(place.teacher));
+                let (ours, theirs) = match sides {
+                    (Some(ours), Some(theirs)) => (ours, theirs),
+                    (None, _) => return Err(missing(term_name, format!("the student has no tap `{}`", place.student))),
+                    (_, None) => {
+                        let message = format!("the teacher `{name}` has no tap `{}`", place.teacher);
+                        return Err(missing(term_name, message));
+                    }
                 };
-                return Err(BuildError::Recipe(loaded.problem(&format!("distill.{term_name}.at"), missing)));
+                let specs = term.adapters(&column, [ours, theirs]);
+                adapters.extend(specs.iter().map(|spec| Adapter::fresh(spec, seed, device)));
             }
-            let ours = |tap| student.tap_channels(tap).unwrap_or_default();
-            let theirs = |tap| teacher.net().tap_channels(tap).unwrap_or_default();
-            let seed = named_seed(loaded.value.seed, &format!("adapters of {name}"));
-            adapters.extend(term.adapters(&ours, &theirs).iter().map(|spec| spec.init(seed, device)));
         }
         all.push(adapters);
     }
@@ -245,43 +265,44 @@ pub fn weights_path(loaded: &Loaded<Recipe>, key: &str, path: &str) -> Result<Pa
     })
 }
 
-/// A net of `config` with the weights at `path`: a file, or the folder of a run, whose last
+/// A net of `config` for `classes` with the weights at `path`: a file, or the folder of a run, whose last
 /// checkpoint is taken (the average, where the run kept one).
 ///
 /// # Errors
-/// Weights that are missing or do not fit.
+/// Weights that are missing or do not fit, or that say that they are for classes in another order.
 pub fn load_net(
     config: &NetConfig,
-    classes: usize,
+    classes: &[String],
     path: &Path,
     device: &Device,
 ) -> Result<(SegNet, LoadReport), BuildError> {
-    let net = config.init(classes, 0, device);
+    let net = config.init(classes.len(), 0, device);
     if path.is_dir() {
+        check_order_of_run(classes, path)?;
         return load_run(net, path, Which::Judged, false);
     }
-    Ok(load_weights(net, path, &LoadOptions { scope: Scope::Whole, new_classes: false })?)
+    let (net, report) = load_weights(net, path, &LoadOptions { scope: Scope::Whole, new_classes: false })?;
+    check_order_of_file(classes, &report.metadata, path)?;
+    Ok((net, report))
 }
 
+/// The start of a student: of a run or file whose head may be for other classes.
 fn load_student(
     student: SegNet,
     config: &NetConfig,
+    classes: &[String],
     path: &Path,
-    device: &Device,
 ) -> Result<(SegNet, LoadReport), BuildError> {
     let options = LoadOptions { scope: Scope::AtLeastBackbone, new_classes: config.table().new_classes };
-    if !path.is_dir() {
-        return Ok(load_weights(student, path, &options)?);
+    if path.is_dir() {
+        check_order_of_run(classes, path)?;
+        let checkpoint = Checkpoints::open_existing(path.join("checkpoints"))?.newest()?;
+        let tensors = tensors_of(&checkpoint, Which::Judged, path)?;
+        return Ok(load_tensors(student, tensors, path, &options)?);
     }
-    // A run is read through a file of the same form, so that new classes are handled in one place.
-    let recipe = run_recipe(path)?;
-    let (net, _) = load_net(&recipe.student, run_classes(path)?, path, device)?;
-    let scratch = std::env::temp_dir().join(format!("mentor-student-{}.safetensors", std::process::id()));
-    mentor_nets::export_safetensors(&net, &scratch, &BTreeMap::new(), false)?;
-    let loaded = load_weights(student, &scratch, &options);
-    // Best effort: the error that matters is the one of loading.
-    let _ = fs::remove_file(&scratch);
-    Ok(loaded?)
+    let (net, report) = load_weights(student, path, &options)?;
+    check_order_of_file(classes, &report.metadata, path)?;
+    Ok((net, report))
 }
 
 /// Which model of a run.
@@ -316,6 +337,14 @@ pub fn net_of(
     which: Which,
     folder: &Path,
 ) -> Result<(SegNet, LoadReport), BuildError> {
+    let tensors = tensors_of(checkpoint, which, folder)?;
+    let loaded = tensors.len();
+    let net = load_named(net, tensors).map_err(|source| BuildError::Checkpoint { path: folder.to_owned(), source })?;
+    Ok((net, LoadReport { loaded, ..LoadReport::default() }))
+}
+
+/// The tensors of the net in a checkpoint, by their paths in the net.
+fn tensors_of(checkpoint: &Checkpoint, which: Which, folder: &Path) -> Result<NamedTensors, BuildError> {
     let ema = checkpoint.files.get("ema.safetensors").filter(|_| which != Which::Student);
     if which == Which::Ema && ema.is_none() {
         return Err(BuildError::NoRun { path: folder.to_owned(), reason: "the run kept no average".to_owned() });
@@ -325,16 +354,14 @@ pub fn net_of(
         path: folder.to_owned(),
         reason: "the checkpoint holds no model".to_owned(),
     })?;
-    let fail = |source| BuildError::Checkpoint { path: folder.to_owned(), source };
-    let mut tensors = from_safetensors(bytes).map_err(fail)?;
-    if ema.is_none() {
-        let net =
-            tensors.into_iter().filter_map(|(name, tensor)| Some((name.strip_prefix("net.")?.to_owned(), tensor)));
-        tensors = net.collect();
+    let tensors =
+        from_safetensors(bytes).map_err(|source| BuildError::Checkpoint { path: folder.to_owned(), source })?;
+    if ema.is_some() {
+        return Ok(tensors);
     }
-    let loaded = tensors.len();
-    let net = load_named(net, tensors).map_err(fail)?;
-    Ok((net, LoadReport { loaded, ..LoadReport::default() }))
+    // Beside the net a model has adapters.
+    let net = tensors.into_iter().filter_map(|(name, tensor)| Some((name.strip_prefix("net.")?.to_owned(), tensor)));
+    Ok(net.collect())
 }
 
 /// The recipe that a run folder was made by.
@@ -343,15 +370,8 @@ pub fn net_of(
 /// If the folder holds none.
 pub fn run_recipe(folder: &Path) -> Result<Recipe, BuildError> {
     let path = folder.join("recipe.toml");
-    let loaded = Recipe::read(&path, &crate::Changes::none())
+    let loaded = Draft::open(&path, &Changes::none())
+        .and_then(Draft::read_earlier::<Recipe>)
         .map_err(|problems| BuildError::NoRun { path: folder.to_owned(), reason: problems.to_string() })?;
     Ok(loaded.value)
-}
-
-/// The number of classes that a run was made for.
-///
-/// # Errors
-/// If the folder does not say.
-pub fn run_classes(folder: &Path) -> Result<usize, BuildError> {
-    Ok(RunInfo::read(folder)?.classes.len())
 }

@@ -1,31 +1,19 @@
 //! TOML to a checked recipe to a built run.
 
 mod build;
-mod de;
-mod difference;
-mod problem;
-mod read;
+mod classes;
 mod recipe;
 mod result;
-#[cfg(test)]
-mod sample;
-mod schema;
-mod set;
 mod study;
 mod table;
-mod tree;
-mod walk;
 
 pub use build::{
-    BuildError, BuiltData, BuiltNets, Places, Which, check_classes, load_net, load_run, net_of, run_classes,
-    run_recipe, weights_path,
+    BuildError, BuiltData, BuiltNets, Places, Which, check_classes, load_net, load_run, net_of, run_recipe,
+    weights_path,
 };
-pub use difference::{Difference, differences};
-pub use problem::{Origin, Problem, Problems};
-pub use read::{Loaded, parse, read};
-pub use recipe::{Recipe, Task, has_no_effect};
+pub use classes::RunClasses;
+pub use mentor_toml::{Changes, Loaded, Problem, Problems};
+pub use recipe::{Recipe, Task, changes_no_result};
 pub use result::{ResultError, RowResult, row_key};
-pub use schema::schema_json;
-pub use set::Changes;
 pub use study::{Job, Need, Study, StudyFile, StudyRow};
 pub use table::{mean, spread, table};

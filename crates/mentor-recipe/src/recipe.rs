@@ -4,16 +4,16 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use mentor_data::{DataConfig, ViewsConfig};
+use mentor_distill::{Stream, TermTable, check_terms};
 use mentor_seg::EvalConfig;
 use mentor_seg::distill::DistillConfig;
 use mentor_seg::nets::NetConfig;
 use mentor_seg::supervised::SupervisedConfig;
 use mentor_seg::unlabelled::UnlabelledConfig;
+use mentor_toml::{Changes, Draft, Loaded, Problems, TomlFile};
 use mentor_train::{EmaConfig, OptimizerConfig, ScheduleConfig, TrainConfig};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-
-use crate::{Changes, Loaded, Problems, read};
 
 /// What a recipe trains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -75,22 +75,14 @@ type Found = Vec<(String, String)>;
 
 /// Whether a key changes no result: a run may be resumed with another value.
 #[must_use]
-pub fn has_no_effect(key: &str) -> bool {
+pub fn changes_no_result(key: &str) -> bool {
     ["data.workers", "data.queue", "data.cache_mb"].contains(&key) || key.starts_with("compare.") || key == "compare"
 }
 
-impl Recipe {
-    /// Reads and checks a recipe.
-    ///
-    /// # Errors
-    /// All problems at once, each with its place.
-    pub fn read(path: &Path, changes: &Changes) -> Result<Loaded<Self>, Problems> {
-        read(path, changes, Self::check)
-    }
-
+impl TomlFile for Recipe {
     /// Reports values out of range, and settings that contradict each other or have no effect, as
     /// (key, message).
-    pub fn check(&self, problems: &mut Vec<(String, String)>) {
+    fn check(&self, problems: &mut Vec<(String, String)>) {
         let mut part = |name: &str, check: &dyn Fn(&mut Found)| {
             let mut found = Found::new();
             check(&mut found);
@@ -103,8 +95,8 @@ impl Recipe {
             part(&format!("teachers.{name}"), &|found| teacher.check(found));
         }
         part("supervised", &|found| self.supervised.check(found));
-        part("distill", &|found| self.distill.check(found));
-        part("unlabelled", &|found| self.unlabelled.check(found));
+        part("distill", &|found| check_terms(&self.distill, found));
+        part("unlabelled", &|found| check_terms(&self.unlabelled, found));
         part("ema", &|found| self.ema.iter().for_each(|ema| ema.check(found)));
         part("optimizer", &|found| self.optimizer.check(found));
         part("schedule", &|found| self.schedule.check(found));
@@ -112,10 +104,22 @@ impl Recipe {
         part("eval", &|found| self.eval.check(found));
         self.check_together(problems);
     }
+}
+
+impl Recipe {
+    /// Reads and checks a recipe.
+    ///
+    /// # Errors
+    /// That its `task` is none, before all else; and then all problems at once, each with its place.
+    pub fn read(path: &Path, changes: &Changes) -> Result<Loaded<Self>, Problems> {
+        let draft = Draft::open(path, changes)?;
+        draft.peek::<Task>("task")?;
+        draft.read()
+    }
 
     fn check_together(&self, problems: &mut Vec<(String, String)>) {
         let mut report = |key: &str, message: &str| problems.push((key.to_owned(), message.to_owned()));
-        let terms: Vec<&str> = self.distill.terms().map(|(name, _)| name).collect();
+        let terms: Vec<&str> = self.distill.terms().into_iter().map(|(name, _)| name).collect();
         if terms.is_empty() && !self.teachers.is_empty() {
             report("teachers", "have no effect: there is no [distill] term");
         }
@@ -144,10 +148,12 @@ impl Recipe {
         if self.views.strong.is_some() && !uses_unlabelled {
             report("views.strong", "has no effect: no term learns from unlabelled images");
         }
-        if self.unlabelled.needs_ema() && self.ema.is_none() {
-            report("unlabelled", "needs an average of the student as its teacher: add [ema]");
+        if let Some((name, _)) = self.unlabelled.terms().iter().find(|(_, term)| term.needs().average)
+            && self.ema.is_none()
+        {
+            report(&format!("unlabelled.{name}"), "needs an average of the student as its teacher: add [ema]");
         }
-        if self.supervised.weight == 0.0 && terms.is_empty() && self.unlabelled.is_empty() {
+        if self.supervised.weight == 0.0 && terms.is_empty() && self.unlabelled.terms().is_empty() {
             report("supervised", "is off and nothing else trains the student");
         }
     }
@@ -155,7 +161,33 @@ impl Recipe {
     /// Whether any term learns from the unlabelled stream.
     #[must_use]
     pub fn uses_unlabelled(&self) -> bool {
-        let stream = mentor_seg::distill::Stream::Unlabelled;
-        !self.unlabelled.is_empty() || self.distill.terms().any(|(_, term)| term.on().contains(&stream))
+        let mut terms = self.distill.terms().into_iter().chain(self.unlabelled.terms());
+        terms.any(|(_, term)| term.shared().on.contains(&Stream::Unlabelled))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// The key's part of a recipe of the repository, with changes.
+    fn shortest(name: &str, set: &[&str]) -> String {
+        let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../recipes")).join(name);
+        let loaded = Recipe::read(&path, &Changes::set(set.iter().copied())).unwrap();
+        loaded.minimal(changes_no_result).unwrap()
+    }
+
+    #[test]
+    fn what_a_recipe_is_keyed_by_holds_its_settings_and_no_default() {
+        let plain = shortest("aerial/structured.toml", &[]);
+        assert!(plain.contains("views.scale = [0.75, 2.0]\n") && plain.contains("distill.pixel_wise"), "{plain}");
+        for default in ["seed = 0", "schedule.poly", "data.workers", "ramp_steps"] {
+            assert!(!plain.contains(default), "{default} in\n{plain}");
+        }
+        let idle = ["data.workers=1", "data.queue=1", "compare.a=\"b.json\"", "seed=0"];
+        assert_eq!(shortest("aerial/structured.toml", &idle), plain);
+        assert_ne!(shortest("aerial/structured.toml", &["seed=1"]), plain);
+        assert_ne!(shortest("aerial/structured.toml", &["optimizer.sgd.momentum=0.5"]), plain);
     }
 }

@@ -1,9 +1,9 @@
 //! The result of one row of a study with one seed: a small JSON file that can be committed.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use mentor_weights::{FileError, write_atomically};
 use serde::{Deserialize, Serialize};
 
 use crate::study::job_name;
@@ -75,7 +75,7 @@ impl RowResult {
         format!("{}.json", job_name(row, seed))
     }
 
-    /// Writes the result as indented JSON: aside, flushed to the disk, then renamed, so that no reader sees half of it.
+    /// Writes the result as indented JSON, whole or not at all; makes its folder where absent.
     ///
     /// # Errors
     /// A number that is not finite; a file that cannot be written.
@@ -88,7 +88,11 @@ impl RowResult {
         let failed = |source| ResultError::Write { path: path.to_path_buf(), source };
         let mut text = serde_json::to_string_pretty(self).map_err(|error| failed(error.into()))?;
         text.push('\n');
-        write_whole(path, text.as_bytes()).map_err(failed)
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).map_err(failed)?;
+        }
+        write_atomically(path, text.as_bytes())
+            .map_err(|FileError { path, source }| ResultError::Write { path, source })
     }
 
     /// Reads a result.
@@ -113,30 +117,14 @@ impl RowResult {
     }
 }
 
-fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        std::fs::create_dir_all(folder)?;
-    }
-    let mut aside = path.as_os_str().to_os_string();
-    aside.push(format!(".{}.part", std::process::id()));
-    let written = std::fs::File::create(&aside)
-        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
-        .and_then(|()| std::fs::rename(&aside, path));
-    if written.is_err() {
-        // Best effort: the error that matters is the one above.
-        let _ = std::fs::remove_file(&aside);
-    }
-    written
-}
-
 /// The key of a job: a hash over everything that decides its result.
 ///
-/// `resolved` is the resolved recipe ([`crate::Loaded::resolved`] with [`crate::Job::changes_for_key`]), `data` a
-/// fingerprint of the images and labels, `code` the code's version, `needed` the keys of the jobs whose students it takes
+/// `recipe` is the recipe in its shortest form ([`crate::Loaded::minimal`], read with [`crate::Job::changes_for_key`]), so
+/// that a key with a default that comes to recipes changes no key of a row; `data` a fingerprint of the images and labels, `code` the code's version, `needed` the keys of the jobs whose students it takes
 /// over, in the order of [`crate::Job::needs`]. 64 hexadecimal digits of BLAKE3.
-pub fn row_key(resolved: &str, data: &str, code: &str, needed: &[String]) -> String {
+pub fn row_key(recipe: &str, data: &str, code: &str, needed: &[String]) -> String {
     let mut hasher = blake3::Hasher::new();
-    for part in [resolved, data, code].into_iter().chain(needed.iter().map(String::as_str)) {
+    for part in [recipe, data, code].into_iter().chain(needed.iter().map(String::as_str)) {
         // The length before each part keeps ("ab", "c") apart from ("a", "bc").
         hasher.update(&(part.len() as u64).to_le_bytes());
         hasher.update(part.as_bytes());

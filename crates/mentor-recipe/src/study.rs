@@ -6,14 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use mentor_toml::{Changes, Loaded, Problem, Problems, TomlFile, nearest, parse, parse_key, read, show_key};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
-
-use crate::problem::{Problem, Problems, nearest};
-use crate::read::{Loaded, parse, read};
-use crate::set::{Changes, parse_key};
-use crate::tree::show_key;
 
 /// A study file, as it is written.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -145,9 +141,9 @@ impl Study {
     /// Reads and checks a study file and that its recipes are there.
     ///
     /// # Errors
-    /// Everything that is wrong with it, with places; see [`read`].
+    /// Everything that is wrong with it, with places; see [`mentor_toml::read`].
     pub fn load(path: &Path) -> Result<Self, Problems> {
-        let loaded = read(path, &Changes::none(), StudyFile::check)?;
+        let loaded = read::<StudyFile>(path, &Changes::none())?;
         let study = Self { file: loaded.value.clone(), path: path.to_path_buf() };
         let absent = study.absent_recipes(&loaded);
         if absent.is_empty() { Ok(study) } else { Err(Problems::new(absent)) }
@@ -158,7 +154,7 @@ impl Study {
     /// # Errors
     /// Everything that is wrong with it, with places.
     pub fn parse(text: &str, path: &Path) -> Result<Self, Problems> {
-        let loaded = parse(text, path, &Changes::none(), StudyFile::check)?;
+        let loaded = parse::<StudyFile>(text, path, &Changes::none())?;
         Ok(Self { file: loaded.value, path: path.to_path_buf() })
     }
 
@@ -281,14 +277,9 @@ impl StudyRow {
     }
 }
 
-impl StudyFile {
-    /// The seeds that a row runs with.
-    pub fn seeds_of<'a>(&'a self, row: &'a StudyRow) -> &'a [u64] {
-        row.seeds.as_deref().unwrap_or(&self.seeds)
-    }
-
+impl TomlFile for StudyFile {
     /// Pushes what is wrong with the study itself; recipes are not looked into.
-    pub fn check(&self, problems: &mut Vec<(String, String)>) {
+    fn check(&self, problems: &mut Vec<(String, String)>) {
         let mut push = |key: String, message: String| problems.push((key, message));
         if self.rows.is_empty() {
             push("rows".to_string(), "a study needs at least one row".to_string());
@@ -311,6 +302,13 @@ impl StudyFile {
             let index = self.rows.iter().position(|row| row.name == cycle[0]).unwrap_or_default();
             push(format!("rows[{index}].set"), format!("rows wait for one another: {}", cycle.join(" -> ")));
         }
+    }
+}
+
+impl StudyFile {
+    /// The seeds that a row runs with.
+    pub fn seeds_of<'a>(&'a self, row: &'a StudyRow) -> &'a [u64] {
+        row.seeds.as_deref().unwrap_or(&self.seeds)
     }
 
     fn check_row(&self, index: usize, row: &StudyRow, found: &mut Vec<(String, String)>) {

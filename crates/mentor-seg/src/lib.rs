@@ -3,6 +3,8 @@
 //!
 //! Knows no file: images and masks arrive in batches, weights and checkpoints leave as bytes.
 
+pub mod companions;
+mod context;
 pub mod distill;
 mod evaluate;
 mod labels;
@@ -14,6 +16,7 @@ pub mod supervised;
 pub mod unlabelled;
 pub mod upload;
 
+pub use context::{Context, Seg, Views};
 pub use evaluate::{EvalConfig, Judged, Sliding, evaluate, most_probable, predict, predict_mask};
 pub use model::SegModel;
 pub use step::SegMethod;

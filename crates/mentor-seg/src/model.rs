@@ -16,7 +16,8 @@ pub struct SegModel {
 }
 
 impl SegModel {
-    /// The path of every weight of the backbone starts so; all else is head or adapter.
+    /// Whether a weight is none of the backbone's, which have a segment `backbone` in their path: all else is
+    /// head or adapter.
     #[must_use]
     pub fn is_head(path: &str) -> bool {
         !path.split('.').any(|segment| segment == "backbone")

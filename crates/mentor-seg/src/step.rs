@@ -1,17 +1,18 @@
 //! One step of segmentation, read top to bottom.
 
-use burn::tensor::{DType, Int, Tensor};
+use burn::tensor::{DType, Tensor};
+use mentor_distill::{Companions, Examples, Stream, Term, TermTable, evaluate};
 use mentor_nets::Frozen;
-use mentor_ops::{Ema, from_safetensors, load_named, named_weights, to_safetensors};
 use mentor_train::{EmaConfig, Losses, Method, Moment};
 use mentor_types::{Key, LossTerms, SegOutput, Stats};
-use mentor_unlabeled::linear_ramp;
+use mentor_weights::{Ema, from_safetensors, load_named, named_weights, to_safetensors};
 
-use crate::distill::{DistillConfig, Rival, RivalExample, Stream, TermContext, columns};
+use crate::context::{Context, Seg, Views};
+use crate::distill::DistillConfig;
 use crate::model::SegModel;
 use crate::nets::SegNet;
 use crate::supervised::{SupervisedConfig, supervised};
-use crate::unlabelled::{Labellers, Streams, Teaching, UnlabelledConfig};
+use crate::unlabelled::{Labellers, Streams, Teaching, UnlabelledConfig, unlabelled};
 use crate::upload::DeviceBatch;
 
 /// Supervised training, distillation from frozen teachers, and learning from unlabelled images, in
@@ -28,8 +29,8 @@ pub struct SegMethod {
     pub teachers: Vec<(String, Frozen<SegNet>)>,
     /// `[ema]` with the averaged net.
     pub ema: Option<(EmaConfig, Ema<SegNet>)>,
-    /// The opponent of the `holistic` term.
-    pub rival: Option<Rival>,
+    /// What terms keep from step to step.
+    pub companions: Companions<Seg>,
     /// The type of numbers that the nets compute in.
     pub precision: DType,
 }
@@ -37,7 +38,7 @@ pub struct SegMethod {
 impl Method for SegMethod {
     type Model = SegModel;
     type Batch = DeviceBatch;
-    type Carry = Vec<RivalExample>;
+    type Carry = Examples<Seg>;
 
     fn losses(&self, model: &SegModel, batch: DeviceBatch, moment: Moment) -> Losses<Self::Carry> {
         let (images, targets) = (batch.labelled.images.normalised(), batch.labelled.targets);
@@ -59,29 +60,34 @@ impl Method for SegMethod {
             }
         };
 
+        let key = moment.key;
+        let on_labelled = Context::of(&output, key).with(|context| {
+            context.target_nhw = Some(&targets);
+            context.images_nchw = Some(&images);
+        });
         if let Some(config) = &self.supervised {
-            supervised(config, &output, &targets, &mut terms);
+            supervised(config, &on_labelled, moment.step, &mut terms);
         }
-
-        let on_labelled = Seen { images: &images, target: Some(&targets), output: &output };
-        let mut carry = self.distil(model, Stream::Labelled, &on_labelled, moment, &mut terms);
-        if let (Some(pairs), Some(strong), Some(strong_output)) = (batch.unlabelled, &strong, strong_output) {
-            let on_unlabelled = Seen { images: strong, target: None, output: &strong_output };
-            carry.extend(self.distil(model, Stream::Unlabelled, &on_unlabelled, moment, &mut terms));
+        let mut carry = self.distil(model, Stream::Labelled, &on_labelled, moment.step, &mut terms);
+        if let (Some(pairs), Some(strong), Some(strong_output)) = (&batch.unlabelled, &strong, &strong_output) {
             let weak = |teaching: Teaching| self.weak_logits(model, teaching, &pairs.weak.normalised());
-            let logits = strong_output.logits;
-            self.unlabelled.losses(&weak, logits, &pairs.pixels, moment.step, &mut terms, &mut stats);
+            let views = Views::new(&pairs.pixels, &weak);
+            let on_unlabelled = Context::of(strong_output, key).with(|context| {
+                context.images_nchw = Some(strong);
+                context.views = Some(&views);
+            });
+            carry.extend(self.distil(model, Stream::Unlabelled, &on_unlabelled, moment.step, &mut terms));
+            unlabelled(&self.unlabelled, &on_unlabelled, moment.step, &mut terms, &mut stats);
         }
         Losses { terms, stats, carry }
     }
 
-    fn after_step(&mut self, model: &SegModel, carries: Vec<Self::Carry>, moment: Moment) -> Option<Tensor<1>> {
+    fn after_step(&mut self, model: &SegModel, carries: Vec<Self::Carry>, moment: Moment) -> Vec<(String, Tensor<1>)> {
         if let Some((config, ema)) = &mut self.ema {
             ema.update(&model.net, config.decay_at(moment.step + 1));
         }
-        let examples: Vec<RivalExample> = carries.into_iter().flatten().collect();
-        let rival = self.rival.as_mut().filter(|_| !examples.is_empty());
-        rival.map(|rival| rival.update(&examples, moment.lr_factor))
+        let losses = self.companions.update(carries.into_iter().flatten().collect(), moment.lr_factor);
+        losses.into_iter().map(|(term, loss)| (format!("what `{term}` keeps"), loss)).collect()
     }
 
     fn is_head(&self, path: &str) -> bool {
@@ -93,8 +99,7 @@ impl Method for SegMethod {
             let bytes = to_safetensors(&named_weights(ema.net())).expect("shapes and values of one tensor fit");
             (EMA.to_owned(), bytes)
         });
-        let rival = self.rival.as_ref().map(|rival| (RIVAL.to_owned(), rival.save()));
-        ema.into_iter().chain(rival).collect()
+        ema.into_iter().chain(self.companions.save()).collect()
     }
 
     fn load(&mut self, files: Vec<(String, Vec<u8>)>) -> Result<(), String> {
@@ -104,9 +109,7 @@ impl Method for SegMethod {
             let tensors = from_safetensors(&take(EMA)?).map_err(|error| format!("{EMA}: {error}"))?;
             ema.resume(|net| load_named(net, tensors)).map_err(|error| format!("{EMA}: {error}"))?;
         }
-        if let Some(rival) = &mut self.rival {
-            rival.load(&take(RIVAL)?).map_err(|error| format!("{RIVAL}: {error}"))?;
-        }
+        self.companions.load(&mut take)?;
         match files.into_keys().next() {
             Some(name) => Err(format!("{name} belongs to nothing in this recipe")),
             None => Ok(()),
@@ -115,54 +118,39 @@ impl Method for SegMethod {
 }
 
 const EMA: &str = "ema.safetensors";
-const RIVAL: &str = "rival.safetensors";
-
-/// One stream as the student saw it.
-struct Seen<'a> {
-    images: &'a Tensor<4>,
-    target: Option<&'a Tensor<3, Int>>,
-    output: &'a SegOutput,
-}
-
 impl SegMethod {
-    /// Pushes every distillation term that applies to `stream`, for each teacher; what the rival is to
+    /// Pushes every distillation term that applies to `stream`, for each teacher; what companions are to
     /// see of it is returned.
     fn distil(
         &self,
         model: &SegModel,
         stream: Stream,
-        seen: &Seen<'_>,
-        moment: Moment,
+        seen: &Context<'_>,
+        step: u64,
         terms: &mut LossTerms,
-    ) -> Vec<RivalExample> {
-        let active: Vec<_> = self.distill.terms().filter(|(_, term)| term.on().contains(&stream)).collect();
+    ) -> Examples<Seg> {
+        let applies = |(_, term): &(&str, &dyn Term<Seg>)| term.shared().on.contains(&stream);
+        let active: Vec<_> = self.distill.terms().into_iter().filter(applies).collect();
         let mut examples = Vec::new();
         if active.is_empty() {
             return examples;
         }
-        let rival = self.rival.as_ref().map(Rival::frozen);
+        let images = seen.images_nchw.expect("the step gives the images");
         for (index, (name, teacher)) in self.teachers.iter().enumerate() {
-            let taught = self.see(teacher.net(), seen.images, None);
-            let context = TermContext {
-                student: seen.output,
-                teacher: &taught,
-                target_nhw: seen.target,
-                adapters: &model.adapters[index],
-                rival: rival.as_ref(),
-                images_nchw: Some(seen.images),
-                key: moment.key,
-            };
-            for (_, term) in &active {
-                let ramp = linear_ramp(moment.step + 1, term.ramp_steps() as u64);
-                for column in columns(*term) {
-                    let weight = column.weight * ramp / self.teachers.len() as f64;
-                    let value = term.value(&context, column.place.as_ref());
-                    terms.push(self.log_name(&column.name, name, stream), weight, value);
-                }
-            }
-            if active.iter().any(|(_, term)| term.needs_rival()) {
-                examples.push(RivalExample::of(&context));
-            }
+            let taught = self.see(teacher.net(), images, None);
+            let context = Context::of(seen.student, seen.key).with(|context| {
+                context.teacher = Some(&taught);
+                context.target_nhw = seen.target_nhw;
+                context.images_nchw = seen.images_nchw;
+                context.adapters = &model.adapters[index];
+                context.companions = Some(&self.companions);
+                context.views = seen.views;
+            });
+            evaluate(&active, &context, step, |column, weight, value| {
+                let weight = weight / self.teachers.len() as f64;
+                terms.push(self.log_name(&column.name, name, stream), weight, value);
+            });
+            examples.extend(self.companions.examples(active.iter().map(|(name, _)| *name), &context));
         }
         examples
     }
@@ -197,9 +185,9 @@ mod tests {
     use burn::optim::GradientsParams;
     use burn::tensor::Device;
     use mentor_nets::BackboneKind;
-    use mentor_ops::{Buffers, NamedTensors};
     use mentor_train::{Optimizer, OptimizerConfig, SgdConfig};
     use mentor_types::{Images, Pairs, Samples, SegBatch, UNKNOWN};
+    use mentor_weights::{Buffers, NamedTensors};
     use rand::RngExt;
 
     const SIZE: usize = 32;
@@ -226,7 +214,7 @@ mod tests {
             },
             teachers: vec![("big".to_owned(), Frozen::of(&net(2, &device)))],
             ema: Some((config, ema)),
-            rival: None,
+            companions: Companions::default(),
             precision: DType::F32,
         };
         (method, SegModel { net: student, adapters: vec![Vec::new()] })
@@ -310,8 +298,8 @@ mod tests {
         assert_eq!(other.save(), saved);
         assert!(other.load(Vec::new()).unwrap_err().contains("ema.safetensors is missing"));
         let mut more = saved;
-        more.push(("rival.safetensors".to_owned(), Vec::new()));
-        assert!(other.load(more).unwrap_err().contains("rival.safetensors belongs to nothing"));
+        more.push(("holistic.safetensors".to_owned(), Vec::new()));
+        assert!(other.load(more).unwrap_err().contains("holistic.safetensors belongs to nothing"));
     }
 
     #[test]

@@ -10,12 +10,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use burn::optim::GradientsParams;
 use burn::tensor::{DType, Device, DeviceType};
-use mentor_nets::{BackboneKind, Frozen};
-use mentor_ops::{Buffers, Ema};
-use mentor_seg::distill::{DistillConfig, Holistic, PairWise, PixelWise, Rival, RivalConfig};
+use mentor_distill::{Column, Companions, Start, TermTable};
+use mentor_nets::{Adapter, BackboneKind, Frozen};
+use mentor_seg::companions::RivalConfig;
+use mentor_seg::distill::DistillConfig;
 use mentor_seg::nets::{NetConfig, NetTable, SegNet};
-use mentor_seg::supervised::{Dice, SupervisedConfig};
-use mentor_seg::unlabelled::{FixMatch, MeanTeacher, Streams, UnlabelledConfig};
+use mentor_seg::supervised::SupervisedConfig;
+use mentor_seg::unlabelled::UnlabelledConfig;
 use mentor_seg::upload::DeviceBatch;
 use mentor_seg::{SegMethod, SegModel};
 use mentor_train::{
@@ -23,6 +24,7 @@ use mentor_train::{
     ScheduleConfig, SgdConfig, TrainConfig,
 };
 use mentor_types::{IGNORE, Images, Key, Pairs, Samples, SegBatch, UNKNOWN};
+use mentor_weights::{Buffers, Ema};
 use rand::RngExt;
 
 /// One test at a time: both read the one device, and one of them counts.
@@ -41,32 +43,35 @@ fn net(seed: u64, width: usize, device: &Device) -> SegNet {
     NetConfig::Pspnet(table).init(CLASSES, seed, device)
 }
 
-/// All that a step can consist of, but for Lovász-softmax, which burn's GPU backend sorts on the host.
+/// Every term that is in a list, but for Lovász-softmax, which burn's GPU backend sorts on the host.
 fn everything(device: &Device) -> (SegMethod, SegModel) {
     let student = net(1, 4, &device.clone().autodiff());
-    let rival = RivalConfig { channels: 4, ..RivalConfig::default() };
+    let teacher = Frozen::of(&net(2, 4, device));
+    let mut distill = DistillConfig::all();
+    distill.holistic.as_mut().unwrap().rival = RivalConfig { channels: 4, ..RivalConfig::default() };
+    let mut unlabelled = UnlabelledConfig::all();
+    unlabelled.fixmatch.as_mut().unwrap().threshold = 0.2;
+    let companions = Companions::fresh(distill.terms(), &Start { classes: CLASSES, seed: 3, device });
+    let channels = |tap| student.tap_channels(tap).unwrap();
+    let adapters = distill.terms().into_iter().flat_map(|(name, term)| {
+        let columns = Column::of(name, &term.shared()).into_iter();
+        let at_places = columns.filter(|column| column.place.is_some());
+        at_places.flat_map(|column| term.adapters(&column, [channels(column.place().student); 2])).collect::<Vec<_>>()
+    });
+    let adapters = adapters.map(|spec| Adapter::fresh(&spec, 4, &device.clone().autodiff())).collect();
     let method = SegMethod {
-        supervised: Some(SupervisedConfig { dice: Some(Dice::default()), ..SupervisedConfig::default() }),
-        distill: DistillConfig {
-            pixel_wise: Some(PixelWise::default()),
-            pair_wise: Some(PairWise::default()),
-            holistic: Some(Holistic { rival: rival.clone(), ..Holistic::default() }),
-            ..DistillConfig::default()
-        },
-        unlabelled: UnlabelledConfig {
-            streams: Streams::Joined,
-            mean_teacher: Some(MeanTeacher::default()),
-            fixmatch: Some(FixMatch { threshold: 0.2, ..FixMatch::default() }),
-        },
-        teachers: vec![("big".to_owned(), Frozen::of(&net(2, 4, device)))],
+        supervised: Some(SupervisedConfig { lovasz_softmax: None, ..SupervisedConfig::all() }),
+        distill,
+        unlabelled,
+        teachers: vec![("big".to_owned(), teacher)],
         ema: Some((
             EmaConfig { decay: 0.9, warmup: false, ..EmaConfig::default() },
             Ema::of(&student, Buffers::Average),
         )),
-        rival: Some(Rival::new(&rival, CLASSES, 3, device)),
+        companions,
         precision: DType::F32,
     };
-    (method, SegModel { net: student, adapters: vec![Vec::new()] })
+    (method, SegModel { net: student, adapters: vec![adapters] })
 }
 
 /// Images with coarse structure, so that norms over few values compare more than rounding.
@@ -114,7 +119,7 @@ fn three_steps(device: &Device) -> Vec<BTreeMap<String, f32>> {
         let losses = method.losses(&model, batch(step, device), moment);
         let grads = GradientsParams::from_grads(losses.terms.total().unwrap().backward(), &model);
         model = optimizer.step(model, grads, 1.0, &SegModel::is_head);
-        let rival = method.after_step(&model, vec![losses.carry], moment).unwrap();
+        let (_, rival) = method.after_step(&model, vec![losses.carry], moment).remove(0);
         let mut values: BTreeMap<_, _> =
             losses.terms.iter().map(|term| (term.name.clone(), term.value.clone().into_scalar::<f32>())).collect();
         values.insert("rival".to_owned(), rival.into_scalar());
@@ -186,7 +191,8 @@ fn a_hundred_steps_wait_for_the_device_only_where_they_log() {
         Ok(vec![batch(before.len() as u64 % 4, &device)])
     };
     let mut evaluate = |_: &SegMethod, _: &SegModel, _: u64| {
-        Ok(vec![Evaluation { model: "student".to_owned(), score: 0.5, metrics: serde_json::json!({}) }])
+        let (model, shown) = ("student".to_owned(), "half of it".to_owned());
+        Ok(vec![Evaluation { model, score: 0.5, shown, metrics: serde_json::json!({}) }])
     };
     let train = TrainConfig {
         precision: Precision::F32,

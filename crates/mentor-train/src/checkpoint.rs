@@ -6,12 +6,16 @@
 //!   best-00000030/     the same, at the best evaluation
 //! ```
 //! `manifest.json` holds the size and hash of every other file; whatever differs from it is refused.
+//!
+//! Only a run that goes on may fall back to the checkpoint before a damaged one, and says so: it does the
+//! steps between once more. Where weights are taken, or a step is replayed, the newest checkpoint is meant
+//! and no other, so that a damaged one is an error.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::Write;
+use std::fs;
 use std::path::{Path, PathBuf};
 
+use mentor_weights::{rename_synced, sync_folder, write_synced};
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
@@ -111,15 +115,17 @@ impl Checkpoints {
         self.write("best", checkpoint)
     }
 
-    /// The newest regular checkpoint that is whole, and the paths of newer ones that are not.
+    /// The newest regular checkpoint that is whole, and what is wrong with newer ones: where a run goes on.
     ///
     /// # Errors
-    /// If there are checkpoints and none of them is whole.
+    /// If there are checkpoints and none of them is whole, or the system does not give one of them out.
     pub fn last(&self) -> Result<Option<(Checkpoint, Vec<String>)>, TrainError> {
         let mut damaged = Vec::new();
         for step in self.steps("step")?.into_iter().rev() {
             match self.read(&self.path("step", step)) {
                 Ok(checkpoint) => return Ok(Some((checkpoint, damaged))),
+                // Whoever may not read a file cannot know that it is damaged.
+                Err(error @ TrainError::Io { .. }) => return Err(error),
                 Err(error) => damaged.push(error.to_string()),
             }
         }
@@ -144,31 +150,37 @@ impl Checkpoints {
         newest.map(|(at, kind)| self.read(&self.path(kind, at))).transpose()
     }
 
-    /// The newest checkpoint of a best evaluation that is whole.
+    /// The checkpoint of the best evaluation.
     ///
     /// # Errors
-    /// If there is none.
+    /// If there is none, or it is damaged.
     pub fn best(&self) -> Result<Checkpoint, TrainError> {
-        let mut error = self.none();
-        for step in self.steps("best")?.into_iter().rev() {
-            match self.read(&self.path("best", step)) {
-                Ok(checkpoint) => return Ok(checkpoint),
-                Err(damaged) => error = damaged,
-            }
-        }
-        Err(error)
+        self.newest_of("best")
     }
 
-    /// The newest regular checkpoint that is whole, which must be there.
+    /// The newest regular checkpoint.
     ///
     /// # Errors
-    /// If there is none.
+    /// If there is none, or it is damaged: the one before it has other weights.
     pub fn newest(&self) -> Result<Checkpoint, TrainError> {
-        self.last()?.map(|(checkpoint, _)| checkpoint).ok_or_else(|| self.none())
+        self.newest_of("step")
     }
 
-    fn none(&self) -> TrainError {
-        TrainError::Checkpoint { path: self.folder.clone(), reason: "there is no checkpoint".to_owned() }
+    fn newest_of(&self, kind: &str) -> Result<Checkpoint, TrainError> {
+        let mut steps = self.steps(kind)?;
+        let Some(newest) = steps.pop() else {
+            let reason = "there is no checkpoint".to_owned();
+            return Err(TrainError::Checkpoint { path: self.folder.clone(), reason });
+        };
+        let path = self.path(kind, newest);
+        let before = steps.into_iter().rev().find(|step| self.read(&self.path(kind, *step)).is_ok());
+        self.read(&path).map_err(|error| match (error, before) {
+            (TrainError::Checkpoint { path: file, reason }, Some(before)) => TrainError::Checkpoint {
+                path: file,
+                reason: format!("{reason}; to take the one after step {before}, remove {}", path.display()),
+            },
+            (error, _) => error,
+        })
     }
 
     fn path(&self, kind: &str, step: u64) -> PathBuf {
@@ -212,14 +224,18 @@ impl Checkpoints {
         sync_folder(&aside)?;
         let path = self.path(kind, checkpoint.state.step);
         remove_if_there(&path)?;
-        fs::rename(&aside, &path).map_err(TrainError::io(&path))?;
-        sync_folder(&self.folder)?;
+        rename_synced(&aside, &path)?;
         Ok(path)
     }
 
     fn read(&self, path: &Path) -> Result<Checkpoint, TrainError> {
         let fail = |file: &str, reason: String| TrainError::Checkpoint { path: path.join(file), reason };
-        let read = |file: &str| fs::read(path.join(file)).map_err(TrainError::io(path.join(file)));
+        let read = |file: &str| {
+            fs::read(path.join(file)).map_err(|error| match error.kind() {
+                std::io::ErrorKind::NotFound => fail(file, "is missing".to_owned()),
+                _ => TrainError::io(path.join(file))(error),
+            })
+        };
         let manifest: BTreeMap<String, Entry> =
             serde_json::from_slice(&read(MANIFEST)?).map_err(|error| fail(MANIFEST, error.to_string()))?;
         let mut files = BTreeMap::new();
@@ -248,35 +264,6 @@ fn json(value: &impl Serialize) -> Vec<u8> {
 fn remove_if_there(path: &Path) -> Result<(), TrainError> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(TrainError::io(path)(error)),
-        _ => Ok(()),
-    }
-}
-
-fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
-    let write = || {
-        let mut file = File::create(path)?;
-        file.write_all(bytes)?;
-        file.sync_all()
-    };
-    write().map_err(TrainError::io(path))
-}
-
-fn sync_folder(path: &Path) -> Result<(), TrainError> {
-    File::open(path).and_then(|folder| folder.sync_all()).map_err(TrainError::io(path))
-}
-
-/// Writes a file whole or not at all: aside, synced, then renamed into its place.
-///
-/// # Errors
-/// If it cannot be written; what stood there before stays.
-pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(".writing");
-    let aside = path.with_file_name(name);
-    write_synced(&aside, bytes)?;
-    fs::rename(&aside, path).map_err(TrainError::io(path))?;
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => sync_folder(parent),
         _ => Ok(()),
     }
 }
@@ -331,6 +318,39 @@ mod tests {
         assert!(checkpoints.last().unwrap().unwrap().1[0].contains("has 50 bytes, expected 100"));
         fs::remove_dir_all(checkpoints.path("step", 1)).unwrap();
         assert!(checkpoints.last().unwrap_err().to_string().contains("no whole checkpoint is left"));
+    }
+
+    #[test]
+    fn a_damaged_newest_checkpoint_is_not_passed_over_where_weights_are_taken() {
+        let (_folder, checkpoints) = folder();
+        for step in [1, 2] {
+            checkpoints.save(&checkpoint(step, None)).unwrap();
+        }
+        for step in [1, 2] {
+            checkpoints.save_best(&checkpoint(step, Some(step))).unwrap();
+        }
+        for (kind, step) in [("step", 1), ("best", 1), ("step", 2), ("best", 2)] {
+            let file = checkpoints.path(kind, step).join("model.safetensors");
+            let take = || if kind == "best" { checkpoints.best() } else { checkpoints.newest() };
+            let good = fs::read(&file).unwrap();
+            let mut bad = good.clone();
+            bad[50] ^= 1;
+            fs::write(&file, bad).unwrap();
+            // What is older does not matter.
+            if step == 1 {
+                assert_eq!(take().unwrap().state.step, 2);
+            } else {
+                let message = take().unwrap_err().to_string();
+                assert!(message.starts_with(&format!("{}: differs from", file.display())), "{message}");
+                assert!(
+                    message.ends_with(&format!("{kind}-00000002")) && message.contains("after step 1"),
+                    "{message}"
+                );
+                fs::remove_file(&file).unwrap();
+                assert!(take().unwrap_err().to_string().contains("model.safetensors: is missing; to take"));
+            }
+            fs::write(&file, good).unwrap();
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The recipe tables `[train]` and `[ema]`.
 
 use burn::tensor::DType;
-use mentor_ops::Buffers;
+use mentor_weights::Buffers;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use mentor_weights::FileError;
 use thiserror::Error;
 
 /// What can stop a run. Nothing that was saved before is lost by any of these.
@@ -12,9 +13,9 @@ pub enum TrainError {
     NotFinite {
         /// The first bad step, counted from 1.
         step: u64,
-        /// `the loss`, `the gradient` or `the loss of the rival`; where the device was not asked at
-        /// every step, `a loss or gradient`.
-        what: &'static str,
+        /// `the loss`, `the gradient`, or the loss of what the method trains beside the model; where the
+        /// device was not asked at every step, `a loss or gradient`.
+        what: String,
         /// Every term with its weight and value, each after a line break; empty where the device was
         /// not asked at every step.
         table: String,
@@ -59,5 +60,11 @@ impl TrainError {
     pub fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { path, source }
+    }
+}
+
+impl From<FileError> for TrainError {
+    fn from(FileError { path, source }: FileError) -> Self {
+        Self::Io { path, source }
     }
 }

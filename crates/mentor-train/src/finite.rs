@@ -25,7 +25,7 @@ impl FiniteCheck {
     pub(crate) fn see(
         &mut self,
         step: u64,
-        what: &'static str,
+        what: &str,
         value: &Tensor<1>,
         terms: &LossTerms,
     ) -> Result<(), TrainError> {
@@ -43,17 +43,19 @@ impl FiniteCheck {
     /// Reads the flag: before a log line, an evaluation or a checkpoint.
     pub(crate) fn settle(&mut self) -> Result<(), TrainError> {
         match self.first_bad.take().map(|first| number(&first)) {
-            Some(step) if step > 0.0 => {
-                Err(TrainError::NotFinite { step: step as u64, what: "a loss or gradient", table: String::new() })
-            }
+            Some(step) if step > 0.0 => Err(TrainError::NotFinite {
+                step: step as u64,
+                what: "a loss or gradient".to_owned(),
+                table: String::new(),
+            }),
             _ => Ok(()),
         }
     }
 }
 
-fn not_finite(step: u64, what: &'static str, terms: &LossTerms) -> TrainError {
+fn not_finite(step: u64, what: &str, terms: &LossTerms) -> TrainError {
     let row = |term: &Term| format!("\n  {:<24} weight {:<10} value {}", term.name, term.weight, number(&term.value));
-    TrainError::NotFinite { step, what, table: terms.iter().map(row).collect() }
+    TrainError::NotFinite { step, what: what.to_owned(), table: terms.iter().map(row).collect() }
 }
 
 /// Reads a `[1]` tensor: waits for the device.

@@ -26,6 +26,9 @@ pub struct RunInfo {
     pub card: String,
     /// The names of the classes.
     pub classes: Vec<String>,
+    /// What stands for each in the labels; empty in runs of before this was kept.
+    #[serde(default)]
+    pub class_values: Vec<String>,
     /// Their colours.
     pub colours: Vec<[u8; 3]>,
 }

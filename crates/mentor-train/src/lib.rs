@@ -4,6 +4,7 @@
 //! business of a [`Method`] and of the closures that the caller hands in.
 
 mod checkpoint;
+mod clock;
 mod config;
 mod error;
 mod events;
@@ -14,11 +15,12 @@ mod machine;
 mod method;
 mod optimizer;
 mod progress;
+mod record;
 mod result;
 mod schedule;
 mod train;
 
-pub use checkpoint::{Best, Checkpoint, CheckpointState, Checkpoints, write_atomically};
+pub use checkpoint::{Best, Checkpoint, CheckpointState, Checkpoints};
 pub use config::{BuffersConfig, EmaConfig, Precision, TrainConfig};
 pub use error::TrainError;
 pub use events::EventFile;

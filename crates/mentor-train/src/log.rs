@@ -92,7 +92,7 @@ impl Log {
             })
             .collect();
         if kept.len() != old.len() {
-            crate::write_atomically(&path, kept.as_bytes())?;
+            mentor_weights::write_atomically(&path, kept.as_bytes())?;
         }
         let file = File::options().create(true).append(true).open(&path).map_err(TrainError::io(&path))?;
         Ok(Self { path, file })

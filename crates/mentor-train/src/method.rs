@@ -35,6 +35,8 @@ pub struct Evaluation {
     pub model: String,
     /// The number by which the best checkpoint is chosen; larger is better.
     pub score: f64,
+    /// The score as people read it, with its name.
+    pub shown: String,
     /// All numbers, as they go into the log.
     pub metrics: serde_json::Value,
 }
@@ -51,14 +53,20 @@ pub trait Method {
     /// The terms of the loss on one micro-batch.
     fn losses(&self, model: &Self::Model, batch: Self::Batch, moment: Moment) -> Losses<Self::Carry>;
 
-    /// What happens after the optimizer's step: averages, memories and rivals move on. Returns the loss
-    /// of what was trained here, if anything was: it must be finite, too.
-    fn after_step(&mut self, model: &Self::Model, carries: Vec<Self::Carry>, moment: Moment) -> Option<Tensor<1>>;
+    /// What happens after the optimizer's step: averages, memories and all else that accompanies the model
+    /// move on. Returns the losses of what was trained here, each with the name of what it belongs to: they
+    /// must be finite, too.
+    fn after_step(
+        &mut self,
+        model: &Self::Model,
+        carries: Vec<Self::Carry>,
+        moment: Moment,
+    ) -> Vec<(String, Tensor<1>)>;
 
     /// Whether a weight belongs to the head, whose learning rate the recipe can scale.
     fn is_head(&self, path: &str) -> bool;
 
-    /// The state of the method itself (averages, memories, rivals) as named files.
+    /// The state of the method itself (averages, memories) as named files.
     fn save(&self) -> Vec<(String, Vec<u8>)>;
 
     /// Takes up the state that [`save`](Self::save) gave.

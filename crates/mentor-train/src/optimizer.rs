@@ -1,14 +1,15 @@
 //! SGD and `AdamW` in `PyTorch`'s meaning, with state by path.
 //!
 //! burn's own optimizers key their state by parameter id and take other defaults; keyed by path,
-//! a state that does not belong to the model is an error and not a silent restart.
+//! a state that does not belong to the model is an error when it is loaded, not a silent restart.
 
 use std::collections::BTreeMap;
 
-use burn::module::{Module, ModuleMapper, Param};
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor, TensorData};
-use mentor_ops::{AdamwStep, NamedTensors, PathStack, SgdStep, adamw_update, sgd_update};
+use mentor_ops::{AdamwStep, SgdStep, adamw_update, sgd_update};
+use mentor_weights::{NamedTensors, PathStack};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -129,6 +130,12 @@ impl OptimizerConfig {
     }
 }
 
+// What stands behind the `#` in the names of saved states.
+const VELOCITY: &str = "velocity";
+const MEAN: &str = "mean";
+const SQUARE: &str = "square";
+const TIME: &str = "time";
+
 /// What the optimizer remembers of one weight, flat.
 #[derive(Clone, Debug)]
 #[allow(clippy::large_enum_variant)]
@@ -215,44 +222,85 @@ impl Optimizer {
         for (path, state) in &self.states {
             match state {
                 State::Sgd { velocity } => {
-                    tensors.insert(format!("{path}#velocity"), flat(velocity));
+                    tensors.insert(format!("{path}#{VELOCITY}"), flat(velocity));
                 }
                 State::Adamw { mean, square, time } => {
-                    tensors.insert(format!("{path}#mean"), flat(mean));
-                    tensors.insert(format!("{path}#square"), flat(square));
+                    tensors.insert(format!("{path}#{MEAN}"), flat(mean));
+                    tensors.insert(format!("{path}#{SQUARE}"), flat(square));
                     // Exact up to 2^24 steps.
-                    tensors.insert(format!("{path}#time"), (vec![1], vec![*time as f32]));
+                    tensors.insert(format!("{path}#{TIME}"), (vec![1], vec![*time as f32]));
                 }
             }
         }
         tensors
     }
 
-    /// An optimizer that goes on from [`save`](Self::save)'s tensors.
+    /// An optimizer of `module`'s weights that goes on from [`save`](Self::save)'s tensors. A weight
+    /// without a state is one that has not had a gradient yet.
     ///
     /// # Errors
-    /// What is missing or belongs to another optimizer.
-    pub fn resumed(config: OptimizerConfig, mut tensors: NamedTensors, device: &Device) -> Result<Self, String> {
+    /// What is missing, belongs to another optimizer, or to no weight of the module.
+    pub fn resumed<M: Module>(
+        config: OptimizerConfig,
+        mut tensors: NamedTensors,
+        module: &M,
+        device: &Device,
+    ) -> Result<Self, String> {
+        let sizes = sizes(module);
         let names: Vec<String> = tensors.keys().cloned().collect();
         let mut states = BTreeMap::new();
-        let mut take = |name: String| {
-            let (shape, values) = tensors.remove(&name).ok_or_else(|| format!("no tensor `{name}`"))?;
-            Ok::<_, String>(Tensor::<1>::from_data(TensorData::new(values, shape), device))
+        let mut take = |path: &str, part: &str| {
+            let name = format!("{path}#{part}");
+            let (_, values) = tensors.remove(&name).ok_or_else(|| format!("no tensor `{name}`"))?;
+            let size = *sizes.get(path).ok_or_else(|| format!("`{name}` belongs to no weight of the model"))?;
+            let expected = if part == TIME { 1 } else { size };
+            if values.len() != expected {
+                return Err(format!("`{name}` holds {} values, must be {expected}", values.len()));
+            }
+            Ok(Tensor::<1>::from_data(TensorData::new(values, [expected]), device))
         };
         for name in names {
             let (path, part) = name.rsplit_once('#').ok_or_else(|| format!("`{name}` is no optimizer state"))?;
             let state = match (&config, part) {
-                (OptimizerConfig::Sgd(_), "velocity") => State::Sgd { velocity: take(name.clone())? },
-                (OptimizerConfig::Adamw(_), "mean") => {
-                    let time = take(format!("{path}#time"))?.into_scalar::<f32>() as u64;
-                    State::Adamw { mean: take(name.clone())?, square: take(format!("{path}#square"))?, time }
+                (OptimizerConfig::Sgd(_), VELOCITY) => State::Sgd { velocity: take(path, VELOCITY)? },
+                (OptimizerConfig::Adamw(_), MEAN) => {
+                    let time = take(path, TIME)?.into_scalar::<f32>() as u64;
+                    State::Adamw { mean: take(path, MEAN)?, square: take(path, SQUARE)?, time }
                 }
-                (OptimizerConfig::Adamw(_), "square" | "time") => continue,
+                // Taken with its mean, which comes before it.
+                (OptimizerConfig::Adamw(_), SQUARE | TIME) => continue,
                 _ => return Err(format!("`{name}` belongs to another optimizer")),
             };
             states.insert(path.to_owned(), state);
         }
-        Ok(Self { config, states })
+        match tensors.into_keys().next() {
+            Some(left) => Err(format!("`{left}` has no `{MEAN}` beside it")),
+            None => Ok(Self { config, states }),
+        }
+    }
+}
+
+/// The number of values of every weight and buffer, by path.
+fn sizes<M: Module>(module: &M) -> BTreeMap<String, usize> {
+    let mut sizes = Sizes { path: PathStack::default(), found: BTreeMap::new() };
+    module.visit(&mut sizes);
+    sizes.found
+}
+
+struct Sizes {
+    path: PathStack,
+    found: BTreeMap<String, usize>,
+}
+
+impl ModuleVisitor for Sizes {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.enter(name);
+    }
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.exit();
+    }
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        self.found.insert(self.path.dotted(), param.lazy_shape().num_elements());
     }
 }
 
@@ -298,7 +346,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::ScheduleConfig;
-    use mentor_ops::{from_safetensors, named_weights, sum_all};
+    use mentor_ops::sum_all;
+    use mentor_weights::{from_safetensors, named_weights};
 
     #[derive(Module, Debug)]
     struct Net {
@@ -378,7 +427,7 @@ mod tests {
                     let grads = golden.grads(case, step, &net);
                     net = optimizer.step(net, grads, 1.0, &|_| false);
                     if Some(step) == resume_after {
-                        optimizer = Optimizer::resumed(config(case), optimizer.save(), &Device::flex()).unwrap();
+                        optimizer = Optimizer::resumed(config(case), optimizer.save(), &net, &Device::flex()).unwrap();
                     }
                 }
                 named_weights(&net)
@@ -388,13 +437,38 @@ mod tests {
     }
 
     #[test]
-    fn the_state_of_another_optimizer_is_refused() {
+    fn a_state_that_is_not_the_models_is_refused() {
         let golden = Golden::open();
-        let (net, mut optimizer) = (golden.net("sgd"), Optimizer::new(config("sgd")));
-        let grads = golden.grads("sgd", 1, &net);
-        let _ = optimizer.step(net, grads, 1.0, &|_| false);
-        let error = Optimizer::resumed(config("adamw"), optimizer.save(), &Device::flex()).unwrap_err();
-        assert_eq!(error, "`b#velocity` belongs to another optimizer");
+        let saved = |case: &str| {
+            let (net, mut optimizer) = (golden.net(case), Optimizer::new(config(case)));
+            let grads = golden.grads(case, 1, &net);
+            let net = optimizer.step(net, grads, 1.0, &|_| false);
+            (net, optimizer.save())
+        };
+        let refused = |case: &str, tensors: NamedTensors, net: &Net| {
+            Optimizer::resumed(config(case), tensors, net, &Device::flex()).unwrap_err()
+        };
+        let (net, sgd) = saved("sgd");
+        assert_eq!(refused("adamw", sgd.clone(), &net), "`b#velocity` belongs to another optimizer");
+        let mut renamed = sgd.clone();
+        renamed.insert("c#velocity".to_owned(), sgd["b#velocity"].clone());
+        assert_eq!(refused("sgd", renamed, &net), "`c#velocity` belongs to no weight of the model");
+        let mut cut = sgd.clone();
+        let (shape, values) = cut.get_mut("w#velocity").unwrap();
+        values.pop();
+        *shape = vec![values.len()];
+        let message = refused("sgd", cut, &net);
+        assert!(message.starts_with("`w#velocity` holds ") && message.contains("must be "), "{message}");
+        let (net, adamw) = saved("adamw");
+        for (gone, message) in [
+            ("b#time", "no tensor `b#time`"),
+            ("b#square", "no tensor `b#square`"),
+            ("b#mean", "`b#square` has no `mean` beside it"),
+        ] {
+            let mut lacking = adamw.clone();
+            lacking.remove(gone).unwrap();
+            assert_eq!(refused("adamw", lacking, &net), message);
+        }
     }
 
     #[test]

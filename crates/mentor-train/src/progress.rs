@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::LogLine;
+use crate::{Evaluation, LogLine};
 
 /// Shows how a run goes, on standard error.
 #[derive(Debug)]
@@ -35,34 +35,34 @@ impl Progress {
         }
     }
 
-    /// Shows a log line.
+    /// Shows what a step did; a line of the log that says something else is shown by [`judged`](Self::judged).
     pub fn show(&self, line: &LogLine) {
-        match line {
-            LogLine::Step { step, lr, terms, stats, time, .. } => {
-                let terms = terms.iter().map(|(name, term)| format!("{name} {:.4}", term.value));
-                let stats = stats.iter().map(|(name, value)| format!("{name} {value:.3}"));
-                let shown: Vec<String> = terms.chain(stats).collect();
-                let number = |key: &str| time[key].as_f64().unwrap_or(0.0);
-                let speed = format!(
-                    "{:.1} images/s, {:.0} % waiting, {:.0} MiB",
-                    number("images_per_second"),
-                    100.0 * number("waiting"),
-                    number("memory_mib"),
-                );
-                match &self.bar {
-                    Some(bar) => bar.set_message(format!("{}  {speed}", shown.join("  "))),
-                    None => self.line(&format!(
-                        "step {step}/{}  {}  lr {lr:.2e}  {speed}, {} left",
-                        self.steps,
-                        shown.join("  "),
-                        clock(number("seconds_left")),
-                    )),
-                }
-            }
-            LogLine::Eval { step, model, score, .. } => {
-                self.line(&format!("step {step}/{}  val of the {model}: {:.2} % mIoU", self.steps, 100.0 * score));
-            }
+        let LogLine::Step { step, lr, terms, stats, time, .. } = line else { return };
+        let terms = terms.iter().map(|(name, term)| format!("{name} {:.4}", term.value));
+        let stats = stats.iter().map(|(name, value)| format!("{name} {value:.3}"));
+        let shown: Vec<String> = terms.chain(stats).collect();
+        let number = |key: &str| time[key].as_f64().unwrap_or(0.0);
+        let speed = format!(
+            "{:.1} images/s, {:.0} % waiting, {:.0} MiB",
+            number("images_per_second"),
+            100.0 * number("waiting"),
+            number("memory_mib"),
+        );
+        match &self.bar {
+            Some(bar) => bar.set_message(format!("{}  {speed}", shown.join("  "))),
+            None => self.line(&format!(
+                "step {step}/{}  {}  lr {lr:.2e}  {speed}, {} left",
+                self.steps,
+                shown.join("  "),
+                clock(number("seconds_left")),
+            )),
         }
+    }
+
+    /// Shows how a model did after a step.
+    pub fn judged(&self, step: u64, evaluation: &Evaluation) {
+        let Evaluation { model, shown, .. } = evaluation;
+        self.line(&format!("step {step}/{}  val of the {model}: {shown}", self.steps));
     }
 
     /// Prints a line above the bar.

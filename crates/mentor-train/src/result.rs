@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use mentor_types::ScoreRecord;
+use mentor_weights::write_atomically;
 use serde::{Deserialize, Serialize};
 
-use crate::{Best, TrainError, write_atomically};
+use crate::{Best, TrainError};
 
 /// What came out of a finished run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -80,7 +81,7 @@ impl RunResult {
 /// Writes indented JSON, whole or not at all.
 pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<(), TrainError> {
     let fail = |error: serde_json::Error| TrainError::Checkpoint { path: path.to_owned(), reason: error.to_string() };
-    write_atomically(path, &serde_json::to_vec_pretty(value).map_err(fail)?)
+    Ok(write_atomically(path, &serde_json::to_vec_pretty(value).map_err(fail)?)?)
 }
 
 #[cfg(test)]

@@ -6,18 +6,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use burn::optim::{GradientsAccumulator, GradientsParams};
-use burn::tensor::{Device, Tensor};
-use mentor_ops::{
+use burn::tensor::Device;
+use mentor_types::Key;
+use mentor_weights::{
     NamedTensors, clip_by_global_norm, from_safetensors, global_norm, load_named, named_weights, to_safetensors,
 };
-use mentor_types::{Key, LossTerms, Stats};
-use serde_json::json;
 
-use crate::finite::{FiniteCheck, numbers};
-use crate::log::TermLine;
+use crate::clock::Clock;
+use crate::finite::FiniteCheck;
+use crate::record::{eval_line, record, step_line};
 use crate::{
-    Best, Checkpoint, CheckpointState, Checkpoints, Evaluation, EventFile, Log, LogLine, Losses, Method, Moment,
-    Optimizer, OptimizerConfig, Progress, ScheduleConfig, TrainConfig, TrainError,
+    Best, Checkpoint, CheckpointState, Checkpoints, Evaluation, EventFile, Log, Losses, Method, Moment, Optimizer,
+    OptimizerConfig, Progress, ScheduleConfig, TrainConfig, TrainError,
 };
 
 const MODEL: &str = "model.safetensors";
@@ -51,7 +51,7 @@ pub struct Run<'a, M: Method> {
     pub resume: Option<Checkpoint>,
     /// Set from outside (Ctrl-C) to stop after the current step.
     pub stop: &'a AtomicBool,
-    /// Starts the source of batches at a step.
+    /// Gives the micro-batches of one step after the other, from the step on that is done next.
     pub batches: &'a mut NextBatches<'a, M::Batch>,
     /// Evaluates on val.
     pub evaluate: &'a mut Evaluate<'a, M>,
@@ -93,7 +93,7 @@ pub fn train<M: Method>(run: Run<'_, M>) -> Result<Outcome<M>, TrainError> {
         let mut take = |file: &str| files.remove(file).ok_or_else(|| fail(file, "is missing".to_owned()));
         let tensors = |file: &str, bytes: Vec<u8>| from_safetensors(&bytes).map_err(|e| fail(file, e.to_string()));
         model = load_named(model, tensors(MODEL, take(MODEL)?)?).map_err(|e| fail(MODEL, e.to_string()))?;
-        optimizer = Optimizer::resumed(run.optimizer, tensors(OPTIMIZER, take(OPTIMIZER)?)?, &run.device)
+        optimizer = Optimizer::resumed(run.optimizer, tensors(OPTIMIZER, take(OPTIMIZER)?)?, &model, &run.device)
             .map_err(|reason| fail(OPTIMIZER, reason))?;
         method.load(files.into_iter().collect()).map_err(|reason| fail("method", reason))?;
         (step, best) = (state.step, state.best);
@@ -136,11 +136,11 @@ pub fn train<M: Method>(run: Run<'_, M>) -> Result<Outcome<M>, TrainError> {
         let norm = norm.ok_or(TrainError::NoLoss { step: step + 1 })?;
         finite.see(step + 1, "the gradient", &norm, &seen[0].0)?;
         model = optimizer.step(model, grads, factor, &|path| method.is_head(path));
-        let updated = method.after_step(&model, carries, moment(0));
+        let trained_beside = method.after_step(&model, carries, moment(0));
         step += 1;
         stopping = stop.load(Ordering::Relaxed);
-        if let Some(loss) = updated {
-            finite.see(step, "the loss of the rival", &loss, &seen[0].0)?;
+        for (name, loss) in &trained_beside {
+            finite.see(step, &format!("the loss of {name}"), loss, &seen[0].0)?;
         }
         clock.stepped();
         progress.step(step);
@@ -156,13 +156,15 @@ pub fn train<M: Method>(run: Run<'_, M>) -> Result<Outcome<M>, TrainError> {
         }
         if logs {
             let line = step_line(step, optimizer.lr() * factor, &norm, &seen, clock.line(train.steps - step));
-            record(&line, &mut log, &mut events, progress)?;
+            record(&line, &mut log, &mut events)?;
+            progress.show(&line);
         }
         if judges {
             let start = Instant::now();
             evaluations = evaluate(&method, &model, step).map_err(|reason| TrainError::Evaluation { step, reason })?;
             for evaluation in &evaluations {
-                record(&eval_line(step, evaluation, start), &mut log, &mut events, progress)?;
+                record(&eval_line(step, evaluation, start), &mut log, &mut events)?;
+                progress.judged(step, evaluation);
             }
             if let Some(first) = evaluations.first()
                 && best.as_ref().is_none_or(|best: &Best| first.score > best.score)
@@ -183,71 +185,6 @@ pub fn train<M: Method>(run: Run<'_, M>) -> Result<Outcome<M>, TrainError> {
     Ok(Outcome { method, model, step, stopped, best, evaluations, images_per_second: clock.images_per_second() })
 }
 
-fn record(line: &LogLine, log: &mut Log, events: &mut EventFile, progress: &Progress) -> Result<(), TrainError> {
-    log.write(line)?;
-    progress.show(line);
-    match line {
-        LogLine::Step { step, lr, total, grad_norm, terms, stats, .. } => {
-            for (tag, value) in [("train/lr", lr), ("train/total", total), ("train/grad_norm", grad_norm)] {
-                events.scalar(tag, *step, *value)?;
-            }
-            for (name, term) in terms {
-                events.scalar(&format!("terms/{name}"), *step, term.value)?;
-            }
-            for (name, value) in stats {
-                events.scalar(&format!("stats/{name}"), *step, *value)?;
-            }
-        }
-        LogLine::Eval { step, model, metrics, .. } => {
-            for (name, value) in metrics.as_object().into_iter().flatten() {
-                if let Some(value) = value.as_f64() {
-                    events.scalar(&format!("val/{model}/{name}"), *step, value)?;
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
-/// The log line of a step: means over its micro-batches. The device is waited for once.
-fn step_line(step: u64, lr: f64, norm: &Tensor<1>, seen: &[(LossTerms, Stats)], time: serde_json::Value) -> LogLine {
-    let values = seen.iter().flat_map(|(losses, stats)| {
-        let ratios = stats.iter().flat_map(|stat| [&stat.numerator, &stat.denominator]);
-        losses.iter().map(|term| &term.value).chain(ratios)
-    });
-    let mut values = numbers(std::iter::once(norm).chain(values)).into_iter();
-    let mut next = || values.next().expect("one number for each tensor");
-    let grad_norm = next();
-    let mut terms: BTreeMap<String, TermLine> = BTreeMap::new();
-    let mut ratios: BTreeMap<String, (f64, f64)> = BTreeMap::new();
-    for (losses, stats) in seen {
-        for term in losses.iter() {
-            let line = terms.entry(term.name.clone()).or_insert(TermLine { weight: term.weight, value: 0.0 });
-            line.value += next() / seen.len() as f64;
-        }
-        for stat in stats.iter() {
-            let ratio = ratios.entry(stat.name.clone()).or_default();
-            ratio.0 += next();
-            ratio.1 += next();
-        }
-    }
-    let total = terms.values().map(|term| term.weight * term.value).sum();
-    // A ratio over nothing has no value, and no entry in the log.
-    let ratios = ratios.into_iter().filter(|(_, (_, denominator))| *denominator > 0.0);
-    let stats = ratios.map(|(name, (numerator, denominator))| (name, numerator / denominator)).collect();
-    LogLine::Step { step, lr, total, grad_norm, terms, stats, time }
-}
-
-fn eval_line(step: u64, evaluation: &Evaluation, start: Instant) -> LogLine {
-    LogLine::Eval {
-        step,
-        model: evaluation.model.clone(),
-        score: evaluation.score,
-        metrics: evaluation.metrics.clone(),
-        time: json!({ "seconds": start.elapsed().as_secs_f64() }),
-    }
-}
-
 fn checkpoint<M: Method>(
     step: u64,
     best: Option<&Best>,
@@ -264,88 +201,189 @@ fn checkpoint<M: Method>(
     Ok(Checkpoint { state: CheckpointState { step, best: best.cloned() }, files })
 }
 
-/// Where the time of a run goes.
-struct Clock {
-    images_per_step: f64,
-    since_line: Instant,
-    paused: f64,
-    waited: f64,
-    steps: f64,
-    all_seconds: f64,
-    all_steps: f64,
-    warm: bool,
-}
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::{LogLine, Precision, SgdConfig};
+    use burn::module::{Module, Param};
+    use burn::tensor::Tensor;
+    use mentor_types::{LossTerms, Stats};
+    use serde_json::json;
 
-impl Clock {
-    fn new(train: &TrainConfig) -> Self {
-        let images = train.accumulate * (train.batch_labelled + train.batch_unlabelled);
-        Self {
-            images_per_step: images as f64,
-            since_line: Instant::now(),
-            paused: 0.0,
-            waited: 0.0,
-            steps: 0.0,
-            all_seconds: 0.0,
-            all_steps: 0.0,
-            warm: false,
+    /// What the toy trains: a place on a line.
+    #[derive(Module, Debug)]
+    struct Point {
+        place: Param<Tensor<1>>,
+    }
+
+    /// Pulls the point to a number, and remembers the losses.
+    #[derive(Debug)]
+    struct Pull {
+        memory: f32,
+    }
+
+    impl Method for Pull {
+        type Model = Point;
+        /// Where to pull; `None` is a batch that no term applies to.
+        type Batch = Option<f32>;
+        type Carry = f32;
+
+        fn losses(&self, model: &Point, batch: Option<f32>, moment: Moment) -> Losses<f32> {
+            let mut terms = LossTerms::default();
+            let mut carry = 0.0;
+            if let Some(target) = batch {
+                // Randomness is the moment's key.
+                let noise = f32::from(blake3::hash(format!("{:?}", moment.key).as_bytes()).as_bytes()[0]) / 256.0;
+                let value = (model.place.val() - target - noise + self.memory).powi_scalar(2);
+                carry = value.clone().into_scalar();
+                terms.push("pull", 0.5, value);
+            }
+            Losses { terms, stats: Stats::default(), carry }
+        }
+
+        fn after_step(&mut self, _: &Point, carries: Vec<f32>, _: Moment) -> Vec<(String, Tensor<1>)> {
+            let mean = carries.iter().sum::<f32>() / carries.len() as f32;
+            self.memory = if mean > 1e6 { f32::NAN } else { 0.9 * self.memory + 0.01 * mean };
+            vec![("the memory".to_owned(), Tensor::from_data([self.memory], &Device::flex()))]
+        }
+
+        fn is_head(&self, _: &str) -> bool {
+            false
+        }
+
+        fn save(&self) -> Vec<(String, Vec<u8>)> {
+            vec![("memory".to_owned(), self.memory.to_le_bytes().to_vec())]
+        }
+
+        fn load(&mut self, files: Vec<(String, Vec<u8>)>) -> Result<(), String> {
+            let [(_, bytes)] = &files[..] else { return Err(format!("{} files", files.len())) };
+            self.memory = f32::from_le_bytes(bytes[..].try_into().map_err(|_| "is cut".to_owned())?);
+            Ok(())
         }
     }
 
-    fn waiting<T>(&mut self, next: impl FnOnce() -> T) -> T {
-        let start = Instant::now();
-        let value = next();
-        self.waited += start.elapsed().as_secs_f64();
-        value
+    /// What the batches of a step, counted from 1, pull to.
+    type Targets<'a> = &'a dyn Fn(u64) -> Result<Vec<Option<f32>>, String>;
+
+    fn steady(step: u64) -> Result<Vec<Option<f32>>, String> {
+        Ok(vec![Some(step as f32), Some(0.5)])
     }
 
-    fn stepped(&mut self) {
-        self.steps += 1.0;
+    /// Trains eight steps in `folder`, or what is left of them; the evaluation after step 4 is the best.
+    fn pull(folder: &Path, targets: Targets<'_>, stop: &AtomicBool) -> Result<Outcome<Pull>, TrainError> {
+        let resume = Checkpoints::open(folder.join("checkpoints"))?.last()?.map(|(checkpoint, _)| checkpoint);
+        let mut step = resume.as_ref().map_or(0, |checkpoint| checkpoint.state.step);
+        let mut batches = || {
+            step += 1;
+            targets(step)
+        };
+        let mut evaluate = |_: &Pull, _: &Point, step: u64| {
+            let score = if step == 4 { 0.9 } else { 0.1 };
+            Ok(vec![Evaluation { model: "point".to_owned(), score, shown: String::new(), metrics: json!({}) }])
+        };
+        let sgd = SgdConfig { lr: 0.1, momentum: 0.9, weight_decay: 0.0, nesterov: false, head_lr_factor: 1.0 };
+        let train = TrainConfig {
+            precision: Precision::F32,
+            steps: 8,
+            batch_labelled: 1,
+            batch_unlabelled: 0,
+            accumulate: 2,
+            clip_norm: Some(1.0),
+            log_every_steps: 1,
+            checkpoint_every_steps: 3,
+            eval_every_steps: 4,
+        };
+        super::train(Run {
+            method: Pull { memory: 0.0 },
+            model: Point { place: Param::from_tensor(Tensor::zeros([1], &Device::flex().autodiff())) },
+            optimizer: OptimizerConfig::Sgd(sgd),
+            schedule: ScheduleConfig::default(),
+            train,
+            seed: 5,
+            device: Device::flex(),
+            folder,
+            resume,
+            stop,
+            batches: &mut batches,
+            evaluate: &mut evaluate,
+            progress: &Progress::new(0, 8),
+        })
     }
 
-    /// After the first step on a device that compiles its kernels when they are first called: waits for
-    /// it, leaves it out of the figures, and returns how long it took.
-    fn warmed_up(&mut self, device: &Device) -> Option<f64> {
-        let compiles = device.clone().without_autodiff() != Device::flex();
-        if std::mem::replace(&mut self.warm, true) || !compiles {
-            return None;
+    fn on(folder: &Path, targets: Targets<'_>) -> Result<Outcome<Pull>, TrainError> {
+        pull(folder, targets, &AtomicBool::new(false))
+    }
+
+    /// The log without its times, and the last checkpoint.
+    fn left(folder: &Path) -> (Vec<LogLine>, CheckpointState, BTreeMap<String, Vec<u8>>) {
+        let mut lines = Log::read(&folder.join("log.jsonl")).unwrap();
+        for line in &mut lines {
+            let (LogLine::Step { time, .. } | LogLine::Eval { time, .. }) = line;
+            *time = json!({});
         }
-        // An error of the device shows where the first value is read.
-        let _ = device.sync();
-        let seconds = self.since_line.elapsed().as_secs_f64();
-        (self.since_line, self.waited, self.steps) = (Instant::now(), 0.0, 0.0);
-        Some(seconds)
+        let (last, _) = Checkpoints::open(folder.join("checkpoints")).unwrap().last().unwrap().unwrap();
+        (lines, last.state, last.files)
     }
 
-    /// Leaves the time since `start` out of the figures.
-    fn pause(&mut self, start: Instant) {
-        self.paused += start.elapsed().as_secs_f64();
+    #[test]
+    fn a_run_that_stops_or_breaks_goes_on_bit_for_bit() {
+        let (whole, broken, stopped) =
+            (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let outcome = on(whole.path(), &steady).unwrap();
+        assert!(!outcome.stopped && outcome.step == 8 && outcome.method.memory > 0.0);
+        let expected = left(whole.path());
+        // Eight steps, and evaluations after the fourth and the eighth.
+        assert_eq!(expected.0.len(), 10);
+
+        // Two steps after the last checkpoint: the log is ahead of what can be gone on from.
+        let error = on(broken.path(), &|step| if step == 6 { Err("gone".to_owned()) } else { steady(step) });
+        assert!(matches!(error, Err(TrainError::Data(reason)) if reason == "gone"));
+        assert_eq!((left(broken.path()).0.len(), left(broken.path()).1.step), (6, 3));
+        on(broken.path(), &steady).unwrap();
+        assert_eq!(left(broken.path()), expected);
+
+        let stop = AtomicBool::new(false);
+        let stopping = |step| {
+            stop.store(step == 5, Ordering::Relaxed);
+            steady(step)
+        };
+        let outcome = pull(stopped.path(), &stopping, &stop).unwrap();
+        assert!(outcome.stopped && outcome.step == 5);
+        on(stopped.path(), &steady).unwrap();
+        assert_eq!(left(stopped.path()), expected);
     }
 
-    /// The figures since the line before, which starts a new interval.
-    fn line(&mut self, steps_left: u64) -> serde_json::Value {
-        let seconds = (self.since_line.elapsed().as_secs_f64() - self.paused).max(1e-9);
-        let value = json!({
-            "seconds": seconds,
-            "images_per_second": self.steps * self.images_per_step / seconds,
-            "waiting": self.waited / seconds,
-            "seconds_left": steps_left as f64 * seconds / self.steps.max(1.0),
-            "memory_mib": memory_mib(),
-        });
-        self.all_seconds += seconds;
-        self.all_steps += self.steps;
-        (self.since_line, self.paused, self.waited, self.steps) = (Instant::now(), 0.0, 0.0, 0.0);
-        value
+    #[test]
+    fn the_checkpoint_of_the_best_evaluation_is_kept_and_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let outcome = on(folder.path(), &steady).unwrap();
+        let best = Best { step: 4, score: 0.9 };
+        assert_eq!(outcome.best, Some(best.clone()));
+        let kept = Checkpoints::open(folder.path().join("checkpoints")).unwrap().best().unwrap();
+        assert_eq!(kept.state, CheckpointState { step: 4, best: Some(best) });
+        // A finished run that is resumed trains no further, and says again what came out.
+        let again = on(folder.path(), &|_| Err("no step is left".to_owned())).unwrap();
+        assert_eq!((again.step, again.evaluations.len(), again.best), (8, 1, outcome.best));
     }
 
-    fn images_per_second(&self) -> f64 {
-        if self.all_seconds > 0.0 { self.all_steps * self.images_per_step / self.all_seconds } else { 0.0 }
+    #[test]
+    fn a_batch_that_no_term_applies_to_names_its_step() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = on(folder.path(), &|step| if step == 3 { Ok(vec![None, Some(1.0)]) } else { steady(step) });
+        assert_eq!(error.unwrap_err().to_string(), "step 3 has no loss: no term of the recipe applies to its batch");
     }
-}
 
-/// Resident memory of this process in MiB; 0 where the system does not tell.
-fn memory_mib() -> f64 {
-    let pages = std::fs::read_to_string("/proc/self/statm")
-        .ok()
-        .and_then(|statm| statm.split_whitespace().nth(1)?.parse::<f64>().ok());
-    pages.map_or(0.0, |pages| pages * 4096.0 / f64::from(1 << 20))
+    #[test]
+    fn what_is_not_finite_stops_before_it_is_saved_and_has_its_name() {
+        for (target, named) in [(f32::NAN, "the loss is not finite at step 6"), (1e6, "the loss of the memory is not")]
+        {
+            let folder = tempfile::tempdir().unwrap();
+            let error = on(folder.path(), &|step| if step == 6 { Ok(vec![Some(target)]) } else { steady(step) });
+            let message = error.unwrap_err().to_string();
+            assert!(message.contains(named) && message.contains("step 6") && message.contains("pull"), "{message}");
+            let (lines, state, _) = left(folder.path());
+            assert_eq!((lines.last().unwrap().step(), state.step), (5, 3));
+        }
+    }
 }

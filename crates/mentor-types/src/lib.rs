@@ -1,9 +1,12 @@
 //! The nouns every other crate speaks: images and label masks on the host, what a network
-//! returns, where its features are tapped, the terms of a loss, scores, and the keys of randomness.
+//! returns, where its features are tapped and by what adapter, the terms of a loss, what a check of
+//! settings found, scores, and the keys of randomness.
 //!
 //! Nothing here reads a file, computes a gradient or chooses a device.
 
+mod adapter;
 mod batch;
+mod found;
 mod key;
 mod mask;
 mod output;
@@ -11,7 +14,9 @@ mod scores;
 mod tap;
 mod terms;
 
+pub use adapter::{AdapterKind, AdapterSpec};
 pub use batch::{Images, Pairs, Samples, SegBatch};
+pub use found::{Found, below, check_probability, check_weight};
 pub use key::{Key, KeyRng};
 pub use mask::{IGNORE, LabelMask, MAX_CLASSES, UNKNOWN};
 pub use output::{SegOutput, Taps};

@@ -41,6 +41,12 @@ pub struct SegOutput {
 }
 
 impl SegOutput {
+    /// The features `[n, c, h, w]` at a tap, or the logits.
+    #[must_use]
+    pub fn at(&self, tap: Tap) -> Option<&Tensor<4>> {
+        if tap == Tap::Logits { Some(&self.logits) } else { self.taps.get(tap) }
+    }
+
     /// The outputs of the first `n` images, and of the rest.
     ///
     /// # Panics

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 /// A place in a network whose features a term can read.
 ///
 /// `c2`..`c5` are the outputs of the four stages of a backbone, whatever their stride; `p2`..`p7`
-/// the levels of a feature pyramid; `head` what goes into the last convolution.
+/// the levels of a feature pyramid; `head` what goes into the last convolution; `logits` the class scores
+/// that come out of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs)]
@@ -26,9 +27,30 @@ pub enum Tap {
     ClsTower,
     RegTower,
     Roi,
+    Logits,
 }
 
 impl Tap {
+    /// Every tap.
+    pub const ALL: [Self; 16] = [
+        Self::Stem,
+        Self::C2,
+        Self::C3,
+        Self::C4,
+        Self::C5,
+        Self::P2,
+        Self::P3,
+        Self::P4,
+        Self::P5,
+        Self::P6,
+        Self::P7,
+        Self::Head,
+        Self::ClsTower,
+        Self::RegTower,
+        Self::Roi,
+        Self::Logits,
+    ];
+
     /// The name in recipes and log columns.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -48,6 +70,7 @@ impl Tap {
             Self::ClsTower => "cls_tower",
             Self::RegTower => "reg_tower",
             Self::Roi => "roi",
+            Self::Logits => "logits",
         }
     }
 }

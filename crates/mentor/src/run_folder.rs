@@ -4,8 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use mentor_recipe::{Loaded, Recipe, differences, has_no_effect};
-use mentor_train::{Checkpoint, Checkpoints, RunInfo, RunResult, write_atomically};
+use mentor_recipe::{Loaded, Recipe, changes_no_result};
+use mentor_train::{Checkpoint, Checkpoints, RunInfo, RunResult};
+use mentor_weights::{remove_leftovers, write_atomically};
 
 /// The commit that this binary was built from.
 pub const COMMIT: &str = env!("MENTOR_COMMIT");
@@ -57,6 +58,7 @@ impl RunFolder {
             bail!("{}: there is no run to resume", path.display());
         }
         fs::create_dir_all(path).with_context(|| format!("cannot make {}", path.display()))?;
+        remove_leftovers(path)?;
         info.write(path)?;
         write_atomically(&recipe, loaded.resolved.as_bytes())?;
         Ok((folder, resume))
@@ -89,10 +91,12 @@ impl RunFolder {
     fn same_recipe(&self, loaded: &Loaded<Recipe>, mode: Mode) -> Result<()> {
         let path = self.path.join("recipe.toml");
         let before = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-        let all = differences(&before, &loaded.resolved)?;
+        let all = loaded
+            .differences(&before, &path)
+            .with_context(|| format!("{} was made by a recipe that this version does not read", self.path.display()))?;
         let changed: Vec<String> = all
             .iter()
-            .filter(|difference| !has_no_effect(&difference.key) && difference.key != "train.steps")
+            .filter(|difference| !changes_no_result(&difference.key) && difference.key != "train.steps")
             .map(|difference| format!("  {difference}"))
             .collect();
         if !changed.is_empty() {
@@ -152,5 +156,33 @@ impl RunFolder {
             removed.with_context(|| format!("cannot remove {}", path.display()))?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_run_from_before_a_key_with_a_default_came_is_of_the_same_recipe() {
+        let recipe = concat!(env!("CARGO_MANIFEST_DIR"), "/../../recipes/quickstart.toml");
+        let loaded = Recipe::read(Path::new(recipe), &mentor_recipe::Changes::none()).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let open = |text: String| {
+            fs::write(folder.path().join("recipe.toml"), text).unwrap();
+            RunFolder::of_same_recipe(folder.path(), &loaded).map(|_| ()).map_err(|error| format!("{error:#}"))
+        };
+        let without: String = loaded
+            .resolved
+            .lines()
+            .filter(|line| !line.starts_with("log_every_steps"))
+            .fold(String::new(), |text, line| text + line + "\n");
+        assert_ne!(without, loaded.resolved);
+        assert_eq!(open(without.clone()), Ok(()));
+        let other = open(without.replace("accumulate = 1\n", "accumulate = 2\n")).unwrap_err();
+        assert!(other.contains("made by another recipe:\n  `train.accumulate` was 2, is 1"), "{other}");
+        let broken = open(without.replace("accumulate = 1\n", "acumulate = 2\n")).unwrap_err();
+        assert!(broken.contains("recipe.toml:") && broken.contains("did you mean `accumulate`?"), "{broken}");
     }
 }

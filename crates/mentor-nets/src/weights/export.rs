@@ -1,17 +1,14 @@
 //! Writing weights.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use burn::module::Module;
 use burn::store::burn_pack;
 use burn::tensor::{Bytes, DType, f16};
-use mentor_ops::{is_buffer, named_weights};
+use mentor_weights::{is_buffer, named_weights, write_atomically, write_parts_atomically};
 
-use super::WeightsError;
-use super::read::CHECKSUM;
+use super::{CHECKSUM, WeightsError, checksum};
 use crate::pytorch_name;
 
 /// Writes all weights and buffers of `net` as safetensors in PyTorch naming, in f32, or with `half`
@@ -46,12 +43,7 @@ pub fn export_safetensors<M: Module>(
     let mut header = serde_json::Value::Object(header).to_string().into_bytes();
     header.resize(header.len().next_multiple_of(8), b' ');
     let length = (header.len() as u64).to_le_bytes();
-    write_whole(path, &[&length, &header, &data])
-}
-
-/// The checksum of a file's tensor bytes.
-pub(super) fn checksum(data: &[u8]) -> String {
-    blake3::hash(data).to_hex().to_string()
+    Ok(write_parts_atomically(path, &[&length, &header, &data])?)
 }
 
 struct Encoded {
@@ -94,33 +86,5 @@ pub fn export_burnpack<M: Module>(net: &M, path: &Path) -> Result<(), WeightsErr
         kind: "burnpack",
         reason: error.to_string(),
     })?;
-    write_whole(path, &[&bytes])
-}
-
-/// Writes a file aside, syncs and renames it.
-fn write_whole(path: &Path, parts: &[&[u8]]) -> Result<(), WeightsError> {
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(format!(".partial-{}", std::process::id()));
-    let aside = path.with_file_name(name);
-    let written = write_and_rename(&aside, path, parts);
-    if written.is_err() {
-        // What was written is worthless; that it cannot be removed adds nothing to the first error.
-        let _ = std::fs::remove_file(&aside);
-    }
-    written.map_err(|source| WeightsError::Io { path: PathBuf::from(path), source })
-}
-
-fn write_and_rename(aside: &Path, path: &Path, parts: &[&[u8]]) -> std::io::Result<()> {
-    let mut file = File::create(aside)?;
-    for part in parts {
-        file.write_all(part)?;
-    }
-    file.sync_all()?;
-    std::fs::rename(aside, path)?;
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    // The rename itself is on disk only once its folder is. Not every system can open a folder.
-    if let Ok(folder) = File::open(folder) {
-        folder.sync_all()?;
-    }
-    Ok(())
+    Ok(write_atomically(path, &bytes)?)
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use burn::module::Module;
+use mentor_weights::NamedTensors;
 
 use super::read::WeightsFile;
 use super::{LoadOptions, LoadReport, Scope, WeightsError};
@@ -23,12 +24,35 @@ const AUXILIARY: &str = "aux_classifier.";
 /// If the file is unreadable or damaged; if a required weight is missing; if a shape differs; if a
 /// value is not finite. The net is lost then: nothing half-loaded is ever handed back.
 pub fn load_weights<M: Module>(net: M, path: &Path, options: &LoadOptions) -> Result<(M, LoadReport), WeightsError> {
-    let file = WeightsFile::open(path)?;
-    let (plan, report) = plan(&slots(&net), &file, path, options)?;
+    load(net, WeightsFile::open(path)?, path, options)
+}
+
+/// Puts tensors that are named by module path, as in a checkpoint, into `net`, with the rules and the report of
+/// [`load_weights`]. `origin` is named in errors.
+///
+/// # Errors
+/// As [`load_weights`].
+pub fn load_tensors<M: Module>(
+    net: M,
+    tensors: NamedTensors,
+    origin: &Path,
+    options: &LoadOptions,
+) -> Result<(M, LoadReport), WeightsError> {
+    load(net, WeightsFile::of_tensors(origin, tensors), origin, options)
+}
+
+fn load<M: Module>(
+    net: M,
+    file: WeightsFile,
+    path: &Path,
+    options: &LoadOptions,
+) -> Result<(M, LoadReport), WeightsError> {
+    let (plan, mut report) = plan(&slots(&net), &file, path, options)?;
     let mut values = BTreeMap::new();
     for (name, source) in &plan {
         values.insert(name.clone(), file.values(source)?);
     }
+    report.metadata = file.metadata;
     Ok((fill_weights(net, |name, _| values.remove(name)), report))
 }
 

@@ -8,14 +8,24 @@ mod export;
 mod load;
 mod read;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
+use mentor_weights::FileError;
 use thiserror::Error;
 
 pub use export::{export_burnpack, export_safetensors};
-pub use load::load_weights;
+pub use load::{load_tensors, load_weights};
 pub use read::tensor_shapes;
+
+/// The key under which an export keeps the checksum of its tensors.
+const CHECKSUM: &str = "blake3";
+
+/// The checksum of a file's tensor bytes.
+fn checksum(data: &[u8]) -> String {
+    blake3::hash(data).to_hex().to_string()
+}
 
 /// How much of a net a file must hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -50,6 +60,8 @@ pub struct LoadReport {
     pub new_classes: Vec<String>,
     /// Tensors of the file that the net has no place for (`num_batches_tracked` is not counted).
     pub unused: Vec<String>,
+    /// What the file says of itself, as an export of safetensors does.
+    pub metadata: BTreeMap<String, String>,
 }
 
 impl fmt::Display for LoadReport {
@@ -116,6 +128,12 @@ pub enum WeightsError {
     /// A weight is NaN or infinite, or a variance negative.
     #[error("{path}: tensor `{name}` holds {value}, expected finite weights and variances of at least 0")]
     Value { path: PathBuf, name: String, value: f32 },
+}
+
+impl From<FileError> for WeightsError {
+    fn from(FileError { path, source }: FileError) -> Self {
+        Self::Io { path, source }
+    }
 }
 
 #[cfg(test)]

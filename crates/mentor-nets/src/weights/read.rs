@@ -7,14 +7,11 @@ use std::path::{Path, PathBuf};
 use burn::store::burn_pack;
 use burn::store::pytorch_reader::{self, PytorchReader};
 use burn::tensor::{Bytes, DType, bf16, f16};
+use mentor_weights::NamedTensors;
 use safetensors::tensor::{Dtype, SafeTensors};
 
-use super::WeightsError;
-use super::export::checksum;
+use super::{CHECKSUM, WeightsError, checksum};
 use crate::pytorch_name;
-
-/// The key under which an export keeps the checksum of its tensors.
-pub(super) const CHECKSUM: &str = "blake3";
 
 /// The floating-point types that weights may have in a file.
 #[derive(Clone, Copy)]
@@ -26,6 +23,7 @@ enum Float {
 }
 
 enum Source {
+    Values(Vec<f32>),
     Memory(Range<usize>),
     Pickle(pytorch_reader::Tensor),
     Pack(Bytes),
@@ -44,9 +42,21 @@ pub(super) struct WeightsFile {
     kind: &'static str,
     bytes: Vec<u8>,
     pub(super) entries: BTreeMap<String, Entry>,
+    /// What it says of itself.
+    pub(super) metadata: BTreeMap<String, String>,
 }
 
 impl WeightsFile {
+    /// Tensors in memory, by module path, as if they had come out of a file; `origin` is named in errors.
+    pub(super) fn of_tensors(origin: &Path, tensors: NamedTensors) -> Self {
+        let mut file = Self::new(origin, "checkpoint", Vec::new());
+        for (name, (shape, values)) in tensors {
+            let entry = Entry { shape, float: Ok(Float::F32), source: Source::Values(values) };
+            file.entries.insert(pytorch_name(&name), entry);
+        }
+        file
+    }
+
     /// Reads a file by the kind that its name says.
     pub(super) fn open(path: &Path) -> Result<Self, WeightsError> {
         let io = |source| WeightsError::Io { path: path.into(), source };
@@ -114,7 +124,8 @@ impl WeightsFile {
             let source = Source::Memory(data_start + start..data_start + end);
             file.entries.insert(name, Entry { shape: info.shape.clone(), float, source });
         }
-        let written = metadata.metadata().as_ref().and_then(|keys| keys.get(CHECKSUM));
+        file.metadata = metadata.metadata().iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect();
+        let written = file.metadata.get(CHECKSUM);
         if written.is_some_and(|written| *written != checksum(&bytes[data_start..])) {
             return Err(WeightsError::Checksum { path: path.into() });
         }
@@ -144,7 +155,7 @@ impl WeightsFile {
     }
 
     fn new(path: &Path, kind: &'static str, bytes: Vec<u8>) -> Self {
-        Self { path: path.into(), kind, bytes, entries: BTreeMap::new() }
+        Self { path: path.into(), kind, bytes, entries: BTreeMap::new(), metadata: BTreeMap::new() }
     }
 
     /// The values of a tensor as f32, checked to be weights.
@@ -155,16 +166,14 @@ impl WeightsFile {
             Ok(float) => *float,
             Err(found) => return Err(WeightsError::Type { path, name, found: found.clone() }),
         };
-        let read;
-        let bytes = match &entry.source {
-            Source::Memory(range) => &self.bytes[range.clone()],
-            Source::Pack(bytes) => bytes,
+        let values = match &entry.source {
+            Source::Values(values) => values.clone(),
+            Source::Memory(range) => float.decode(&self.bytes[range.clone()]),
+            Source::Pack(bytes) => float.decode(bytes),
             Source::Pickle(tensor) => {
-                read = tensor.read().map_err(|error| unreadable(&self.path, self.kind, &error))?;
-                &read
+                float.decode(&tensor.read().map_err(|error| unreadable(&self.path, self.kind, &error))?)
             }
         };
-        let values = float.decode(bytes);
         if values.len() != entry.shape.iter().product::<usize>() {
             let reason = format!("tensor `{name}` of shape {:?} holds {} values", entry.shape, values.len());
             return Err(WeightsError::Unreadable { path, kind: self.kind, reason });

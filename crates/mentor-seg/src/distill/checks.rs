@@ -2,10 +2,11 @@
 #![allow(clippy::unwrap_used)]
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use mentor_ops::{NamedTensors, from_safetensors};
+use mentor_distill::{Column, Term};
 use mentor_types::{Key, SegOutput, Tap, Taps};
+use mentor_weights::{NamedTensors, from_safetensors};
 
-use super::TermContext;
+use crate::context::{Context, Seg};
 
 /// A value of a student's map, a teacher's map, and labels at twice their size.
 pub type Value<'a> = &'a dyn Fn(&Tensor<4>, &Tensor<4>, Option<&[i64]>) -> Tensor<1>;
@@ -44,15 +45,23 @@ pub fn output(logits: Tensor<4>, c5: Option<Tensor<4>>) -> SegOutput {
     SegOutput { image_size: [2 * height, 2 * width], logits, auxiliary: None, taps }
 }
 
-/// Evaluates in a context without adapters, rival or images.
+/// Evaluates in a context of two outputs and labels.
 pub fn with_context(
     student: &SegOutput,
     teacher: &SegOutput,
     target_nhw: Option<&Tensor<3, Int>>,
-    evaluate: impl Fn(&TermContext) -> Tensor<1>,
+    evaluate: impl Fn(Context<'_>) -> Tensor<1>,
 ) -> Tensor<1> {
-    let key = Key::new(0);
-    evaluate(&TermContext { student, teacher, target_nhw, adapters: &[], rival: None, images_nchw: None, key })
+    let context = Context::of(student, Key::new(0)).with(|context| {
+        context.teacher = Some(teacher);
+        context.target_nhw = target_nhw;
+    });
+    evaluate(context)
+}
+
+/// The first column of a term.
+pub fn column(name: &'static str, term: &dyn Term<Seg>) -> Column {
+    Column::of(name, &term.shared()).swap_remove(0)
 }
 
 pub fn check_term(case: &Case) {

@@ -1,12 +1,15 @@
 //! `[distill.holistic]`: whole segmentations, judged by a rival.
 
 use burn::tensor::Tensor;
+use mentor_distill::{Column, Start, Needs, Shared, Stream, Term};
+use mentor_types::Found;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Place, RivalExample, Stream, Term, TermContext};
+use crate::companions::{Companion, Rival, RivalConfig, RivalExample};
+use crate::context::{Context, Seg};
 
-/// Makes the student's segmentations such that a [`Rival`](super::Rival) takes them for the teacher's.
+/// Makes the student's segmentations such that a [`Rival`] takes them for the teacher's.
 ///
 /// `-mean_n D(softmax(z^S_n), image_n)`, while the rival minimises `mean_n D(softmax(z^S_n), image_n) -
 /// mean_n D(softmax(z^T_n), image_n)` after each step.
@@ -50,23 +53,10 @@ pub struct Holistic {
     pub weight: f64,
     /// The images it is computed on. Default `["labelled"]`.
     pub on: Vec<Stream>,
-    /// Optimizer steps over which the weight rises from 0. Default 0.
-    pub ramp_steps: usize,
+    /// Optimizer steps over which the weight grows from 0.0067 of its value to all of it. Default 0.
+    pub ramp_steps: u64,
     /// The rival and its training.
     pub rival: RivalConfig,
-}
-
-/// `[distill.holistic.rival]`: the discriminator and its optimizer, Adam.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct RivalConfig {
-    /// Learning rate. Default 4e-4.
-    pub lr: f64,
-    /// Decay of Adam's two moments, each in [0, 1). Default [0.0, 0.9].
-    pub betas: [f64; 2],
-    /// Channels of the first convolution; the following have two and four times as many. At least 1.
-    /// Default 64.
-    pub channels: usize,
 }
 
 impl Default for Holistic {
@@ -75,54 +65,33 @@ impl Default for Holistic {
     }
 }
 
-impl Default for RivalConfig {
-    fn default() -> Self {
-        Self { lr: 4e-4, betas: [0.0, 0.9], channels: 64 }
-    }
-}
-
-impl Term for Holistic {
-    fn name(&self) -> &'static str {
-        "holistic"
-    }
-
+impl Term<Seg> for Holistic {
     fn source(&self) -> &'static str {
         "Liu et al. 2019, arXiv 1903.04197, eq. 4 and 5"
     }
 
-    fn weight(&self) -> f64 {
-        self.weight
+    fn shared(&self) -> Shared<'_> {
+        Shared { weight: self.weight, ramp_steps: self.ramp_steps, on: &self.on, at: &[] }
     }
 
-    fn ramp_steps(&self) -> usize {
-        self.ramp_steps
+    fn needs(&self) -> Needs {
+        Needs { images: true, ..Needs::default() }
     }
 
-    fn on(&self) -> &[Stream] {
-        &self.on
+    fn companion(&self, start: &Start<'_>) -> Option<Companion> {
+        let rival = Rival::new(&self.rival, start.classes, start.seed, start.device);
+        Some(Companion::Rival(Box::new(rival)))
     }
 
-    fn needs_rival(&self) -> bool {
-        true
+    fn value(&self, context: &Context<'_>, column: &Column) -> Tensor<1> {
+        let companion = context.companions.and_then(|companions| companions.get(column.term));
+        let Companion::Rival(rival) = companion.expect("holistic is evaluated with its rival");
+        let example = RivalExample::of(context);
+        rival.frozen().through(context.student.logits.clone(), |net, logits| example.score(net, logits)).neg()
     }
 
-    fn value(&self, context: &TermContext, _place: Option<&Place>) -> Tensor<1> {
-        let rival = context.rival.expect("holistic is evaluated with a rival");
-        RivalExample::of(context).score(rival.net(), context.student.logits.clone()).neg()
-    }
-
-    fn check(&self, problems: &mut Vec<(String, String)>) {
-        let mut problem = |key: &str, message: String| problems.push((format!("rival.{key}"), message));
-        let rival = &self.rival;
-        if !(rival.lr.is_finite() && rival.lr > 0.0) {
-            problem("lr", format!("must be above 0, found {}", rival.lr));
-        }
-        if let Some(beta) = rival.betas.iter().find(|beta| !(0.0..1.0).contains(*beta)) {
-            problem("betas", format!("must lie in [0, 1), found {beta}"));
-        }
-        if rival.channels == 0 {
-            problem("channels", "must be at least 1, found 0".to_owned());
-        }
+    fn check(&self, found: &mut Found) {
+        self.rival.check("rival", found);
     }
 }
 
@@ -130,14 +99,29 @@ impl Term for Holistic {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::distill::checks::{Case, check_term, map, output, target, values, with_context};
-    use crate::distill::rival::tests::{example, trained};
-    use crate::distill::{Discriminator, Rival};
+    use crate::companions::rival::tests::{example, trained};
+    use crate::distill::checks::{Case, check_term, column, map, output, target, values, with_context};
     use burn::module::{Module, ModuleVisitor, Param};
     use burn::tensor::Device;
-    use mentor_nets::Frozen;
+    use mentor_distill::Companions;
 
-    fn value(rival: &Frozen<Discriminator>, student: &Tensor<4>, labels: Option<&[i64]>) -> Tensor<1> {
+    /// The companions of the term, its rival as it stands after `steps`.
+    fn with_rival(steps: usize) -> Companions<Seg> {
+        let term = Holistic::default();
+        let fresh = Start { classes: 3, seed: 0, device: &Device::flex() };
+        let mut companions = Companions::fresh([("holistic", &term as &dyn Term<Seg>)], &fresh);
+        if let Some(Companion::Rival(rival)) = companions.get_mut("holistic") {
+            **rival = trained(&example(), steps);
+        }
+        companions
+    }
+
+    fn rival(companions: &Companions<Seg>) -> &Rival {
+        let Some(Companion::Rival(rival)) = companions.get("holistic") else { panic!("there is a rival") };
+        rival
+    }
+
+    fn value(companions: &Companions<Seg>, student: &Tensor<4>, labels: Option<&[i64]>) -> Tensor<1> {
         let [n, _, height, width] = student.dims();
         let target = labels.map(|labels| target([n, 2 * height, 2 * width], labels));
         // The same two images however often the batch is repeated.
@@ -145,14 +129,18 @@ mod tests {
         let images = map([n, 3, 2 * height, 2 * width], |i| ((i % pixels * 61) % 23) as f32 / 10.0 - 1.1);
         let output = output(student.clone(), None);
         with_context(&output, &output, target.as_ref(), |context| {
-            let context = TermContext { rival: Some(rival), images_nchw: Some(&images), ..*context };
-            Holistic::default().value(&context, None)
+            let context = context.with(|context| {
+                context.companions = Some(companions);
+                context.images_nchw = Some(&images);
+            });
+            let term = Holistic::default();
+            term.value(&context, &column("holistic", &term))
         })
     }
 
     #[test]
     fn its_gap_to_the_teacher_passes_the_checks_of_every_term() {
-        let rival = trained(&example(), 40).frozen();
+        let rival = with_rival(40);
         check_term(&Case {
             value: &|student, teacher, labels| {
                 value(&rival, student, labels) - value(&rival, &teacher.clone().inner(), labels)
@@ -166,7 +154,7 @@ mod tests {
 
     #[test]
     fn an_image_without_a_counted_pixel_is_left_out_of_the_mean() {
-        let rival = trained(&example(), 5).frozen();
+        let rival = with_rival(5);
         let both = map([2, 3, 8, 12], |i| ((i * 37) % 11) as f32 / 5.0 - 1.0);
         let labels: Vec<i64> = (0..2 * 16 * 24).map(|i| if i < 16 * 24 { 1 } else { 255 }).collect();
         let first = values(value(&rival, &both.clone().narrow(0, 0, 1), None))[0];
@@ -184,21 +172,22 @@ mod tests {
 
     #[test]
     fn the_gradient_reaches_the_student_and_no_weight_of_the_rival() {
-        let rival = trained(&example(), 2);
-        let before = rival.save();
-        let frozen = rival.frozen();
+        let companions = with_rival(2);
+        let before = rival(&companions).save();
         let student = Tensor::from_inner(map([2, 3, 8, 12], |i| ((i * 37) % 11) as f32 / 5.0 - 1.0)).require_grad();
-        let gradients = value(&frozen, &student, None).backward();
+        let gradients = value(&companions, &student, None).backward();
         assert!(values(student.grad(&gradients).unwrap()).iter().any(|g| *g != 0.0));
         let mut tracked = Tracked(Vec::new());
-        frozen.net().visit(&mut tracked);
+        rival(&companions).frozen().net().visit(&mut tracked);
         assert_eq!(tracked.0, vec![false; 22]);
-        assert!(rival.save() == before);
+        assert!(rival(&companions).save() == before);
     }
 
     #[test]
     fn a_fresh_rival_of_the_default_size_works() {
-        let rival = Rival::new(&RivalConfig::default(), 3, 0, &Device::flex()).frozen();
+        let term = Holistic::default();
+        let fresh = Start { classes: 3, seed: 0, device: &Device::flex() };
+        let rival = Companions::fresh([("holistic", &term as &dyn Term<Seg>)], &fresh);
         assert!(values(value(&rival, &map([1, 3, 4, 4], |i| i as f32), None))[0].is_finite());
     }
 }

@@ -1,13 +1,12 @@
 //! `[distill.pair_wise]`: how alike the regions of a feature map are to each other.
 
 use burn::tensor::Tensor;
-use mentor_distill::affinity_distance;
-use mentor_nets::AdapterSpec;
-use mentor_types::Tap;
+use mentor_distill::{Column, Place, Shared, Stream, Term, affinity_distance};
+use mentor_types::{AdapterKind, AdapterSpec, Found, Tap};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Place, Stream, Term, TermContext, column_name};
+use crate::context::{Context, Seg};
 
 /// Pulls the similarities between regions of the student's features towards those of the teacher's.
 ///
@@ -58,8 +57,8 @@ pub struct PairWise {
     pub detach_norm: bool,
     /// The images it is computed on. Default `["labelled"]`.
     pub on: Vec<Stream>,
-    /// Optimizer steps over which the weight rises from 0. Default 0.
-    pub ramp_steps: usize,
+    /// Optimizer steps over which the weight grows from 0.0067 of its value to all of it. Default 0.
+    pub ramp_steps: u64,
 }
 
 impl Default for PairWise {
@@ -76,60 +75,35 @@ impl Default for PairWise {
     }
 }
 
-impl Term for PairWise {
-    fn name(&self) -> &'static str {
-        "pair_wise"
-    }
-
+impl Term<Seg> for PairWise {
     fn source(&self) -> &'static str {
         "Liu et al. 2019, arXiv 1903.04197, eq. 2 and 3"
     }
 
-    fn weight(&self) -> f64 {
-        self.weight
+    fn shared(&self) -> Shared<'_> {
+        Shared { weight: self.weight, ramp_steps: self.ramp_steps, on: &self.on, at: &self.at }
     }
 
-    fn ramp_steps(&self) -> usize {
-        self.ramp_steps
+    fn adapters(&self, column: &Column, [student_channels, teacher_channels]: [usize; 2]) -> Vec<AdapterSpec> {
+        let kind = AdapterKind::Conv { kernel: 1 };
+        let spec = || AdapterSpec { name: column.name.clone(), kind, student_channels, teacher_channels };
+        self.adapter.then(spec).into_iter().collect()
     }
 
-    fn on(&self) -> &[Stream] {
-        &self.on
-    }
-
-    fn places(&self) -> &[Place] {
-        &self.at
-    }
-
-    fn adapters(
-        &self,
-        student_channels: &dyn Fn(Tap) -> usize,
-        teacher_channels: &dyn Fn(Tap) -> usize,
-    ) -> Vec<AdapterSpec> {
-        let adapter = |place: &Place| AdapterSpec {
-            name: column_name(self.name(), place),
-            student_channels: student_channels(place.student),
-            teacher_channels: teacher_channels(place.teacher),
-        };
-        if self.adapter { self.at.iter().map(adapter).collect() } else { Vec::new() }
-    }
-
-    fn value(&self, context: &TermContext, place: Option<&Place>) -> Tensor<1> {
-        let place = place.expect("pair_wise is evaluated at a place");
-        let (student_nchw, teacher_nchw) = context.features(place);
+    fn value(&self, context: &Context<'_>, column: &Column) -> Tensor<1> {
+        let (student_nchw, teacher_nchw) = context.features(column.place());
         let [_, _, height, width] = student_nchw.dims();
-        let student_nchw =
-            if self.adapter { context.adapted(&column_name(self.name(), place), student_nchw) } else { student_nchw };
+        let student_nchw = if self.adapter { context.adapted(&column.name, student_nchw) } else { student_nchw };
         let counted_n1hw = context.counted([height, width]);
         affinity_distance(student_nchw, teacher_nchw, counted_n1hw, self.pool, self.detach_norm)
     }
 
-    fn check(&self, problems: &mut Vec<(String, String)>) {
+    fn check(&self, found: &mut Found) {
         if self.at.is_empty() {
-            problems.push(("at".to_owned(), "must name at least one place".to_owned()));
+            found.push(("at".to_owned(), "must name at least one place".to_owned()));
         }
         if !(self.pool > 0.0 && self.pool <= 1.0) {
-            problems.push(("pool".to_owned(), format!("must lie in (0, 1], found {}", self.pool)));
+            found.push(("pool".to_owned(), format!("must lie in (0, 1], found {}", self.pool)));
         }
     }
 }
@@ -138,8 +112,9 @@ impl Term for PairWise {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::distill::checks::{Case, check_term, map, output, target, values, with_context};
+    use crate::distill::checks::{Case, check_term, column, map, output, target, values, with_context};
     use burn::tensor::Device;
+    use mentor_nets::Adapter;
 
     fn value(term: &PairWise, student: &Tensor<4>, teacher: &Tensor<4>, labels: Option<&[i64]>) -> Tensor<1> {
         let [n, _, height, width] = student.dims();
@@ -147,7 +122,7 @@ mod tests {
         let logits = map([n, 2, 1, 1], |_| 0.0);
         let student = output(logits.clone(), Some(student.clone()));
         let teacher = output(logits, Some(teacher.clone()));
-        with_context(&student, &teacher, target.as_ref(), |context| term.value(context, term.places().first()))
+        with_context(&student, &teacher, target.as_ref(), |context| term.value(&context, &column("pair_wise", term)))
     }
 
     /// A map with a level of its own in every patch of 2x3 pixels, so that nodes point in different
@@ -200,23 +175,24 @@ mod tests {
     fn an_adapter_is_asked_for_and_applied_at_its_column() {
         let place = Place { student: Tap::C4, teacher: Tap::C5, weight: 1.0 };
         let term = PairWise { adapter: true, at: vec![Place::at(Tap::C5), place], ..PairWise::default() };
-        let specs = term.adapters(&|tap| if tap == Tap::C4 { 8 } else { 16 }, &|_| 64);
-        let expected = [("pair_wise@c5", 16), ("pair_wise@c4-c5", 8)];
-        let expected = expected.map(|(name, student_channels)| AdapterSpec {
+        let kind = AdapterKind::Conv { kernel: 1 };
+        let spec = |name: &str, student_channels, teacher_channels| AdapterSpec {
             name: name.to_owned(),
+            kind,
             student_channels,
-            teacher_channels: 64,
-        });
-        assert_eq!(specs, expected);
-        assert!(PairWise::default().adapters(&|_| 1, &|_| 1).is_empty());
+            teacher_channels,
+        };
+        let columns = Column::of("pair_wise", &term.shared());
+        assert_eq!(term.adapters(&columns[0], [16, 64]), [spec("pair_wise@c5", 16, 64)]);
+        assert_eq!(term.adapters(&columns[1], [8, 64]), [spec("pair_wise@c4-c5", 8, 64)]);
+        assert!(PairWise::default().adapters(&columns[0], [1, 1]).is_empty());
 
-        let adapter = AdapterSpec { name: "pair_wise@c5".to_owned(), student_channels: 2, teacher_channels: 3 };
-        let adapter = [adapter.init(0, &Device::flex())];
+        let adapter = [Adapter::fresh(&spec("pair_wise@c5", 2, 3), 0, &Device::flex())];
         let [student, teacher] = [37, 61].map(|factor| map([1, 2, 4, 4], |i| ((i * factor) % 23) as f32 - 11.0));
         let adapted = value(&PairWise::default(), &adapter[0].forward(student.clone()), &teacher, None);
         let [student, teacher] = [student, teacher].map(|c5| output(map([1, 2, 1, 1], |_| 0.0), Some(c5)));
         let found = with_context(&student, &teacher, None, |context| {
-            term.value(&TermContext { adapters: &adapter, ..*context }, term.places().first())
+            term.value(&context.with(|context| context.adapters = &adapter), &columns[0])
         });
         assert_eq!(values(found), values(adapted));
     }

@@ -1,12 +1,13 @@
 //! `[distill.pixel_wise]`: every pixel's class probabilities.
 
 use burn::tensor::Tensor;
-use mentor_distill::{kl_divergence, soft_cross_entropy, weighted_mean};
+use mentor_distill::{Column, Shared, Stream, Term, kl_divergence, soft_cross_entropy, weighted_mean};
 use mentor_ops::mean_all;
+use mentor_types::Found;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Place, Stream, Term, TermContext};
+use crate::context::{Context, Seg};
 
 /// Pulls the student's class probabilities at every pixel towards the teacher's.
 ///
@@ -50,8 +51,8 @@ pub struct PixelWise {
     pub form: Form,
     /// The images it is computed on. Default `["labelled"]`.
     pub on: Vec<Stream>,
-    /// Optimizer steps over which the weight rises from 0. Default 0.
-    pub ramp_steps: usize,
+    /// Optimizer steps over which the weight grows from 0.0067 of its value to all of it. Default 0.
+    pub ramp_steps: u64,
 }
 
 /// How two distributions over the classes are compared.
@@ -70,28 +71,16 @@ impl Default for PixelWise {
     }
 }
 
-impl Term for PixelWise {
-    fn name(&self) -> &'static str {
-        "pixel_wise"
-    }
-
+impl Term<Seg> for PixelWise {
     fn source(&self) -> &'static str {
         "Liu et al. 2019, arXiv 1903.04197, eq. 1"
     }
 
-    fn weight(&self) -> f64 {
-        self.weight
+    fn shared(&self) -> Shared<'_> {
+        Shared { weight: self.weight, ramp_steps: self.ramp_steps, on: &self.on, at: &[] }
     }
 
-    fn ramp_steps(&self) -> usize {
-        self.ramp_steps
-    }
-
-    fn on(&self) -> &[Stream] {
-        &self.on
-    }
-
-    fn value(&self, context: &TermContext, _place: Option<&Place>) -> Tensor<1> {
+    fn value(&self, context: &Context<'_>, _column: &Column) -> Tensor<1> {
         let student_nkhw = context.student.logits.clone();
         let [_, _, height, width] = student_nkhw.dims();
         let formula = match self.form {
@@ -106,9 +95,9 @@ impl Term for PixelWise {
         mean.mul_scalar(self.temperature * self.temperature)
     }
 
-    fn check(&self, problems: &mut Vec<(String, String)>) {
+    fn check(&self, found: &mut Found) {
         if !(self.temperature.is_finite() && self.temperature > 0.0) {
-            problems.push(("temperature".to_owned(), format!("must be above 0, found {}", self.temperature)));
+            found.push(("temperature".to_owned(), format!("must be above 0, found {}", self.temperature)));
         }
     }
 }
@@ -117,14 +106,14 @@ impl Term for PixelWise {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::distill::checks::{Case, agrees, check_term, golden, map, output, target, values, with_context};
+    use crate::distill::checks::{Case, agrees, check_term, column, golden, map, output, target, values, with_context};
 
     fn value(term: &PixelWise, student: &Tensor<4>, teacher: &Tensor<4>, labels: Option<&[i64]>) -> Tensor<1> {
         let [n, _, height, width] = student.dims();
         let target = labels.map(|labels| target([n, 2 * height, 2 * width], labels));
         let student = output(student.clone(), None);
         let teacher = output(teacher.clone(), None);
-        with_context(&student, &teacher, target.as_ref(), |context| term.value(context, None))
+        with_context(&student, &teacher, target.as_ref(), |context| term.value(&context, &column("pixel_wise", term)))
     }
 
     #[test]

@@ -139,8 +139,8 @@ mod tests {
     use super::host::boundary_on_host;
     use super::*;
     use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
-    use mentor_ops::{NamedTensors, from_safetensors};
     use mentor_types::{IGNORE, Key, LabelMask, UNKNOWN};
+    use mentor_weights::{NamedTensors, from_safetensors};
     use rand::RngExt;
 
     fn on_device(masks: &[&LabelMask]) -> Tensor<3, Int> {

@@ -1,8 +1,7 @@
 //! The recipe tables of a segmentation net.
 
 use burn::tensor::Device;
-use mentor_nets::{BackboneKind, BackboneSpec, freeze_norms};
-use mentor_ops::SeededInit;
+use mentor_nets::{BackboneKind, BackboneSpec, Fresh, freeze_norms};
 use mentor_types::{MAX_CLASSES, Tap};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -203,39 +202,43 @@ impl NetConfig {
     /// As [`build`](Self::build).
     #[must_use]
     pub fn init(&self, classes: usize, seed: u64, device: &Device) -> SegNet {
-        SeededInit::apply(self.build(classes, device), seed)
+        Fresh::seeded(device, seed, |fresh| self.build_on(classes, fresh))
     }
 
-    /// The net with zero convolutions, which are allocated only when they are used: for counting, and
-    /// for a file to fill.
+    /// The net with weights of zero, which are allocated only when they are used: for counting, and for a
+    /// file to fill.
     ///
     /// # Panics
     /// If the table was not checked, or there are no or too many classes.
     #[must_use]
     pub fn build(&self, classes: usize, device: &Device) -> SegNet {
+        self.build_on(classes, &Fresh::on(device))
+    }
+
+    fn build_on(&self, classes: usize, fresh: &Fresh) -> SegNet {
         let limit = 1..=MAX_CLASSES;
         assert!(limit.contains(&classes), "{classes} classes, expected 1 to {MAX_CLASSES}");
         let (table, spec) = (self.table(), self.backbone());
         let [c2, c4, c5] = [Tap::C2, Tap::C4, Tap::C5].map(|tap| self.backbone_channels(tap));
         let (channels, dropout) = (self.head_channels(), table.dropout);
-        let backbone = spec.init(device);
-        let auxiliary = table.auxiliary.then(|| FcnHead::new(c4, (c4 / 4).max(1), classes, dropout, device));
+        let backbone = spec.init(fresh);
+        let auxiliary = table.auxiliary.then(|| FcnHead::new(c4, (c4 / 4).max(1), classes, dropout, fresh));
         let net = match self {
             Self::Fcn(_) => {
-                let head = FcnHead::new(c5, channels, classes, dropout, device);
+                let head = FcnHead::new(c5, channels, classes, dropout, fresh);
                 SegNet::Fcn(Segmenter::new(backbone, head, auxiliary))
             }
             Self::Pspnet(_) => {
-                let head = PspHead::new(c5, channels, classes, dropout, device);
+                let head = PspHead::new(c5, channels, classes, dropout, fresh);
                 SegNet::Pspnet(Segmenter::new(backbone, head, auxiliary))
             }
             Self::Deeplabv3(_) => {
-                let head = DeepLabHead::new(c5, channels, spec.output_stride, classes, dropout, device);
+                let head = DeepLabHead::new(c5, channels, spec.output_stride, classes, dropout, fresh);
                 SegNet::Deeplabv3(Segmenter::new(backbone, head, auxiliary))
             }
             Self::Deeplabv3plus(_) => {
                 let low = [c2, self.scaled(PLUS_LOW_CHANNELS)];
-                let head = DeepLabPlusHead::new(c5, low, channels, spec.output_stride, classes, dropout, device);
+                let head = DeepLabPlusHead::new(c5, low, channels, spec.output_stride, classes, dropout, fresh);
                 SegNet::Deeplabv3plus(Segmenter::new(backbone, head, auxiliary))
             }
         };

@@ -3,8 +3,8 @@
 use burn::module::Module;
 use burn::nn::BatchNorm;
 use burn::nn::conv::Conv2d;
-use burn::tensor::{Device, Tensor};
-use mentor_nets::{ConvNorm, ConvSpec, Cost, conv, conv_norm_relu, score_conv};
+use burn::tensor::Tensor;
+use mentor_nets::{ConvNorm, ConvSpec, Cost, Fresh, conv, conv_norm_relu, score_conv};
 use mentor_ops::{adaptive_avg_pool2d, resize_bilinear};
 use mentor_types::{Key, Tap, Taps};
 
@@ -58,7 +58,7 @@ impl Branch {
 /// of the map side by side, joined by a 1x1 convolution.
 ///
 /// # Source
-/// arXiv 1706.05587, section 3.3; structure and names as torchvision's `ASPP`. Rates are 12, 24, 36 at
+/// arXiv 1706.05587, section 3.3; structure, names and start as torchvision's `ASPP`. Rates are 12, 24, 36 at
 /// output stride 8 (torchvision), 6, 12, 18 at 16 (the paper), and half of that at 32 (ours).
 ///
 /// # Differs
@@ -74,16 +74,16 @@ pub struct Aspp {
 }
 
 impl Aspp {
-    fn new(input: usize, channels: usize, output_stride: usize, dropout: f64, device: &Device) -> Self {
+    fn new(input: usize, channels: usize, output_stride: usize, dropout: f64, fresh: &Fresh) -> Self {
         let rates = [1, 2, 3].map(|factor| factor * 96 / output_stride);
-        let mut convs = vec![Branch::Dilated(ConvNorm::new(ConvSpec::new(input, channels, 1), device))];
+        let mut convs = vec![Branch::Dilated(ConvNorm::new(ConvSpec::new(input, channels, 1), fresh))];
         for rate in rates {
             let spec = ConvSpec::new(input, channels, 3).dilation(rate);
-            convs.push(Branch::Dilated(ConvNorm::new(spec, device)));
+            convs.push(Branch::Dilated(ConvNorm::new(spec, fresh)));
         }
-        let ConvNorm { conv_0: conv_1, bn_1: bn_2 } = ConvNorm::new(ConvSpec::new(input, channels, 1), device);
+        let ConvNorm { conv_0: conv_1, bn_1: bn_2 } = ConvNorm::new(ConvSpec::new(input, channels, 1), fresh);
         convs.push(Branch::Image(ImagePooling { conv_1, bn_2 }));
-        let project = ConvNorm::new(ConvSpec::new(convs.len() * channels, channels, 1), device);
+        let project = ConvNorm::new(ConvSpec::new(convs.len() * channels, channels, 1), fresh);
         Self { convs, project, dropout }
     }
 
@@ -102,7 +102,7 @@ impl Aspp {
 /// The pyramid, a 3x3 convolution, and scores.
 ///
 /// # Source
-/// torchvision's `DeepLabHead`, names included.
+/// torchvision's `DeepLabHead`, names and start included.
 #[derive(Module, Debug)]
 #[allow(missing_docs)]
 pub struct DeepLabHead {
@@ -119,14 +119,14 @@ impl DeepLabHead {
         output_stride: usize,
         classes: usize,
         dropout: f64,
-        device: &Device,
+        fresh: &Fresh,
     ) -> Self {
-        let ConvNorm { conv_0: conv_1, bn_1: bn_2 } = ConvNorm::new(ConvSpec::new(channels, channels, 3), device);
+        let ConvNorm { conv_0: conv_1, bn_1: bn_2 } = ConvNorm::new(ConvSpec::new(channels, channels, 3), fresh);
         Self {
-            aspp_0: Aspp::new(input, channels, output_stride, dropout, device),
+            aspp_0: Aspp::new(input, channels, output_stride, dropout, fresh),
             conv_1,
             bn_2,
-            score_4: score_conv(channels, classes, device),
+            score_4: score_conv(channels, classes, fresh),
         }
     }
 }
@@ -158,7 +158,7 @@ impl Head for DeepLabHead {
 ///
 /// # Differs
 /// Plain convolutions where the paper's fastest variants have depthwise separable ones; resizing with
-/// corners not aligned, as torchvision's `DeepLabV3` does it.
+/// corners not aligned, and layers that start, as torchvision's `DeepLabV3` has them.
 #[derive(Module, Debug)]
 #[allow(missing_docs)]
 pub struct DeepLabPlusHead {
@@ -177,14 +177,14 @@ impl DeepLabPlusHead {
         output_stride: usize,
         classes: usize,
         dropout: f64,
-        device: &Device,
+        fresh: &Fresh,
     ) -> Self {
-        let fuse = [low[1] + channels, channels].map(|input| ConvNorm::new(ConvSpec::new(input, channels, 3), device));
+        let fuse = [low[1] + channels, channels].map(|input| ConvNorm::new(ConvSpec::new(input, channels, 3), fresh));
         Self {
-            aspp: Aspp::new(input, channels, output_stride, dropout, device),
-            low: ConvNorm::new(ConvSpec::new(low[0], low[1], 1), device),
+            aspp: Aspp::new(input, channels, output_stride, dropout, fresh),
+            low: ConvNorm::new(ConvSpec::new(low[0], low[1], 1), fresh),
             fuse: fuse.into(),
-            score: score_conv(channels, classes, device),
+            score: score_conv(channels, classes, fresh),
         }
     }
 }

@@ -3,8 +3,8 @@
 use burn::module::Module;
 use burn::nn::BatchNorm;
 use burn::nn::conv::Conv2d;
-use burn::tensor::{Device, Tensor};
-use mentor_nets::{ConvNorm, ConvSpec, Cost, conv, conv_norm_relu, score_conv};
+use burn::tensor::Tensor;
+use mentor_nets::{ConvNorm, ConvSpec, Cost, Fresh, conv, conv_norm_relu, score_conv};
 use mentor_types::{Key, Tap, Taps};
 
 use super::dropout::dropout;
@@ -13,7 +13,8 @@ use super::{Head, TapSizes, at};
 /// 3x3 convolution, norm, `ReLU`, dropout, 1x1 convolution.
 ///
 /// # Source
-/// torchvision's `FCNHead`, names included.
+/// torchvision's `FCNHead`, names included. It starts as `PyTorch`'s layers do: torchvision starts its backbones
+/// alone in another way.
 ///
 /// # Differs
 /// Dropout takes whole channels, torchvision's single values (its probability is 0.1, ours 0 unless
@@ -28,9 +29,9 @@ pub struct FcnHead {
 }
 
 impl FcnHead {
-    pub(super) fn new(input: usize, channels: usize, classes: usize, dropout: f64, device: &Device) -> Self {
-        let ConvNorm { conv_0, bn_1 } = ConvNorm::new(ConvSpec::new(input, channels, 3), device);
-        Self { conv_0, bn_1, score_4: score_conv(channels, classes, device), dropout }
+    pub(super) fn new(input: usize, channels: usize, classes: usize, dropout: f64, fresh: &Fresh) -> Self {
+        let ConvNorm { conv_0, bn_1 } = ConvNorm::new(ConvSpec::new(input, channels, 3), fresh);
+        Self { conv_0, bn_1, score_4: score_conv(channels, classes, fresh), dropout }
     }
 
     /// Scores and what goes into the last convolution, before dropout.

@@ -8,6 +8,8 @@ mod psp;
 
 #[cfg(test)]
 mod parity;
+#[cfg(test)]
+mod starts;
 
 use std::collections::BTreeMap;
 
@@ -133,9 +135,10 @@ impl SegNet {
     /// Channels at a tap; `None` for a tap that segmentation nets lack.
     #[must_use]
     pub fn tap_channels(&self, tap: Tap) -> Option<usize> {
-        if tap == Tap::Head {
-            return Some(each!(self, net => net.classifier.last().weight.lazy_shape()[1]));
+        match tap {
+            Tap::Logits => Some(self.classes()),
+            Tap::Head => Some(each!(self, net => net.classifier.last().weight.lazy_shape()[1])),
+            _ => each!(self, net => &net.backbone).channels(tap),
         }
-        each!(self, net => &net.backbone).channels(tap)
     }
 }

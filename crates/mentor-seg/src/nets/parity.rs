@@ -14,8 +14,9 @@ use mentor_nets::{
     BackboneKind, Frozen, LoadOptions, Scope, export_safetensors, freeze_norms, load_weights, num_params,
     pytorch_shapes,
 };
-use mentor_ops::{named_weights, resize_bilinear, sum_all, weights_fingerprint};
+use mentor_ops::{resize_bilinear, sum_all};
 use mentor_types::{Key, Tap};
+use mentor_weights::{named_weights, weights_fingerprint};
 use rule::{assert_case, filled, golden, tensor};
 
 use super::{BatchNormMode, NetConfig, NetTable, SegNet};
@@ -152,7 +153,7 @@ fn every_weight_but_the_auxiliary_heads_gets_a_gradient_of_the_scores() {
         let output = net.forward(tensor("input", [2, 3, 33, 41], &Device::flex()), None);
         let gradients = sum_all(output.logits.clone() * output.logits).backward();
         let gradients = GradientsParams::from_grads(gradients, &net);
-        let trained = named_weights(&net).into_keys().filter(|name| !mentor_ops::is_buffer(name)).count();
+        let trained = named_weights(&net).into_keys().filter(|name| !mentor_weights::is_buffer(name)).count();
         assert_eq!(gradients.len(), trained, "{}", config.name());
     }
 }

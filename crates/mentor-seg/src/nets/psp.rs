@@ -2,8 +2,8 @@
 
 use burn::module::Module;
 use burn::nn::conv::Conv2d;
-use burn::tensor::{Device, Tensor};
-use mentor_nets::{ConvNorm, ConvSpec, Cost, conv, score_conv};
+use burn::tensor::Tensor;
+use mentor_nets::{ConvNorm, ConvSpec, Cost, Fresh, conv, score_conv};
 use mentor_ops::{adaptive_avg_pool2d, resize_bilinear};
 use mentor_types::{Key, Tap, Taps};
 
@@ -18,7 +18,8 @@ const BINS: [usize; 4] = [1, 2, 3, 6];
 ///
 /// # Source
 /// arXiv 1612.01105, section 3.2 (`unchecked`: bins, quarter-width branches, aligned corners and the
-/// channel-wise dropout of 0.1 are as in the authors' later PyTorch code, from memory).
+/// channel-wise dropout of 0.1 are as in the authors' later PyTorch code, from memory). That code says nothing
+/// of how the head's layers start, so they start as `PyTorch`'s do.
 #[derive(Module, Debug)]
 #[allow(missing_docs)]
 pub struct PspHead {
@@ -29,13 +30,13 @@ pub struct PspHead {
 }
 
 impl PspHead {
-    pub(super) fn new(input: usize, channels: usize, classes: usize, dropout: f64, device: &Device) -> Self {
+    pub(super) fn new(input: usize, channels: usize, classes: usize, dropout: f64, fresh: &Fresh) -> Self {
         let branch = (input / BINS.len()).max(1);
-        let stage = |_| ConvNorm::new(ConvSpec::new(input, branch, 1), device);
+        let stage = |_| ConvNorm::new(ConvSpec::new(input, branch, 1), fresh);
         Self {
             stages: BINS.iter().map(stage).collect(),
-            bottleneck: ConvNorm::new(ConvSpec::new(input + branch * BINS.len(), channels, 3), device),
-            score: score_conv(channels, classes, device),
+            bottleneck: ConvNorm::new(ConvSpec::new(input + branch * BINS.len(), channels, 3), fresh),
+            score: score_conv(channels, classes, fresh),
             dropout,
         }
     }

@@ -1,11 +1,14 @@
 //! Cross-entropy per pixel.
 
 use burn::tensor::{Int, Tensor, TensorData};
+use mentor_distill::{Column, Shared, Stream, Term};
 use mentor_ops::{pixel_cross_entropy, sum_all};
+use mentor_types::{Found, check_probability, check_weight};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Ohem, check_weight, one};
+use super::Ohem;
+use crate::context::{Context, Seg};
 use crate::labels::Labels;
 
 /// Cross-entropy of the net's class probabilities with the labels.
@@ -36,42 +39,62 @@ use crate::labels::Labels;
 /// # Differs
 /// By the zero where no pixel counts. An unknown pixel is treated as an ignored one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct CrossEntropy {
-    /// Factor of this part (default 1).
-    #[serde(default = "one")]
+    /// Factor of this part. Default 1.
     pub weight: f64,
-    /// One factor per class, at least 0, in the order of the card (default: all 1).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// One factor per class, at least 0, in the order of the card. Default all 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub class_weights: Option<Vec<f64>>,
-    /// Averages over hard pixels only (default: over all).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Averages over hard pixels only. Default over all.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub ohem: Option<Ohem>,
+    /// Optimizer steps over which the weight grows from 0.0067 of its value to all of it. Default 0.
+    pub ramp_steps: u64,
 }
 
 impl Default for CrossEntropy {
     fn default() -> Self {
-        Self { weight: one(), class_weights: None, ohem: None }
+        Self { weight: 1.0, class_weights: None, ohem: None, ramp_steps: 0 }
+    }
+}
+
+impl Term<Seg> for CrossEntropy {
+    fn source(&self) -> &'static str {
+        "with class weights; with ohem: Shrivastava et al. 2016, arXiv 1604.03540"
+    }
+
+    fn shared(&self) -> Shared<'_> {
+        Shared { weight: self.weight, ramp_steps: self.ramp_steps, on: &[Stream::Labelled], at: &[] }
+    }
+
+    fn value(&self, context: &Context<'_>, _column: &Column) -> Tensor<1> {
+        self.loss(context.full_size_logits(), context.target())
+    }
+
+    fn check(&self, found: &mut Found) {
+        if let Some(weights) = &self.class_weights {
+            for (class, weight) in weights.iter().enumerate() {
+                check_weight(&format!("class_weights[{class}]"), *weight, found);
+            }
+            if weights.iter().all(|weight| *weight == 0.0) {
+                found.push(("class_weights".into(), "every class has weight 0: no pixel would count".into()));
+            }
+        }
+        if let Some(ohem) = &self.ohem {
+            check_probability("ohem.threshold", ohem.threshold, found);
+        }
+    }
+
+    fn check_classes(&self, classes: usize, found: &mut Found) {
+        if let Some(weights) = self.class_weights.as_ref().filter(|weights| weights.len() != classes) {
+            let message = format!("{} weights for {classes} classes: give one per class", weights.len());
+            found.push(("class_weights".into(), message));
+        }
     }
 }
 
 impl CrossEntropy {
-    pub(crate) fn check(&self, key: &str, problems: &mut Vec<(String, String)>) {
-        check_weight(&format!("{key}.weight"), self.weight, problems);
-        if let Some(weights) = &self.class_weights {
-            for (class, weight) in weights.iter().enumerate() {
-                check_weight(&format!("{key}.class_weights[{class}]"), *weight, problems);
-            }
-            if weights.iter().all(|weight| *weight == 0.0) {
-                problems
-                    .push((format!("{key}.class_weights"), "every class has weight 0: no pixel would count".into()));
-            }
-        }
-        if let Some(ohem) = &self.ohem {
-            ohem.check(&format!("{key}.ohem"), problems);
-        }
-    }
-
     pub(crate) fn loss(&self, logits_nkhw: Tensor<4>, target_nhw: Tensor<3, Int>) -> Tensor<1> {
         let labels = Labels::of(target_nhw, logits_nkhw.dims()[1]);
         let weights = self.class_weights.as_ref().map(|weights| per_pixel(weights, &logits_nkhw, &labels.classes_nhw));
@@ -164,13 +187,12 @@ mod tests {
     #[test]
     fn values_out_of_range_are_named() {
         let ohem = Some(Ohem { threshold: 1.5, min_kept: 0 });
-        let part = CrossEntropy { weight: -1.0, class_weights: Some(vec![1.0, f64::NAN]), ohem };
+        let part = CrossEntropy { class_weights: Some(vec![1.0, f64::NAN]), ohem, ..CrossEntropy::default() };
         let mut problems = Vec::new();
-        part.check("cross_entropy", &mut problems);
-        weighted(&[0.0, 0.0]).check("zero", &mut problems);
+        part.check(&mut problems);
+        weighted(&[0.0, 0.0]).check(&mut problems);
         let keys: Vec<&str> = problems.iter().map(|(key, _)| key.as_str()).collect();
-        let weight = "cross_entropy.class_weights[1]";
-        assert_eq!(keys, ["cross_entropy.weight", weight, "cross_entropy.ohem.threshold", "zero.class_weights"]);
+        assert_eq!(keys, ["class_weights[1]", "ohem.threshold", "class_weights"]);
     }
 
     #[test]

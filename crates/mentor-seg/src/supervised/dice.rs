@@ -1,11 +1,13 @@
 //! Soft Dice.
 
 use burn::tensor::{Int, Tensor};
+use mentor_distill::{Column, Shared, Stream, Term};
 use mentor_ops::{mean_all, softmax, sum_all};
+use mentor_types::Found;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{check_weight, one};
+use crate::context::{Context, Seg};
 use crate::labels::Labels;
 
 /// Soft Dice: how little the regions of each class overlap.
@@ -41,20 +43,18 @@ use crate::labels::Labels;
 /// From the paper by the classes. With `smooth` the value changes a little when the batch is
 /// repeated, as it does in both official codes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct Dice {
-    /// Factor of this part (default 1).
-    #[serde(default = "one")]
+    /// Factor of this part. Default 1.
     pub weight: f64,
-    /// Pixels added above and below the fraction (default 0).
-    #[serde(default)]
+    /// Pixels added above and below the fraction. Default 0.
     pub smooth: f64,
-    /// Whether the sums below the fraction are those of squares (default false).
-    #[serde(default)]
+    /// Whether the sums below the fraction are those of squares. Default false.
     pub squares: bool,
-    /// What a class costs that no label of the batch has (default "free").
-    #[serde(default)]
+    /// What a class costs that no label of the batch has. Default "free".
     pub absent: AbsentClass,
+    /// Optimizer steps over which the weight grows from 0.0067 of its value to all of it. Default 0.
+    pub ramp_steps: u64,
 }
 
 /// What a class adds to [`Dice`] when no label of the batch has it.
@@ -70,19 +70,31 @@ pub enum AbsentClass {
 
 impl Default for Dice {
     fn default() -> Self {
-        Self { weight: one(), smooth: 0.0, squares: false, absent: AbsentClass::Free }
+        Self { weight: 1.0, smooth: 0.0, squares: false, absent: AbsentClass::Free, ramp_steps: 0 }
+    }
+}
+
+impl Term<Seg> for Dice {
+    fn source(&self) -> &'static str {
+        "Milletari et al. 2016, arXiv 1606.04797"
+    }
+
+    fn shared(&self) -> Shared<'_> {
+        Shared { weight: self.weight, ramp_steps: self.ramp_steps, on: &[Stream::Labelled], at: &[] }
+    }
+
+    fn value(&self, context: &Context<'_>, _column: &Column) -> Tensor<1> {
+        self.loss(context.full_size_logits(), context.target())
+    }
+
+    fn check(&self, found: &mut Found) {
+        if !self.smooth.is_finite() || self.smooth < 0.0 {
+            found.push(("smooth".into(), format!("a number of pixels of at least 0, found {}", self.smooth)));
+        }
     }
 }
 
 impl Dice {
-    pub(crate) fn check(&self, key: &str, problems: &mut Vec<(String, String)>) {
-        check_weight(&format!("{key}.weight"), self.weight, problems);
-        if !self.smooth.is_finite() || self.smooth < 0.0 {
-            let message = format!("a number of pixels of at least 0, found {}", self.smooth);
-            problems.push((format!("{key}.smooth"), message));
-        }
-    }
-
     pub(crate) fn loss(&self, logits_nkhw: Tensor<4>, target_nhw: Tensor<3, Int>) -> Tensor<1> {
         let [n, classes, height, width] = logits_nkhw.dims();
         let found = target_nhw.dims();
@@ -169,8 +181,8 @@ mod tests {
     #[test]
     fn values_out_of_range_are_named() {
         let mut problems = Vec::new();
-        Dice { weight: f64::NAN, smooth: -1.0, ..Dice::default() }.check("dice", &mut problems);
+        Dice { smooth: -1.0, ..Dice::default() }.check(&mut problems);
         let keys: Vec<&str> = problems.iter().map(|(key, _)| key.as_str()).collect();
-        assert_eq!(keys, ["dice.weight", "dice.smooth"]);
+        assert_eq!(keys, ["smooth"]);
     }
 }

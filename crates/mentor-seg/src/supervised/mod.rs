@@ -1,46 +1,36 @@
 //! The supervised loss: what the labels say, as a sum of parts.
 
-mod cross_entropy;
-mod dice;
-mod lovasz;
 mod ohem;
 #[cfg(test)]
 pub(crate) mod testing;
 
-use burn::tensor::{FloatDType, Int, Tensor};
-use mentor_ops::resize_bilinear;
-use mentor_types::{LossTerms, SegOutput};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use mentor_distill::{TermTable, check_terms, evaluate, terms};
+use mentor_types::{Found, LossTerms, below, check_weight};
 
-pub use cross_entropy::CrossEntropy;
-pub use dice::{AbsentClass, Dice};
-pub use lovasz::{LovaszClasses, LovaszSoftmax};
+use crate::context::{Context, Seg, at_size_of};
+
+pub use dice::AbsentClass;
+pub use lovasz_softmax::LovaszClasses;
 pub use ohem::Ohem;
 
-/// `[supervised]`: which losses compare the student with the labels. Without this table it is plain
-/// cross-entropy; with it, the parts that it names.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct SupervisedConfig {
-    /// Factor of all parts (default 1); 0 trains without labels.
-    #[serde(default = "one")]
-    pub weight: f64,
-    /// Cross-entropy per pixel, with class weights or online hard example mining.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cross_entropy: Option<CrossEntropy>,
-    /// Soft Dice per class.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub dice: Option<Dice>,
-    /// The Lovasz extension of the Jaccard index.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub lovasz_softmax: Option<LovaszSoftmax>,
-    /// Factor of the auxiliary head's cross-entropy, where the net has such a head (default 0.4).
-    #[serde(default = "auxiliary_weight")]
-    pub auxiliary_weight: f64,
+terms! {
+    /// `[supervised]`: which losses compare the student with the labels. Without this table it is plain
+    /// cross-entropy; with it, the parts that it names.
+    SupervisedConfig of Seg {
+        /// Factor of all parts (default 1); 0 trains without labels.
+        #[serde(default = "one")]
+        weight: f64,
+        /// Factor of the auxiliary head's cross-entropy, where the net has such a head (default 0.4).
+        #[serde(default = "auxiliary_weight")]
+        auxiliary_weight: f64,
+        ;
+        cross_entropy::CrossEntropy,
+        dice::Dice,
+        lovasz_softmax::LovaszSoftmax,
+    }
 }
 
-pub(crate) fn one() -> f64 {
+fn one() -> f64 {
     1.0
 }
 
@@ -60,55 +50,38 @@ impl Default for SupervisedConfig {
     }
 }
 
-/// Reports a weight that is negative or not finite.
-pub(crate) fn check_weight(key: &str, weight: f64, problems: &mut Vec<(String, String)>) {
-    if !weight.is_finite() || weight < 0.0 {
-        problems.push((key.into(), format!("a weight is a number of at least 0, found {weight}")));
-    }
-}
-
 impl SupervisedConfig {
-    /// Reports every value out of range: (key, message).
-    pub fn check(&self, problems: &mut Vec<(String, String)>) {
-        check_weight("weight", self.weight, problems);
-        check_weight("auxiliary_weight", self.auxiliary_weight, problems);
-        if self.weight > 0.0 && self.cross_entropy.is_none() && self.dice.is_none() && self.lovasz_softmax.is_none() {
+    /// Reports every value out of range.
+    pub fn check(&self, found: &mut Found) {
+        check_weight("weight", self.weight, found);
+        check_weight("auxiliary_weight", self.auxiliary_weight, found);
+        if self.weight > 0.0 && self.terms().is_empty() {
             let message = "names no loss: add `cross_entropy = {}`, `dice` or `lovasz_softmax`, or set weight = 0";
-            problems.push((String::new(), message.into()));
+            found.push((String::new(), message.into()));
         }
-        if let Some(part) = &self.cross_entropy {
-            part.check("cross_entropy", problems);
-        }
-        if let Some(part) = &self.dice {
-            part.check("dice", problems);
-        }
-        if let Some(part) = &self.lovasz_softmax {
-            check_weight("lovasz_softmax.weight", part.weight, problems);
-        }
+        check_terms(self, found);
     }
 
-    /// Reports what does not fit a data set of `classes` classes: (key, message).
-    pub fn check_classes(&self, classes: usize, problems: &mut Vec<(String, String)>) {
-        let weights = self.cross_entropy.as_ref().and_then(|part| part.class_weights.as_ref());
-        if let Some(weights) = weights.filter(|weights| weights.len() != classes) {
-            let message = format!("{} weights for {classes} classes: give one per class", weights.len());
-            problems.push(("cross_entropy.class_weights".into(), message));
+    /// Reports what does not fit a data set of `classes` classes.
+    pub fn check_classes(&self, classes: usize, found: &mut Found) {
+        for (name, term) in self.terms() {
+            below(name, found, |found| term.check_classes(classes, found));
         }
     }
 }
 
-/// Compares what a net returned with the labels and pushes one term per part: `cross_entropy`,
-/// `dice`, `lovasz_softmax`, and `auxiliary` where the net has an auxiliary head.
+/// Compares what a net returned with the labels and pushes one term per part, and `auxiliary` where the
+/// net has an auxiliary head.
 ///
 /// Logits are upsampled to the size of the labels first (bilinear, corners not aligned), in 32 bits
 /// whatever the precision of the net. The auxiliary head is compared by the same cross-entropy
 /// (class weights and mining included), or by a plain one where the recipe has none.
 ///
 /// # Shapes
-/// `output.logits` `[n, k, h, w]`, `target_nhw` `[n, H, W]`: a class below `k`, unknown or ignored.
+/// The context's logits `[n, k, h, w]`, its labels `[n, H, W]`: a class below `k`, unknown or ignored.
 ///
 /// # Panics
-/// If the numbers of images differ.
+/// If there are no labels, or the numbers of images differ.
 ///
 /// # Source
 /// The weight 0.4 of the auxiliary head: Zhao et al., *Pyramid Scene Parsing Network* (arXiv
@@ -116,28 +89,14 @@ impl SupervisedConfig {
 ///
 /// # Differs
 /// Several official segmentation codes upsample with aligned corners; torchvision's do not.
-pub fn supervised(config: &SupervisedConfig, output: &SegOutput, target_nhw: &Tensor<3, Int>, terms: &mut LossTerms) {
-    let upsample = |logits: &Tensor<4>| {
-        let [images, height, width] = target_nhw.dims();
-        assert_eq!(logits.dims()[0], images, "logits {:?} for targets {:?}", logits.dims(), target_nhw.dims());
-        resize_bilinear(logits.clone().cast(FloatDType::F32), [height, width], false)
-    };
-    let logits_nkhw = upsample(&output.logits);
-    if let Some(part) = &config.cross_entropy {
-        let value = part.loss(logits_nkhw.clone(), target_nhw.clone());
-        terms.push("cross_entropy", config.weight * part.weight, value);
-    }
-    if let Some(part) = &config.dice {
-        let value = part.loss(logits_nkhw.clone(), target_nhw.clone());
-        terms.push("dice", config.weight * part.weight, value);
-    }
-    if let Some(part) = &config.lovasz_softmax {
-        let value = part.loss(logits_nkhw, target_nhw.clone());
-        terms.push("lovasz_softmax", config.weight * part.weight, value);
-    }
-    if let Some(auxiliary) = &output.auxiliary {
+pub fn supervised(config: &SupervisedConfig, context: &Context<'_>, step: u64, terms: &mut LossTerms) {
+    evaluate(&config.terms(), context, step, |column, weight, value| {
+        terms.push(column.name.clone(), config.weight * weight, value);
+    });
+    if let Some(auxiliary) = &context.student.auxiliary {
         let part = config.cross_entropy.clone().unwrap_or_default();
-        let value = part.loss(upsample(auxiliary), target_nhw.clone());
+        let target_nhw = context.target();
+        let value = part.loss(at_size_of(auxiliary, &target_nhw), target_nhw);
         terms.push("auxiliary", config.weight * config.auxiliary_weight, value);
     }
 }
@@ -147,8 +106,9 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::testing::{Golden, close, target, values};
     use super::*;
-    use burn::tensor::Device;
-    use mentor_types::Taps;
+    use burn::tensor::{Device, Int, Tensor};
+    use mentor_ops::resize_bilinear;
+    use mentor_types::{Key, SegOutput, Taps};
 
     fn output(logits: Tensor<4>, auxiliary: Option<Tensor<4>>) -> SegOutput {
         SegOutput { logits, auxiliary, taps: Taps::default(), image_size: [9, 11] }
@@ -156,7 +116,8 @@ mod tests {
 
     fn terms(config: &SupervisedConfig, output: &SegOutput, target: &Tensor<3, Int>) -> Vec<(String, f64, f32)> {
         let mut terms = LossTerms::default();
-        supervised(config, output, target, &mut terms);
+        let context = Context::of(output, Key::new(0)).with(|context| context.target_nhw = Some(target));
+        supervised(config, &context, 0, &mut terms);
         terms.iter().map(|term| (term.name.clone(), term.weight, values(&term.value)[0])).collect()
     }
 
@@ -168,7 +129,9 @@ mod tests {
     fn coarse_logits_are_upsampled_to_the_labels_as_in_pytorch() {
         Golden::read().assert_case("upsampled", "coarse", |logits, target| {
             let mut terms = LossTerms::default();
-            supervised(&SupervisedConfig::default(), &output(logits, None), &target, &mut terms);
+            let output = output(logits, None);
+            let context = Context::of(&output, Key::new(0)).with(|context| context.target_nhw = Some(&target));
+            supervised(&SupervisedConfig::default(), &context, 0, &mut terms);
             terms.total().unwrap()
         });
     }

@@ -52,13 +52,6 @@ fn threshold() -> f64 {
 }
 
 impl Ohem {
-    pub(crate) fn check(&self, key: &str, problems: &mut Vec<(String, String)>) {
-        if !(0.0..=1.0).contains(&self.threshold) {
-            let message = format!("a threshold is a probability from 0 to 1, found {}", self.threshold);
-            problems.push((format!("{key}.threshold"), message));
-        }
-    }
-
     /// The mask of the pixels that count, from the probabilities of their true class off the graph.
     pub(crate) fn keep(&self, probability_nhw: Tensor<3>, mask_nhw: Tensor<3>) -> Tensor<3> {
         // A pixel without a class lies above every threshold.

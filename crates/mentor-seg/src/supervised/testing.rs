@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use mentor_ops::{NamedTensors, from_safetensors};
 use mentor_types::{IGNORE, Key, UNKNOWN};
+use mentor_weights::{NamedTensors, from_safetensors};
 use rand::RngExt;
 
 /// A loss over logits `[n, k, h, w]` and labels `[n, h, w]`.

@@ -1,52 +1,65 @@
 //! `fixmatch`: hard pseudo-labels where the teacher is sure.
 
 use burn::tensor::Tensor;
+use mentor_distill::{Column, Needs, Shared, Stream, Term};
 use mentor_ops::pixel_cross_entropy;
-use mentor_unlabeled::sigmoid_ramp;
+use mentor_types::{Found, check_probability};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{PseudoLabels, Teaching, check_probability, mean_over_free, strong_logits_at};
-use crate::supervised::{check_weight, one};
+use super::{Pseudo, PseudoLabels, Teaching, mean_over_free, strong_logits_at};
+use crate::context::{Context, Seg};
 
 /// `[unlabelled.fixmatch]`: the student learns on the strong view the most probable class of the weak
 /// view, where that is probable enough.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct FixMatch {
-    /// Factor of the term; default 1.
-    #[serde(default = "one")]
+    /// Factor of the term. Default 1.
     pub weight: f64,
-    /// Lowest probability, in `[0, 1]`, at which a pixel takes its pseudo-label; default 0.95.
-    #[serde(default = "threshold")]
+    /// Lowest probability, in `[0, 1]`, at which a pixel takes its pseudo-label. Default 0.95.
     pub threshold: f64,
-    /// Steps over which the weight grows from 0.0067 of its value to all of it, `exp(-5 (1 - t)^2)`;
-    /// default 0.
-    #[serde(default)]
+    /// Optimizer steps over which the weight grows from 0.0067 of its value to all of it. Default 0.
     pub ramp_steps: u64,
     /// Who labels the weak view: `"student"` (default), or `"ema"`, its moving average, which needs an
     /// `[ema]`.
-    #[serde(default)]
     pub teacher: Teaching,
-}
-
-fn threshold() -> f64 {
-    0.95
 }
 
 impl Default for FixMatch {
     fn default() -> Self {
-        Self { weight: one(), threshold: threshold(), ramp_steps: 0, teacher: Teaching::default() }
+        Self { weight: 1.0, threshold: 0.95, ramp_steps: 0, teacher: Teaching::default() }
+    }
+}
+
+impl Term<Seg> for FixMatch {
+    fn source(&self) -> &'static str {
+        "Sohn et al. 2020, arXiv 2001.07685; with CutMix: French et al. 2020, arXiv 1906.01916"
+    }
+
+    fn shared(&self) -> Shared<'_> {
+        Shared { weight: self.weight, ramp_steps: self.ramp_steps, on: &[Stream::Unlabelled], at: &[] }
+    }
+
+    fn needs(&self) -> Needs {
+        Needs { average: self.teacher == Teaching::Ema, ..Needs::default() }
+    }
+
+    fn value(&self, context: &Context<'_>, _column: &Column) -> Tensor<1> {
+        self.loss(context.views().pseudo_labels(self.teacher), context.student.logits.clone())
+    }
+
+    fn pseudo(&self, context: &Context<'_>) -> Option<Pseudo> {
+        let labels = context.views().pseudo_labels(self.teacher).clone();
+        Some(Pseudo { labels, threshold: self.threshold })
+    }
+
+    fn check(&self, found: &mut Found) {
+        check_probability("threshold", self.threshold, found);
     }
 }
 
 impl FixMatch {
-    /// The factor of the term at `step`, counted from 0.
-    #[must_use]
-    pub fn weight_at(&self, step: u64) -> f64 {
-        self.weight * sigmoid_ramp(step, self.ramp_steps)
-    }
-
     /// The cross-entropy of the strong view with the pseudo-labels that are sure enough.
     ///
     /// `1/|F| sum_{i in F} [c_i >= threshold] (-log p_i,y_i)` over the free pixels `F`, with `y` the
@@ -85,12 +98,6 @@ impl FixMatch {
         let logits_nkhw = strong_logits_at(strong_logits_nkhw, [height, width]);
         let value_nhw = pixel_cross_entropy(logits_nkhw, pseudo.classes_nhw.clone());
         mean_over_free(value_nhw, pseudo.accepted(self.threshold), pseudo.free_nhw.clone())
-    }
-
-    /// Reports every value out of range: (key, message).
-    pub fn check(&self, prefix: &str, problems: &mut Vec<(String, String)>) {
-        check_weight(&format!("{prefix}.weight"), self.weight, problems);
-        check_probability(format!("{prefix}.threshold"), self.threshold, problems);
     }
 }
 
@@ -188,13 +195,5 @@ mod tests {
         let pseudo = PseudoLabels::new(Tensor::full([1, 2, 4, 6], 0.5, &Device::flex()), &identity([1, 4, 6]));
         let loss = at(0.5).loss(&pseudo, leaf(Tensor::ones([1, 2, 2, 3], &Device::flex())));
         assert!((values(loss)[0] - std::f32::consts::LN_2).abs() < 1e-6);
-    }
-
-    #[test]
-    fn the_weight_grows_along_its_ramp() {
-        let term = FixMatch { weight: 2.0, ramp_steps: 10, ..FixMatch::default() };
-        assert!((term.weight_at(5) - 2.0 * (-1.25f64).exp()).abs() < 1e-12);
-        assert_eq!(term.weight_at(10), 2.0);
-        assert_eq!(FixMatch::default().weight_at(0), 1.0);
     }
 }

@@ -1,37 +1,30 @@
 //! `mean_teacher`: consistency with the moving average of the student.
 
 use burn::tensor::Tensor;
+use mentor_distill::{Column, Needs, Shared, Stream, Term};
 use mentor_ops::{log_softmax, softmax};
-use mentor_unlabeled::{confident, sigmoid_ramp};
+use mentor_types::{Found, check_probability};
+use mentor_unlabeled::confident;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Origin, check_probability, mean_over_free, strong_logits_at};
-use crate::supervised::check_weight;
+use super::{Origin, Pseudo, Teaching, mean_over_free, strong_logits_at};
+use crate::context::{Context, Seg};
 
 /// `[unlabelled.mean_teacher]`: the student's probabilities on the strong view follow those of its
 /// moving average on the weak view. Needs an `[ema]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct MeanTeacher {
     /// Factor of the term. Default 100, which suits `mse`; `cross_entropy` wants about 1.
-    #[serde(default = "default_weight")]
     pub weight: f64,
     /// How probabilities are compared: `"mse"` (default) or `"cross_entropy"`.
-    #[serde(default)]
     pub loss: Consistency,
-    /// Steps over which the weight grows from 0.0067 of its value to all of it, `exp(-5 (1 - t)^2)`;
-    /// default 0.
-    #[serde(default)]
+    /// Optimizer steps over which the weight grows from 0.0067 of its value to all of it. Default 0.
     pub ramp_steps: u64,
-    /// Pixels whose highest probability at the teacher is lower than this add nothing; by default all
-    /// add.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Pixels whose highest probability at the teacher is lower than this add nothing. Default: all add.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub min_confidence: Option<f64>,
-}
-
-fn default_weight() -> f64 {
-    100.0
 }
 
 /// How the student's probabilities `p` of one pixel are compared with the teacher's `q`.
@@ -47,17 +40,41 @@ pub enum Consistency {
 
 impl Default for MeanTeacher {
     fn default() -> Self {
-        Self { weight: default_weight(), loss: Consistency::Mse, ramp_steps: 0, min_confidence: None }
+        Self { weight: 100.0, loss: Consistency::Mse, ramp_steps: 0, min_confidence: None }
+    }
+}
+
+impl Term<Seg> for MeanTeacher {
+    fn source(&self) -> &'static str {
+        "Tarvainen & Valpola 2017, arXiv 1703.01780"
+    }
+
+    fn shared(&self) -> Shared<'_> {
+        Shared { weight: self.weight, ramp_steps: self.ramp_steps, on: &[Stream::Unlabelled], at: &[] }
+    }
+
+    fn needs(&self) -> Needs {
+        Needs { average: true, ..Needs::default() }
+    }
+
+    fn value(&self, context: &Context<'_>, _column: &Column) -> Tensor<1> {
+        let views = context.views();
+        self.loss(&views.origin, views.weak_probabilities(Teaching::Ema), context.student.logits.clone())
+    }
+
+    fn pseudo(&self, context: &Context<'_>) -> Option<Pseudo> {
+        let labels = context.views().pseudo_labels(Teaching::Ema).clone();
+        Some(Pseudo { labels, threshold: self.min_confidence.unwrap_or(0.0) })
+    }
+
+    fn check(&self, found: &mut Found) {
+        if let Some(least) = self.min_confidence {
+            check_probability("min_confidence", least, found);
+        }
     }
 }
 
 impl MeanTeacher {
-    /// The factor of the term at `step`, counted from 0.
-    #[must_use]
-    pub fn weight_at(&self, step: u64) -> f64 {
-        self.weight * sigmoid_ramp(step, self.ramp_steps)
-    }
-
     /// The mean distance of the student's probabilities on the strong view from the teacher's on the
     /// weak one.
     ///
@@ -114,14 +131,6 @@ impl MeanTeacher {
             Consistency::CrossEntropy => (log_softmax(strong_nkhw, 1) * q_nkhw).sum_dim(1).neg(),
         };
         mean_over_free(distance_n1hw.squeeze_dim(1), counted_nhw, free_nhw)
-    }
-
-    /// Reports every value out of range: (key, message).
-    pub fn check(&self, prefix: &str, problems: &mut Vec<(String, String)>) {
-        check_weight(&format!("{prefix}.weight"), self.weight, problems);
-        if let Some(least) = self.min_confidence {
-            check_probability(format!("{prefix}.min_confidence"), least, problems);
-        }
     }
 }
 
@@ -252,14 +261,5 @@ mod tests {
         let strong = leaf(Tensor::ones([1, 2, 2, 3], &Device::flex()));
         let value = term(Consistency::CrossEntropy, None).loss(&identity([1, 4, 6]), weak, strong);
         assert!((values(value)[0] - std::f32::consts::LN_2).abs() < 1e-6);
-    }
-
-    #[test]
-    fn the_weight_grows_along_its_ramp() {
-        let term = MeanTeacher { weight: 10.0, ramp_steps: 4, ..MeanTeacher::default() };
-        assert!((term.weight_at(0) - 10.0 * (-5.0f64).exp()).abs() < 1e-12);
-        assert!((term.weight_at(2) - 10.0 * (-1.25f64).exp()).abs() < 1e-12);
-        assert_eq!([4, 5, u64::MAX].map(|step| term.weight_at(step)), [10.0; 3]);
-        assert_eq!(MeanTeacher::default().weight_at(0), 100.0);
     }
 }

@@ -3,38 +3,36 @@
 //!
 //! The geometry between the views is one gather ([`Origin`]); a pseudo-label never carries a gradient.
 
-mod fixmatch;
-mod mean_teacher;
 mod origin;
 mod pseudo;
+mod taught;
 
 use burn::tensor::{FloatDType, Tensor};
+use mentor_distill::{TermTable, evaluate, terms};
 use mentor_ops::{resize_bilinear, sum_all};
 use mentor_types::{LossTerms, Stats};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::upload::PairPixels;
+use crate::context::{Context, Seg};
 
-pub use fixmatch::FixMatch;
-pub use mean_teacher::{Consistency, MeanTeacher};
+pub use mean_teacher::Consistency;
 pub use origin::Origin;
-pub use pseudo::{Labellers, PseudoLabels, Taught, TaughtView, pseudo_of, weak_probabilities};
+pub use pseudo::{Pseudo, PseudoLabels, weak_probabilities};
+pub use taught::{Labellers, Taught, TaughtView, pseudo_of};
 
-/// `[unlabelled]`: what is learnt from unlabelled images; any of these together.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct UnlabelledConfig {
-    /// Whether the student sees the labelled and the strong images in one batch, `"joined"`
-    /// (default), or in two, `"apart"`: this is what batch norm averages over.
-    #[serde(default)]
-    pub streams: Streams,
-    /// Consistency with the moving average of the student.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mean_teacher: Option<MeanTeacher>,
-    /// Hard pseudo-labels where the teacher is sure.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub fixmatch: Option<FixMatch>,
+terms! {
+    /// `[unlabelled]`: what is learnt from unlabelled images; any of these together.
+    #[derive(Default)]
+    UnlabelledConfig of Seg {
+        /// Whether the student sees the labelled and the strong images in one batch, `"joined"`
+        /// (default), or in two, `"apart"`: this is what batch norm averages over.
+        #[serde(default)]
+        streams: Streams,
+        ;
+        mean_teacher::MeanTeacher,
+        fixmatch::FixMatch,
+    }
 }
 
 /// What batch norm averages over while the student trains on two streams.
@@ -59,74 +57,24 @@ pub enum Teaching {
     Ema,
 }
 
-impl UnlabelledConfig {
-    /// Whether nothing is learnt from unlabelled images.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.mean_teacher.is_none() && self.fixmatch.is_none()
-    }
-
-    /// Whether a moving average of the student labels weak views.
-    #[must_use]
-    pub fn needs_ema(&self) -> bool {
-        self.mean_teacher.is_some() || self.fixmatch.as_ref().is_some_and(|term| term.teacher == Teaching::Ema)
-    }
-
-    /// Reports every value out of range: (key, message).
-    pub fn check(&self, problems: &mut Vec<(String, String)>) {
-        if let Some(term) = &self.mean_teacher {
-            term.check("mean_teacher", problems);
+/// Pushes the terms that are on at `step` (counted from 0), and for each the share of pseudo-labels
+/// accepted and their precision where the truth is known.
+///
+/// # Panics
+/// If the context has no views.
+pub fn unlabelled(
+    config: &UnlabelledConfig,
+    context: &Context<'_>,
+    step: u64,
+    terms: &mut LossTerms,
+    stats: &mut Stats,
+) {
+    let on = config.terms();
+    evaluate(&on, context, step, |column, weight, value| terms.push(column.name.clone(), weight, value));
+    for (name, term) in on {
+        if let Some(pseudo) = term.pseudo(context) {
+            pseudo.acceptance(context.views().truth()).push(name, stats);
         }
-        if let Some(term) = &self.fixmatch {
-            term.check("fixmatch", problems);
-        }
-    }
-
-    /// Pushes the terms `mean_teacher` and `fixmatch` at `step` (counted from 0), and for each the share of
-    /// pseudo-labels accepted and their precision where the truth is known.
-    ///
-    /// `weak_logits` says what a teacher makes of the weak views; each teacher is asked at most once.
-    ///
-    /// # Shapes
-    /// Logits are `[n, k, h', w']` of any size; those smaller than the views are upsampled.
-    pub fn losses(
-        &self,
-        weak_logits: &dyn Fn(Teaching) -> Tensor<4>,
-        strong_logits_nkhw: Tensor<4>,
-        pixels: &PairPixels,
-        step: u64,
-        terms: &mut LossTerms,
-        stats: &mut Stats,
-    ) {
-        if self.is_empty() {
-            return;
-        }
-        let origin = Origin::new(pixels.origin.clone(), pixels.targets.clone());
-        let truth = origin.carry_labels(pixels.truth.clone());
-        let ask = |teaching| weak_probabilities(weak_logits(teaching), origin.view_size());
-        let from_ema = self.needs_ema().then(|| ask(Teaching::Ema));
-        if let (Some(term), Some(weak)) = (&self.mean_teacher, &from_ema) {
-            let value = term.loss(&origin, weak.clone(), strong_logits_nkhw.clone());
-            terms.push("mean_teacher", term.weight_at(step), value);
-            let pseudo = PseudoLabels::new(weak.clone(), &origin);
-            pseudo.acceptance(term.min_confidence.unwrap_or(0.0), truth.clone()).push("mean_teacher", stats);
-        }
-        if let Some(term) = &self.fixmatch {
-            let weak = match (term.teacher, from_ema) {
-                (Teaching::Ema, Some(weak)) => weak,
-                (teaching, _) => ask(teaching),
-            };
-            let pseudo = PseudoLabels::new(weak, &origin);
-            terms.push("fixmatch", term.weight_at(step), term.loss(&pseudo, strong_logits_nkhw));
-            pseudo.acceptance(term.threshold, truth).push("fixmatch", stats);
-        }
-    }
-}
-
-/// Reports a probability outside `[0, 1]`.
-fn check_probability(key: String, value: f64, problems: &mut Vec<(String, String)>) {
-    if !(0.0..=1.0).contains(&value) {
-        problems.push((key, format!("a probability lies in [0, 1], found {value}")));
     }
 }
 
@@ -147,8 +95,8 @@ mod testing {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use burn::tensor::{Device, Int, TensorData};
-    use mentor_ops::{NamedTensors, from_safetensors};
     use mentor_types::UNKNOWN;
+    use mentor_weights::{NamedTensors, from_safetensors};
 
     pub fn golden() -> NamedTensors {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/unlabelled.safetensors");
@@ -222,8 +170,11 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::testing::*;
     use super::*;
-    use mentor_ops::NamedTensors;
-    use mentor_types::UNKNOWN;
+    use crate::context::Views;
+    use crate::upload::PairPixels;
+    use mentor_distill::check_terms;
+    use mentor_types::{Key, SegOutput, Taps, UNKNOWN};
+    use mentor_weights::NamedTensors;
 
     const FREE: i64 = UNKNOWN as i64;
 
@@ -243,13 +194,19 @@ mod tests {
         }
     }
 
+    fn output(logits: Tensor<4>) -> SegOutput {
+        SegOutput { logits, auxiliary: None, taps: Taps::default(), image_size: [7, 8] }
+    }
+
     #[test]
     fn both_terms_are_pushed_with_their_weights_and_statistics() {
         let golden = golden();
         let pixels = golden_pixels(&golden, 1);
         let (mut terms, mut stats) = (LossTerms::default(), Stats::default());
         let weak = |_: Teaching| map(&golden, "weak");
-        both(Teaching::Student).losses(&weak, leaf(map(&golden, "strong")), &pixels, 5, &mut terms, &mut stats);
+        let (views, student) = (Views::new(&pixels, &weak), output(leaf(map(&golden, "strong"))));
+        let context = Context::of(&student, Key::new(0)).with(|context| context.views = Some(&views));
+        unlabelled(&both(Teaching::Student), &context, 5, &mut terms, &mut stats);
         let found: Vec<_> = terms.iter().map(|t| (t.name.as_str(), t.weight, values(t.value.clone())[0])).collect();
         assert_eq!(found.iter().map(|(name, ..)| *name).collect::<Vec<_>>(), ["mean_teacher", "fixmatch"]);
         assert!((found[0].1 - 100.0 * (-1.25f64).exp()).abs() < 1e-9 && found[1].1 == 1.0);
@@ -272,14 +229,17 @@ mod tests {
             };
             let pixels = golden_pixels(&golden, FREE);
             let (mut terms, mut stats) = (LossTerms::default(), Stats::default());
-            config.losses(&weak, map(&golden, "strong"), &pixels, 0, &mut terms, &mut stats);
-            asked.into_inner()
+            let (views, student) = (Views::new(&pixels, &weak), output(map(&golden, "strong")));
+            let context = Context::of(&student, Key::new(0)).with(|context| context.views = Some(&views));
+            unlabelled(config, &context, 0, &mut terms, &mut stats);
+            asked.borrow().clone()
         };
         assert_eq!(ask(&both(Teaching::Ema)), [Teaching::Ema]);
         assert_eq!(ask(&both(Teaching::Student)), [Teaching::Ema, Teaching::Student]);
         let alone = UnlabelledConfig { mean_teacher: None, ..both(Teaching::Student) };
         assert_eq!(ask(&alone), [Teaching::Student]);
-        assert!(!alone.needs_ema() && both(Teaching::Student).needs_ema());
+        let needs_average = |config: &UnlabelledConfig| config.terms().iter().any(|(_, term)| term.needs().average);
+        assert!(!needs_average(&alone) && needs_average(&both(Teaching::Student)));
         assert_eq!(ask(&UnlabelledConfig::default()), []);
     }
 
@@ -295,14 +255,14 @@ mod tests {
         assert!(serde_json::from_str::<UnlabelledConfig>(r#"{"fixmatch": {"treshold": 0.9}}"#).is_err());
 
         let mut problems = Vec::new();
-        config.check(&mut problems);
+        check_terms(&config, &mut problems);
         assert_eq!(problems, []);
         let wrong = UnlabelledConfig {
             streams: Streams::Joined,
             mean_teacher: Some(MeanTeacher { weight: -1.0, min_confidence: Some(2.0), ..MeanTeacher::default() }),
             fixmatch: Some(FixMatch { weight: f64::NAN, threshold: 95.0, ..FixMatch::default() }),
         };
-        wrong.check(&mut problems);
+        check_terms(&wrong, &mut problems);
         let keys: Vec<&str> = problems.iter().map(|(key, _)| key.as_str()).collect();
         let expected = ["mean_teacher.weight", "mean_teacher.min_confidence", "fixmatch.weight", "fixmatch.threshold"];
         assert_eq!(keys, expected);

@@ -103,7 +103,7 @@ impl Check {
             say(&format!("# {name:<20} {:6.2} % of the labelled pixels", share(pixels)));
         }
         let data = BuiltData::open(recipe, &places)?;
-        let nets = BuiltNets::new(loaded, names.len(), device)?;
+        let nets = BuiltNets::new(loaded, &names, device)?;
         for (name, report) in &nets.reports {
             say(&format!("# weights of {name}: {report}"));
         }

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use mentor_recipe::BuiltData;
+use mentor_distill::TermTable;
+use mentor_recipe::{BuiltData, RunClasses};
 use mentor_seg::unlabelled::pseudo_of;
 
 use super::{DeviceArgs, PlaceArgs, RecipeArgs};
@@ -51,10 +52,11 @@ impl Data {
         let nets = match &self.run {
             Some(run) => {
                 ensure!(
-                    !recipe.unlabelled.is_empty(),
+                    !recipe.unlabelled.terms().is_empty(),
                     "--run has no effect: no term under [unlabelled] of {} makes pseudo-labels",
                     loaded.path.display()
                 );
+                RunClasses::read(run)?.check_card(run, &data.dataset)?;
                 Some(RunNets::load(run, recipe, card.classes.len(), &device)?)
             }
             None => None,

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use mentor_data::{Card, SegDataset};
-use mentor_recipe::{BuiltData, Recipe, load_net, run_recipe};
+use mentor_recipe::{BuiltData, Recipe, RunClasses, load_net, run_recipe};
 use mentor_seg::metrics::SegMetrics;
 use mentor_types::Scores;
 
@@ -71,8 +71,11 @@ impl Eval {
         let data = BuiltData::open(&recipe, &self.places.places())?;
         let classes = data.dataset.card().class_names();
         let net = match &self.weights {
-            Some(weights) => load_net(&recipe.student, classes.len(), weights, &device)?.0,
-            None => self.which.net(run, &recipe, classes.len(), &device)?,
+            Some(weights) => load_net(&recipe.student, &classes, weights, &device)?.0,
+            None => {
+                RunClasses::read(run)?.check_card(run, &data.dataset)?;
+                self.which.net(run, &recipe, classes.len(), &device)?
+            }
         };
         let split = match &self.split {
             Some(name) => data.dataset.split(name)?,

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use clap::Args;
 use mentor_nets::{export_burnpack, export_safetensors};
-use mentor_recipe::{run_classes, run_recipe};
+use mentor_recipe::{RunClasses, run_recipe};
 
 use crate::weights::RunWeights;
 
@@ -31,15 +31,17 @@ impl Export {
     /// Runs the command.
     pub fn run(&self) -> Result<ExitCode> {
         let recipe = run_recipe(&self.run)?;
-        let classes = run_classes(&self.run)?;
-        let net = self.which.net(&self.run, &recipe, classes, &burn::tensor::Device::flex())?;
+        let classes = RunClasses::read(&self.run)?;
+        let count = classes.names.len();
+        let net = self.which.net(&self.run, &recipe, count, &burn::tensor::Device::flex())?;
         match self.to.extension().and_then(|extension| extension.to_str()) {
             Some("safetensors") => {
                 let student = serde_json::to_string(&recipe.student)?;
                 let metadata = BTreeMap::from([
                     ("format".to_owned(), "pt".to_owned()),
                     ("net".to_owned(), student),
-                    ("classes".to_owned(), classes.to_string()),
+                    ("classes".to_owned(), count.to_string()),
+                    classes.metadata()?,
                 ]);
                 export_safetensors(&net, &self.to, &metadata, self.half)?;
             }

@@ -5,7 +5,11 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Args;
 use mentor_data::Card;
+use mentor_distill::TermTable;
+use mentor_seg::Seg;
 use mentor_seg::distill::DistillConfig;
+use mentor_seg::supervised::SupervisedConfig;
+use mentor_seg::unlabelled::UnlabelledConfig;
 
 use super::PlaceArgs;
 
@@ -30,27 +34,14 @@ const BACKBONES: [(&str, &str); 5] = [
     ("resnet101", "He et al. 2016, arXiv 1512.03385"),
     ("mobilenet_v2", "Sandler et al. 2018, arXiv 1801.04381"),
 ];
-const SUPERVISED: [(&str, &str); 4] = [
-    ("cross_entropy", "with class weights; with ohem: Shrivastava et al. 2016, arXiv 1604.03540"),
-    ("dice", "Milletari et al. 2016, arXiv 1606.04797"),
-    ("lovasz_softmax", "Berman et al. 2018, arXiv 1705.08790"),
-    ("auxiliary", "Zhao et al. 2017, arXiv 1612.01105"),
-];
-const UNLABELLED: [(&str, &str); 2] = [
-    ("mean_teacher", "Tarvainen & Valpola 2017, arXiv 1703.01780"),
-    ("fixmatch", "Sohn et al. 2020, arXiv 2001.07685; with CutMix: French et al. 2020, arXiv 1906.01916"),
-];
-
 impl List {
     /// Runs the command.
     pub fn run(&self) -> Result<ExitCode> {
         section("nets: [student.NAME], [teachers.T.NAME]", &NETS);
         section("backbones: backbone = \"NAME\"", &BACKBONES);
-        section("losses on labels: [supervised]", &SUPERVISED);
-        let all = DistillConfig::all();
-        let terms: Vec<(&str, &str)> = all.terms().map(|(name, term)| (name, term.source())).collect();
-        section("distillation: [distill.NAME]", &terms);
-        section("unlabelled images: [unlabelled.NAME]", &UNLABELLED);
+        terms::<SupervisedConfig>("losses on labels: [supervised.NAME]");
+        terms::<DistillConfig>("distillation: [distill.NAME]");
+        terms::<UnlabelledConfig>("unlabelled images: [unlabelled.NAME]");
         section(
             "optimizers: [optimizer.NAME]",
             &[("sgd", "as torch.optim.SGD"), ("adamw", "Loshchilov & Hutter 2019, arXiv 1711.05101")],
@@ -73,6 +64,13 @@ impl List {
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// Every term that a table can name.
+fn terms<T: TermTable<Seg>>(title: &str) {
+    let all = T::all();
+    let rows: Vec<(&str, &str)> = all.terms().into_iter().map(|(name, term)| (name, term.source())).collect();
+    section(title, &rows);
 }
 
 fn section(title: &str, rows: &[(&str, &str)]) {

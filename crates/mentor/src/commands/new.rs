@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use mentor_data::starter_card;
-use mentor_train::write_atomically;
+use mentor_weights::write_atomically;
 
 /// Write a starter card and recipe for a folder of your own images and masks.
 #[derive(Debug, Args)]

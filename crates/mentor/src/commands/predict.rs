@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use mentor_data::{Card, SegDataset, read_image};
-use mentor_recipe::run_recipe;
+use mentor_recipe::{RunClasses, run_recipe};
 use mentor_train::RunInfo;
 
 use super::{DeviceArgs, PlaceArgs};
@@ -50,7 +50,9 @@ impl Predict {
         let dataset = match self.as_labels {
             true => {
                 let places = self.places.places();
-                Some(SegDataset::new(Card::find(&info.card, &places.cards)?, &places.data)?)
+                let dataset = SegDataset::new(Card::find(&info.card, &places.cards)?, &places.data)?;
+                RunClasses::read(&self.run)?.check_card(&self.run, &dataset)?;
+                Some(dataset)
             }
             false => None,
         };

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use mentor_data::SegLoader;
-use mentor_recipe::{BuiltData, BuiltNets, check_classes};
+use mentor_recipe::{BuiltData, BuiltNets, RunClasses, check_classes};
 use mentor_seg::upload::DeviceBatch;
 use mentor_train::{Checkpoint, Progress, Run, TrainError};
 
@@ -23,7 +23,8 @@ pub fn replay(job: &Job<'_>, step: u64) -> Result<PathBuf> {
     let data = BuiltData::open(recipe, job.places)?;
     let card = data.dataset.card();
     check_classes(job.loaded, card.class_names().len())?;
-    let nets = BuiltNets::new(job.loaded, card.class_names().len(), &job.device.0)?;
+    RunClasses::read(job.out)?.check_card(job.out, &data.dataset)?;
+    let nets = BuiltNets::new(job.loaded, &card.class_names(), &job.device.0)?;
     let resume = RunFolder::of_same_recipe(job.out, job.loaded)?.checkpoint_before(step)?;
     let first = resume.as_ref().map_or(0, |checkpoint: &Checkpoint| checkpoint.state.step);
 

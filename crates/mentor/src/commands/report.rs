@@ -6,11 +6,12 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use burn::tensor::Device;
 use clap::Args;
-use mentor_recipe::{BuiltData, BuiltNets, Changes, Loaded, Recipe, RowResult, mean, spread};
+use mentor_recipe::{BuiltData, BuiltNets, Changes, Loaded, Recipe, RowResult, RunClasses, mean, spread};
 use mentor_report::{Comparison, Model, ReportInput, html};
 use mentor_seg::SegMethod;
-use mentor_train::{Log, RunInfo, RunResult, write_atomically};
+use mentor_train::{Log, RunInfo, RunResult};
 use mentor_types::ScoreNames;
+use mentor_weights::write_atomically;
 
 use super::{DeviceArgs, PlaceArgs};
 use crate::device;
@@ -40,7 +41,8 @@ impl Report {
         let (device, _) = device::choose(self.device.device)?;
         let data = BuiltData::open(&loaded.value, &self.places.places())?;
         let classes = data.dataset.card().classes.len();
-        let built = BuiltNets::new(&loaded, classes, &device)?;
+        RunClasses::read(&self.run)?.check_card(&self.run, &data.dataset)?;
+        let built = BuiltNets::new(&loaded, &data.dataset.card().class_names(), &device)?;
         let nets = RunNets::load(&self.run, &loaded.value, classes, &device)?;
         let job = Job {
             run: &self.run,

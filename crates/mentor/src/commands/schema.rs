@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use mentor_data::Card;
-use mentor_recipe::{Recipe, StudyFile, schema_json};
+use mentor_recipe::{Recipe, StudyFile};
+use mentor_toml::schema_json;
 
 /// Print a JSON Schema, for editors and other tools.
 #[derive(Debug, Args)]

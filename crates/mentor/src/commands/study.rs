@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use clap::Args;
 use mentor_recipe::{
-    BuiltData, Job as StudyJob, Loaded, Need, Recipe, RowResult, Study as Plan, has_no_effect, row_key, table,
+    BuiltData, Job as StudyJob, Loaded, Need, Recipe, RowResult, Study as Plan, changes_no_result, row_key, table,
     weights_path,
 };
-use mentor_train::write_atomically;
+use mentor_weights::write_atomically;
 
 use super::train::{self, stop_on_ctrl_c};
 use super::{DeviceArgs, PlaceArgs};
@@ -46,8 +46,9 @@ pub struct Study {
 }
 
 /// What a row's result is keyed by besides recipe and data: it changes when old results stop being
-/// comparable with new ones.
-const CODE: &str = "1";
+/// comparable with new ones: with another algorithm, and with another default of a key, which a recipe's shortest
+/// form does not show.
+const CODE: &str = "2";
 
 impl Study {
     /// Runs the command.
@@ -114,7 +115,7 @@ impl Study {
         let mut needed: Vec<String> =
             job.needs.iter().filter_map(|need| keys.get(&(need.row.clone(), need.seed)).cloned()).collect();
         needed.extend(weight_hashes(&loaded)?);
-        Ok(row_key(&without_idle_keys(&loaded.resolved)?, &data, CODE, &needed))
+        Ok(row_key(&loaded.minimal(changes_no_result)?, &data, CODE, &needed))
     }
 
     fn run_row(
@@ -164,16 +165,6 @@ impl Study {
 /// Where a run of a row lies. The key is in the name, so that a changed recipe never meets an old run.
 fn run_folder(runs: &Path, row: &str, seed: u64, key: &str) -> PathBuf {
     runs.join(format!("{row}-seed{seed}-{}", key.get(..8).unwrap_or_default()))
-}
-
-/// A resolved recipe without the keys that change no result.
-fn without_idle_keys(resolved: &str) -> Result<String> {
-    let mut recipe: toml::Table = resolved.parse()?;
-    recipe.retain(|key, _| !has_no_effect(key));
-    if let Some(data) = recipe.get_mut("data").and_then(toml::Value::as_table_mut) {
-        data.retain(|key, _| !has_no_effect(&format!("data.{key}")));
-    }
-    Ok(toml::to_string(&recipe)?)
 }
 
 /// Hashes of the files of weights that a recipe names; those of other rows are not there yet.

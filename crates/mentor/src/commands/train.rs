@@ -11,12 +11,13 @@ use anyhow::{Result, anyhow, bail, ensure};
 use burn::tensor::Device;
 use clap::Args;
 use mentor_data::{BadSample, SegLoader};
-use mentor_recipe::{BuiltData, BuiltNets, Loaded, Recipe, check_classes};
+use mentor_recipe::{BuiltData, BuiltNets, Loaded, Recipe, RunClasses, check_classes};
 use mentor_seg::nets::SegNet;
 use mentor_seg::upload::DeviceBatch;
 use mentor_seg::{SegMethod, SegModel};
 use mentor_train::{Evaluation, Outcome, Progress, Run, RunInfo, RunResult, SkippedSample, TrainError};
 use mentor_types::{ScoreRecord, Scores};
+use mentor_weights::weights_fingerprint;
 
 use super::replay::replay;
 use super::report::{Job as ReportJob, compared_results, comparisons, write_report};
@@ -147,7 +148,10 @@ pub fn run_job(job: &Job<'_>) -> Result<Finished> {
     let card = data.dataset.card();
     let classes = card.class_names();
     check_classes(job.loaded, classes.len())?;
-    let nets = BuiltNets::new(job.loaded, classes.len(), &job.device.0)?;
+    if job.mode == Mode::Resume && job.out.join(RunInfo::FILE).exists() {
+        RunClasses::read(job.out)?.check_card(job.out, &data.dataset)?;
+    }
+    let nets = BuiltNets::new(job.loaded, &classes, &job.device.0)?;
     let info = RunInfo {
         commit: COMMIT.to_owned(),
         device: job.device.1.clone(),
@@ -157,6 +161,7 @@ pub fn run_job(job: &Job<'_>) -> Result<Finished> {
         weights: loaded_weights(&nets),
         card: recipe.data.card.clone(),
         classes: classes.clone(),
+        class_values: RunClasses::of(&data.dataset).values,
         colours: card.class_colours(),
     };
     let (folder, resume) = RunFolder::open(job.out, job.mode, job.loaded, &info)?;
@@ -178,8 +183,12 @@ pub fn run_job(job: &Job<'_>) -> Result<Finished> {
                 .evaluate(net, &data.val, recipe, &recipe.eval, &job.device.0)
                 .map_err(|error| error.to_string())?;
             let scores = scored(&counts).map_err(|error| error.to_string())?;
-            let metrics = scores.record(&classes).into();
-            evaluations.push(Evaluation { model: name.to_owned(), score: scores.main(), metrics });
+            evaluations.push(Evaluation {
+                model: name.to_owned(),
+                score: scores.main(),
+                shown: format!("{:.2} % {}", 100.0 * scores.main(), SCORES.main[1]),
+                metrics: scores.record(&classes).into(),
+            });
         }
         Ok(evaluations)
     };
@@ -242,9 +251,9 @@ fn skipped(bad: &BadSample) -> SkippedSample {
 fn loaded_weights(nets: &BuiltNets) -> BTreeMap<String, String> {
     let mut hashes = BTreeMap::new();
     for (name, teacher) in &nets.method.teachers {
-        hashes.insert(name.clone(), mentor_ops::weights_fingerprint(teacher.net()));
+        hashes.insert(name.clone(), weights_fingerprint(teacher.net()));
     }
-    hashes.insert("student".to_owned(), mentor_ops::weights_fingerprint(&nets.model.net));
+    hashes.insert("student".to_owned(), weights_fingerprint(&nets.model.net));
     hashes
 }
 

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use burn::tensor::Device;
 use image::{GrayImage, RgbImage};
-use mentor_data::{LabelFormat, SegDataset};
+use mentor_data::{DataError, LabelFormat, SegDataset};
+use mentor_distill::TermTable;
 use mentor_nets::Frozen;
 use mentor_recipe::{BuiltData, Recipe};
 use mentor_report::{Class, Confusion, Example, Gallery, Section, TILE_WIDTH, pictures};
@@ -205,7 +206,10 @@ impl Judge<'_> {
         let mut scores = Vec::new();
         for index in 0..val.len() {
             // A bad sample that is skipped was named when val was evaluated.
-            let Ok(sample) = dataset.sample(val, index) else { continue };
+            let sample = match dataset.sample(val, index) {
+                Err(DataError::Bad(_)) => continue,
+                sample => sample?,
+            };
             let student = predict_mask(net, sample.image, config, self.device);
             let labelled = sample.classes_labelled.as_deref();
             let counts = ConfusionMatrix::from_masks(&student, &sample.mask, classes, labelled)?;
@@ -233,7 +237,7 @@ impl Judge<'_> {
         let mut examples = Vec::new();
         let mut shown = Vec::new();
         let mut step = self.recipe.train.steps;
-        while examples.len() < PSEUDO && step > 0 && !self.recipe.unlabelled.is_empty() {
+        while examples.len() < PSEUDO && step > 0 && !self.recipe.unlabelled.terms().is_empty() {
             step -= 1;
             let Some(pairs) = self.data.maker.make(step, 0)?.unlabelled else { break };
             let nets = self.nets.labellers(self.recipe.train.precision.dtype());

@@ -1,0 +1,100 @@
+//! The one trait of all terms of a loss, supervised, distilling or on unlabelled images, and the list
+//! that a recipe switches them on in.
+//!
+//! A term is a function of a context to a value: it owns no weights and changes nothing. Its config is
+//! the term. What it needs besides the context (an average of the student, adapters, a companion that
+//! moves on between steps) it says itself.
+
+mod companion;
+mod list;
+mod place;
+mod ramp;
+
+use std::fmt::Debug;
+
+use burn::tensor::Tensor;
+use mentor_types::{AdapterSpec, Found};
+
+pub use companion::{Companion, Companions, Examples, Start};
+pub use list::{TermTable, check_terms};
+pub use place::{Column, Place, Shared, Stream};
+pub use ramp::sigmoid_ramp;
+
+/// What the terms of a task see.
+pub trait Sees: Sized + Debug + 'static {
+    /// What the step knows when it evaluates a term on one micro-batch.
+    type Context<'a>;
+    /// What a term of this task may keep from step to step: one of a closed list.
+    type Companion: Companion<Self>;
+    /// The labels that a term makes up for unlabelled images.
+    type Pseudo;
+}
+
+/// What a term needs besides student, teacher and labels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// The moving average of the student, `[ema]`.
+    pub average: bool,
+    /// The images as the networks saw them.
+    pub images: bool,
+}
+
+/// A term of the loss of the task `S`.
+pub trait Term<S: Sees>: Debug {
+    /// The paper and equation that it comes from.
+    fn source(&self) -> &'static str;
+
+    /// The keys that it shares with other terms.
+    fn shared(&self) -> Shared<'_>;
+
+    /// What must be there.
+    fn needs(&self) -> Needs {
+        Needs::default()
+    }
+
+    /// The adapters of one of its columns, given the channels there of student and teacher. An adapter
+    /// is found again by its name: that of the column, or one that begins with it.
+    fn adapters(&self, _column: &Column, _channels: [usize; 2]) -> Vec<AdapterSpec> {
+        Vec::new()
+    }
+
+    /// What it keeps from step to step, fresh.
+    fn companion(&self, _fresh: &Start<'_>) -> Option<S::Companion> {
+        None
+    }
+
+    /// Its unweighted value at one of its columns, one number.
+    ///
+    /// # Panics
+    /// If the context lacks what the term needs, or shapes do not fit.
+    fn value(&self, context: &S::Context<'_>, column: &Column) -> Tensor<1>;
+
+    /// The labels that it makes up for the unlabelled images, as it trains on them: for statistics and
+    /// pictures.
+    fn pseudo(&self, _context: &S::Context<'_>) -> Option<S::Pseudo> {
+        None
+    }
+
+    /// Reports values of its own keys that are out of range.
+    fn check(&self, _found: &mut Found) {}
+
+    /// Reports what does not fit a data set of so many classes.
+    fn check_classes(&self, _classes: usize, _found: &mut Found) {}
+}
+
+/// Hands the value of every column of `terms` to `push`, with its weight at `step` (counted from 0), ramp
+/// included.
+pub fn evaluate<S: Sees>(
+    terms: &[(&'static str, &dyn Term<S>)],
+    context: &S::Context<'_>,
+    step: u64,
+    mut push: impl FnMut(&Column, f64, Tensor<1>),
+) {
+    for (name, term) in terms {
+        let shared = term.shared();
+        let ramp = sigmoid_ramp(step, shared.ramp_steps);
+        for column in Column::of(name, &shared) {
+            push(&column, column.weight * ramp, term.value(context, &column));
+        }
+    }
+}
