@@ -94,8 +94,8 @@ fn small_data(folder: &Path) -> std::path::PathBuf {
     let card = fs::read_to_string(sample.join("dataset.toml")).unwrap();
     let classes = card[card.find("[[classes]]").unwrap()..].to_owned();
     let card = format!(
-        "name = \"small\"\ntask = \"seg\"\ntitle = \"one image\"\nlicence = \"CC0\"\nsource = \"a test\"\nget = \"a test\"\n\
-         [labels]\nformat = \"index\"\nignore = [255]\n[splits]\nall = {{ list = \"all.txt\" }}\n{classes}"
+        "name = \"small\"\ntitle = \"one image\"\nlicence = \"CC0\"\nsource = \"a test\"\nget = \"a test\"\n\
+         [masks]\nformat = \"index\"\nignore = [255]\n[splits]\nall = {{ list = \"all.txt\" }}\n{classes}"
     );
     fs::write(data.join("dataset.toml"), card).unwrap();
     fs::write(data.join("all.txt"), "images/a b.jpg\tlabels/a b.png\n").unwrap();

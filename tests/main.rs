@@ -7,6 +7,7 @@ mod bad_input;
 mod circles;
 mod commands;
 mod golden_log;
+mod keeping;
 mod recipes;
 mod resume;
 mod sources;

@@ -59,13 +59,9 @@ impl SegDataset {
     /// the card.
     ///
     /// # Errors
-    /// Where the card breaks a rule.
+    /// Where the card has no masks, or gives a value of theirs two meanings.
     pub fn new(card: Card, roots: &[PathBuf]) -> Result<Self, DataError> {
-        let map = LabelMap::new(&card).map_err(|message| DataError::CardRule {
-            path: card.folder.join("dataset.toml"),
-            key: "labels".to_owned(),
-            message,
-        })?;
+        let map = card.label_map()?;
         let mut places: Vec<PathBuf> = roots.iter().flat_map(|root| [root.clone(), root.join(&card.name)]).collect();
         places.push(card.folder.clone());
         Ok(Self { card, map, places })
@@ -173,7 +169,7 @@ impl SegDataset {
     /// Whether an entry has, or by its card and list may have, unknown pixels.
     pub(crate) fn may_be_partial(&self, entry: &Entry) -> bool {
         let some_only = entry.classes.as_ref().is_some_and(|classes| classes.len() < self.map.classes());
-        entry.label.is_none() || some_only || !self.card.labels.unknown.is_empty()
+        entry.label.is_none() || some_only || self.map.raw_value(UNKNOWN).is_some()
     }
 
     /// Reads the labels of a split (of `at_most` images, in the order of the list) and counts them.
@@ -208,7 +204,7 @@ impl SegDataset {
         if stats.labelled_images == 0 {
             let message = format!(
                 "no pixel belongs to a class in {} images ({} ignored, {} unknown pixels, {} bad samples); \
-                 compare `labels` of the card with the values in the masks",
+                 compare [masks] of the card with the values in the masks",
                 stats.images,
                 stats.ignored_pixels,
                 stats.unknown_pixels,
@@ -268,5 +264,27 @@ fn if_there<T>(path: &Path, call: impl Fn() -> std::io::Result<T>) -> Result<Opt
         Ok(answer) => Ok(Some(answer)),
         Err(DataError::Bad(_)) => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::card::tests::card;
+
+    #[test]
+    fn a_fingerprint_is_of_the_data_whatever_the_form_of_their_card() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("train.txt"), "a.jpg a.png\nb.jpg b.png class_1\n").unwrap();
+        for name in ["a.jpg", "a.png", "b.jpg", "b.png"] {
+            std::fs::write(folder.path().join(name), name).unwrap();
+        }
+        let mut card = card("format = \"index\"\nignore = [255]", 3).unwrap();
+        card.folder = folder.path().to_owned();
+        let dataset = SegDataset::new(card, &[]).unwrap();
+        // As it was when cards still said [labels]: results and runs from then are known by it.
+        let before = "HASH";
+        assert_eq!(dataset.fingerprint(&dataset.split("train").unwrap()).unwrap(), before);
     }
 }

@@ -1,8 +1,10 @@
-//! What can go wrong with cards, lists and images, each in one line.
+//! What can go wrong with cards, lists and images, each mistake in one line.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+
+use mentor_toml::nearest;
 
 /// Why data could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -15,26 +17,15 @@ pub enum DataError {
         /// What the system said.
         source: std::io::Error,
     },
-    /// A card is no valid TOML, or not of the form of a card.
-    #[error("{}:{line}:{column}: {message}", path.display())]
-    CardSyntax {
+    /// The file of a card is wrong: all that was found, a line each.
+    #[error(transparent)]
+    CardFile(#[from] mentor_toml::Problems),
+    /// A card does not serve what is asked of it.
+    #[error("card `{card}` {message}")]
+    Card {
         /// The card.
-        path: PathBuf,
-        /// Line, from 1.
-        line: usize,
-        /// Column, from 1.
-        column: usize,
-        /// What is wrong there.
-        message: String,
-    },
-    /// A card breaks a rule that its form alone does not show.
-    #[error("{}: {key}: {message}", path.display())]
-    CardRule {
-        /// The card.
-        path: PathBuf,
-        /// The key, dotted.
-        key: String,
-        /// What is wrong with it.
+        card: String,
+        /// What is wrong.
         message: String,
     },
     /// No card of that name.
@@ -163,12 +154,7 @@ impl BadSamples {
 
 /// `, did you mean ...?` where a known name is near enough, else nothing.
 pub(crate) fn hint<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
-    known
-        .into_iter()
-        .map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate))
-        .filter(|(distance, candidate)| *distance <= candidate.len().max(name.len()) / 2)
-        .min()
-        .map_or_else(String::new, |(_, candidate)| format!(", did you mean `{candidate}`?"))
+    nearest(name, known).map_or_else(String::new, |known| format!(", did you mean `{known}`?"))
 }
 
 /// Names in backticks, with commas.

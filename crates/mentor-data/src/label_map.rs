@@ -2,12 +2,12 @@
 
 use mentor_types::{IGNORE, LabelMask, UNKNOWN};
 
-use crate::card::{Card, LabelFormat, OtherValues};
+use crate::card::masks::{MaskFormat, Masks, OtherValues};
 
 /// The meaning of every value a mask can hold: a class, [`IGNORE`], [`UNKNOWN`], or nothing (an error).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LabelMap {
-    format: LabelFormat,
+    format: MaskFormat,
     classes: usize,
     /// By raw value, for index masks.
     values: Vec<Option<u8>>,
@@ -16,23 +16,28 @@ pub struct LabelMap {
 }
 
 impl LabelMap {
-    /// The map of a card.
+    /// The map of a card's masks and the colours of its classes.
     ///
     /// # Errors
-    /// Where the card gives a value or a colour two meanings, or a class that it does not have.
-    pub fn new(card: &Card) -> Result<Self, String> {
+    /// Everything that has two meanings, none, or no effect, as key of the card and message.
+    pub fn new(masks: &Masks, colours: &[[u8; 3]]) -> Result<Self, Vec<(String, String)>> {
+        let mut found = Vec::new();
         let map = Self {
-            format: card.labels.format,
-            classes: card.classes.len(),
-            values: index_values(card)?,
-            colours: colours(card)?,
+            format: masks.format,
+            classes: colours.len(),
+            values: index_values(masks, colours.len(), &mut found),
+            colours: match masks.format {
+                MaskFormat::Index => Vec::new(),
+                MaskFormat::Color => colour_labels(masks, colours, &mut found),
+            },
         };
-        Ok(map)
+        check_effects(masks, &mut found);
+        if found.is_empty() { Ok(map) } else { Err(found) }
     }
 
     /// How the masks are stored.
     #[must_use]
-    pub fn format(&self) -> LabelFormat {
+    pub fn format(&self) -> MaskFormat {
         self.format
     }
 
@@ -95,84 +100,107 @@ impl LabelMap {
     }
 }
 
-fn index_values(card: &Card) -> Result<Vec<Option<u8>>, String> {
-    let (labels, classes) = (&card.labels, card.classes.len());
-    if !labels.values.is_empty() && labels.offset != 0 {
-        return Err("`offset` and `values` exclude each other".to_owned());
-    }
-    let mut table: Vec<Option<u8>> = vec![None; 256];
-    let mut set = |value: u8, label: u8, what: &str| match table[usize::from(value)].replace(label) {
-        Some(before) if before != label => Err(format!("value {value} is {what} and something else too")),
-        _ => Ok(()),
-    };
-    for value in &labels.ignore {
-        set(*value, IGNORE, "ignored")?;
-    }
-    for value in &labels.unknown {
-        set(*value, UNKNOWN, "unknown")?;
-    }
-    for pair in &labels.values {
-        if usize::from(pair.to) >= classes {
-            return Err(format!("values: class {} of value {}, but there are {classes} classes", pair.to, pair.from));
-        }
-        set(pair.from, pair.to, "a class")?;
-    }
-    if labels.values.is_empty() && labels.format == LabelFormat::Index {
-        for class in 0..classes {
-            let value = i32::try_from(class).unwrap_or(i32::MAX) - labels.offset;
-            let Ok(value) = u8::try_from(value) else {
-                return Err(format!("offset: class {class} would have the value {value}, which no mask can hold"));
-            };
-            set(value, u8::try_from(class).unwrap_or(UNKNOWN), "a class")?;
-        }
-    }
-    if labels.other_values == OtherValues::Ignore {
-        table.iter_mut().for_each(|label| *label = label.or(Some(IGNORE)));
-    }
-    Ok(table)
+/// What a check found: key and message.
+type Found = Vec<(String, String)>;
+
+/// The label of every raw value, while each gets its meaning.
+struct Meanings<'f> {
+    labels: Vec<Option<u8>>,
+    found: &'f mut Found,
 }
 
-fn colours(card: &Card) -> Result<Vec<([u8; 3], u8)>, String> {
-    if card.labels.format != LabelFormat::Color {
-        if card.labels.ignore_colors.is_empty() {
-            return Ok(Vec::new());
+impl Meanings<'_> {
+    fn set(&mut self, key: String, value: u8, label: u8) {
+        let words = |label: u8| match label {
+            IGNORE => "ignored",
+            UNKNOWN => "unknown",
+            _ => "a class",
+        };
+        let (place, now) = (&mut self.labels[usize::from(value)], words(label));
+        match *place {
+            Some(before) if before == label => {}
+            Some(before) if now == words(before) => self.found.push((key, format!("value {value} is two classes"))),
+            Some(before) => self.found.push((key, format!("value {value} is {now} and {} too", words(before)))),
+            None => *place = Some(label),
         }
-        return Err("`ignore_colors` has no effect with the format `index`".to_owned());
     }
-    let labels = &card.labels;
-    if !(labels.ignore.is_empty() && labels.unknown.is_empty() && labels.values.is_empty()) || labels.offset != 0 {
-        return Err("`ignore`, `unknown`, `values` and `offset` have no effect with the format `color`".to_owned());
+}
+
+fn index_values(masks: &Masks, classes: usize, found: &mut Found) -> Vec<Option<u8>> {
+    let mut meanings = Meanings { labels: vec![None; 256], found };
+    if masks.values.is_empty() && masks.format == MaskFormat::Index {
+        for class in 0..classes.min(mentor_types::MAX_CLASSES) {
+            let value = i32::try_from(class).unwrap_or(i32::MAX).saturating_sub(masks.offset);
+            let Ok(value) = u8::try_from(value) else {
+                let message = format!("class {class} would have the value {value}, which no mask can hold");
+                meanings.found.push(("masks.offset".to_owned(), message));
+                break;
+            };
+            meanings.set("masks.offset".to_owned(), value, u8::try_from(class).unwrap_or(UNKNOWN));
+        }
     }
-    let classes = card.classes.iter().zip(0u8..).map(|(class, index)| (class.color, index));
+    for (index, pair) in masks.values.iter().enumerate() {
+        if usize::from(pair.to) < classes {
+            meanings.set(format!("masks.values[{index}]"), pair.from, pair.to);
+        } else {
+            let message = format!("class {} of value {}, but there are {classes} classes", pair.to, pair.from);
+            meanings.found.push((format!("masks.values[{index}].to"), message));
+        }
+    }
+    for (name, values, label) in [("ignore", &masks.ignore, IGNORE), ("unknown", &masks.unknown, UNKNOWN)] {
+        for (index, value) in values.iter().enumerate() {
+            meanings.set(format!("masks.{name}[{index}]"), *value, label);
+        }
+    }
+    let mut labels = meanings.labels;
+    if masks.other_values == OtherValues::Ignore {
+        labels.iter_mut().for_each(|label| *label = label.or(Some(IGNORE)));
+    }
+    labels
+}
+
+fn colour_labels(masks: &Masks, colours: &[[u8; 3]], found: &mut Found) -> Vec<([u8; 3], u8)> {
+    let classes = colours.iter().take(mentor_types::MAX_CLASSES).zip(0u8..);
+    let classes = classes.map(|(colour, class)| (format!("classes[{class}].color"), *colour, class));
+    let ignored = masks.ignore_colors.iter().enumerate();
+    let ignored = ignored.map(|(index, colour)| (format!("masks.ignore_colors[{index}]"), *colour, IGNORE));
     let mut map: Vec<([u8; 3], u8)> = Vec::new();
-    for (colour, label) in classes.chain(labels.ignore_colors.iter().map(|colour| (*colour, IGNORE))) {
+    for (key, colour, label) in classes.chain(ignored) {
         if map.iter().any(|(known, _)| *known == colour) {
-            return Err(format!("colour {colour:?} comes twice"));
+            found.push((key, format!("colour {colour:?} comes twice")));
+        } else {
+            map.push((colour, label));
         }
-        map.push((colour, label));
     }
-    Ok(map)
+    map
+}
+
+/// Keys that the format of the masks gives no meaning to.
+fn check_effects(masks: &Masks, found: &mut Found) {
+    let written = [
+        (MaskFormat::Color, "ignore", !masks.ignore.is_empty()),
+        (MaskFormat::Color, "unknown", !masks.unknown.is_empty()),
+        (MaskFormat::Color, "values", !masks.values.is_empty()),
+        (MaskFormat::Color, "offset", masks.offset != 0),
+        (MaskFormat::Index, "ignore_colors", !masks.ignore_colors.is_empty()),
+    ];
+    for (format, key, _) in written.into_iter().filter(|(format, _, written)| *written && *format == masks.format) {
+        let format = if format == MaskFormat::Index { "index" } else { "color" };
+        found.push((format!("masks.{key}"), format!("has no effect with the format `{format}`")));
+    }
+    if masks.format == MaskFormat::Index && !masks.values.is_empty() && masks.offset != 0 {
+        found.push(("masks.offset".to_owned(), "`offset` and `values` exclude each other".to_owned()));
+    }
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use std::path::{Path, PathBuf};
-
-    pub(crate) fn card(labels: &str, classes: usize) -> Result<Card, crate::DataError> {
-        let mut text = format!(
-            "name = \"t\"\ntask = \"seg\"\ntitle = \"t\"\nlicence = \"t\"\nsource = \"t\"\nget = \"fetch it\"\n\
-             splits = {{ train = {{ list = \"train.txt\" }} }}\n[labels]\n{labels}\n"
-        );
-        for class in 0..classes {
-            text += &format!("[[classes]]\nname = \"class_{class}\"\ncolor = [{class}, 10, 20]\n");
-        }
-        Card::parse(&text, Path::new("t/dataset.toml"), PathBuf::from("t"))
-    }
+    use crate::card::tests::card;
 
     fn map(labels: &str, classes: usize) -> LabelMap {
-        LabelMap::new(&card(labels, classes).unwrap()).unwrap()
+        card(labels, classes).unwrap().label_map().unwrap()
     }
 
     #[test]

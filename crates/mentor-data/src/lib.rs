@@ -15,6 +15,7 @@ mod error;
 mod files;
 mod label_map;
 mod loader;
+mod paths;
 mod read;
 mod sampler;
 mod split;
@@ -22,7 +23,7 @@ mod starter;
 pub mod views;
 
 pub use batches::{BatchMaker, BatchPlan};
-pub use card::{Card, Class, LabelFormat, LabelSpec, OtherValues, Pairing, SplitSpec, Task, ValueMap};
+pub use card::{Card, Class, MaskFormat, Masks, OtherValues, Pairing, SplitSpec, ValueMap};
 pub use config::{DataConfig, Jitter, OnBadSample, Photometric, StrongConfig, ViewsConfig};
 pub use dataset::{Sample, SegDataset, SplitStats};
 pub use error::{BadSample, BadSamples, DataError};

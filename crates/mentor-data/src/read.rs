@@ -10,7 +10,7 @@ use std::path::Path;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, RgbImage};
 use mentor_types::{Images, LabelMask};
 
-use crate::card::LabelFormat;
+use crate::card::masks::MaskFormat;
 use crate::error::{BadSample, DataError};
 use crate::files::{IMAGE_EXTENSIONS, ask, check_file, is_image_name, read_file};
 use crate::label_map::LabelMap;
@@ -58,11 +58,11 @@ pub(crate) fn read_mask(path: &Path, map: &LabelMap) -> Result<LabelMask, DataEr
     let bytes = read_file(path)?;
     refuse_jpeg(path, &bytes)?;
     let mask = match map.format() {
-        LabelFormat::Color => {
+        MaskFormat::Color => {
             let rgb = decode_colours(path, &bytes)?;
             map.colour_mask(rgb.width() as usize, rgb.height() as usize, rgb.as_raw())
         }
-        LabelFormat::Index => {
+        MaskFormat::Index => {
             let (width, height, raw) = decode_index(path, &bytes).map_err(|error| error.at(path))?;
             map.index_mask(width, height, &raw)
         }
@@ -71,12 +71,12 @@ pub(crate) fn read_mask(path: &Path, map: &LabelMap) -> Result<LabelMask, DataEr
 }
 
 /// A mask of a kind that is yet unknown: its kind, and its indices or its bytes of red, green, blue.
-pub(crate) fn decode_raw(path: &Path) -> Result<(LabelFormat, Vec<u8>), DataError> {
+pub(crate) fn decode_raw(path: &Path) -> Result<(MaskFormat, Vec<u8>), DataError> {
     let bytes = read_file(path)?;
     refuse_jpeg(path, &bytes)?;
     match decode_index(path, &bytes) {
-        Ok((_, _, raw)) => Ok((LabelFormat::Index, raw)),
-        Err(NoIndex::Colours) => Ok((LabelFormat::Color, decode_colours(path, &bytes)?.into_raw())),
+        Ok((_, _, raw)) => Ok((MaskFormat::Index, raw)),
+        Err(NoIndex::Colours) => Ok((MaskFormat::Color, decode_colours(path, &bytes)?.into_raw())),
         Err(error) => Err(error.at(path).into()),
     }
 }
@@ -206,7 +206,7 @@ impl NoIndex {
             match self {
                 Self::Bad(reason) => reason,
                 Self::Colours => {
-                    "has colours where an index mask is expected; the card's labels.format may be `color`".to_owned()
+                    "has colours where an index mask is expected; the card's masks.format may be `color`".to_owned()
                 }
             },
         )
@@ -298,7 +298,7 @@ fn sample_of_row(row: &[u8], place: usize, depth: png::BitDepth) -> u16 {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::label_map::tests::card;
+    use crate::card::tests::card;
     use image::{GrayImage, Luma, Rgb, Rgba, RgbaImage};
     use std::path::PathBuf;
 
@@ -315,7 +315,7 @@ mod tests {
     }
 
     fn map(labels: &str, classes: usize) -> LabelMap {
-        LabelMap::new(&card(labels, classes).unwrap()).unwrap()
+        card(labels, classes).unwrap().label_map().unwrap()
     }
 
     fn write_png(path: &Path, colour: png::ColorType, depth: png::BitDepth, size: [u32; 2], data: &[u8]) {

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use crate::card::{Card, Pairing, SplitSpec};
+use crate::card::{Card, SplitSpec};
 use crate::error::{DataError, hint, names};
+use crate::paths::{check_relative, fill, id_of};
 
 /// One image of a split.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -146,8 +147,16 @@ impl Card {
     fn entry(&self, first: &str, label: Option<&str>, classes: Option<Vec<u8>>) -> Result<Entry, String> {
         check_relative(first)?;
         let (mut image, mut label) = (first.to_owned(), label.map(str::to_owned));
-        if let Some(pairing) = self.pairing.as_ref().filter(|pairing| label.is_none() || pairing.replace_labels) {
-            (image, label) = pairing.apply(first)?;
+        let masks = self.masks.as_ref();
+        let replaces = label.is_none() || masks.is_some_and(|masks| masks.replace_column);
+        if let Some(pairing) = self.pairing.as_ref().filter(|_| replaces) {
+            let id = id_of(&pairing.id, first)?;
+            if let Some(pattern) = &pairing.image {
+                image = fill(pattern, id);
+            }
+            if let Some(pattern) = masks.and_then(|masks| masks.path.as_ref()) {
+                label = Some(fill(pattern, id));
+            }
         }
         if let Some(label) = &label {
             check_relative(label)?;
@@ -157,7 +166,7 @@ impl Card {
         };
         Ok(Entry {
             image: below(&self.image_root, image),
-            label: label.map(|label| below(&self.label_root, label)),
+            label: label.map(|label| below(masks.map_or("", |masks| &masks.root), label)),
             classes,
         })
     }
@@ -202,24 +211,6 @@ impl Card {
     }
 }
 
-impl Pairing {
-    /// Image and mask of a first column.
-    fn apply(&self, first: &str) -> Result<(String, Option<String>), String> {
-        let (head, tail) = self.id.split_once("{id}").unwrap_or((&self.id, ""));
-        let id = first
-            .strip_prefix(head)
-            .and_then(|rest| rest.strip_suffix(tail))
-            .ok_or_else(|| format!("`{first}` is not of the form `{}`", self.id))?;
-        let image = self.image.as_ref().map_or_else(|| first.to_owned(), |pattern| fill(pattern, id));
-        Ok((image, Some(fill(&self.label, id))))
-    }
-}
-
-/// A pattern with its `{id}` filled in.
-pub(crate) fn fill(pattern: &str, id: &str) -> String {
-    pattern.replacen("{id}", id, 1)
-}
-
 /// All entries but those taken away; an error names an image that was to be taken and is not there.
 fn without(all: Vec<Entry>, taken: &[Entry]) -> Result<Vec<Entry>, String> {
     let known: BTreeSet<&str> = all.iter().map(|entry| entry.image.as_str()).collect();
@@ -230,26 +221,12 @@ fn without(all: Vec<Entry>, taken: &[Entry]) -> Result<Vec<Entry>, String> {
     Ok(all.into_iter().filter(|entry| !taken.contains(entry.image.as_str())).collect())
 }
 
-/// Refuses paths that lead out of the folder they are relative to.
-pub(crate) fn check_relative(path: &str) -> Result<(), String> {
-    let drive = path.as_bytes().get(1) == Some(&b':') && path.as_bytes()[0].is_ascii_alphabetic();
-    if path.is_empty() {
-        return Err("an empty path".to_owned());
-    }
-    if path.starts_with(['/', '\\']) || drive {
-        return Err(format!("`{path}` is an absolute path, must be relative"));
-    }
-    if path.split(['/', '\\']).any(|part| part == "..") {
-        return Err(format!("`{path}` leads out of its folder with `..`"));
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::label_map::tests::card;
+    use crate::card::Pairing;
+    use crate::card::tests::card;
 
     fn read(list: &str) -> Result<Vec<Entry>, DataError> {
         read_with(list, |_| {})
@@ -317,22 +294,19 @@ mod tests {
 
     #[test]
     fn a_pairing_makes_masks_for_lines_without_a_label_column() {
-        let pairing = Pairing {
-            id: "photo/{id}_photo.png".into(),
-            image: None,
-            label: "truth/{id}_truth.png".into(),
-            replace_labels: false,
+        let pair = |card: &mut Card, replace_column: bool, root: &str| {
+            card.pairing = Some(Pairing { id: "photo/{id}_photo.png".into(), image: None });
+            let masks = card.masks.as_mut().unwrap();
+            (masks.path, masks.replace_column) = (Some("truth/{id}_truth.png".into()), replace_column);
+            masks.root = root.into();
         };
         let list = "photo/a_photo.png\nphoto/b_photo.png other.png";
         let labels = |entries: Vec<Entry>| entries.into_iter().map(|e| e.label.unwrap()).collect::<Vec<_>>();
-        let kept = read_with(list, |card| card.pairing = Some(pairing.clone())).unwrap();
+        let kept = read_with(list, |card| pair(card, false, "")).unwrap();
         assert_eq!(labels(kept), ["truth/a_truth.png", "other.png"]);
-        let replaced = read_with(list, |card| {
-            card.pairing = Some(Pairing { replace_labels: true, ..pairing.clone() });
-            card.label_root = "deep/".into();
-        });
-        assert_eq!(labels(replaced.unwrap()), ["deep/truth/a_truth.png", "deep/truth/b_truth.png"]);
-        let message = read_with("a.png", |card| card.pairing = Some(pairing)).unwrap_err().to_string();
+        let replaced = read_with(list, |card| pair(card, true, "deep/")).unwrap();
+        assert_eq!(labels(replaced), ["deep/truth/a_truth.png", "deep/truth/b_truth.png"]);
+        let message = read_with("a.png", |card| pair(card, false, "")).unwrap_err().to_string();
         assert!(message.contains(":1: `a.png` is not of the form `photo/{id}_photo.png`"), "{message}");
     }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use crate::card::LabelFormat;
+use crate::card::masks::MaskFormat;
 use crate::error::{BadSample, DataError};
 use crate::read::{decode_raw, images_below, read_size};
 
@@ -152,8 +152,8 @@ fn values_of(folder: &Path, pairs: &[(String, String)]) -> Result<Values, DataEr
         let path = folder.join(mask);
         let (format, bytes) = decode_raw(&path)?;
         match format {
-            LabelFormat::Index => Ok(Values::Index(bytes.into_iter().collect())),
-            LabelFormat::Color => {
+            MaskFormat::Index => Ok(Values::Index(bytes.into_iter().collect())),
+            MaskFormat::Color => {
                 let colours: BTreeSet<[u8; 3]> = bytes.as_chunks::<3>().0.iter().copied().collect();
                 let most = mentor_types::MAX_CLASSES;
                 if colours.len() > most {
@@ -183,7 +183,7 @@ fn values_of(folder: &Path, pairs: &[(String, String)]) -> Result<Values, DataEr
     Ok(sum)
 }
 
-/// The `[labels]` table and the colours of the classes.
+/// The `[masks]` table and the colours of the classes.
 struct Labels {
     table: String,
     classes: Vec<[u8; 3]>,
@@ -277,12 +277,11 @@ fn card_text(name: &str, labels: &Labels, [train, val, unlabelled]: [usize; 3]) 
     let mut text = format!(
         "# A first card, made from the files in this folder: look through it and name the classes.\n\
          name = {}\n\
-         task = \"seg\"\n\
          title = {}\n\
          licence = \"unknown: write down whose images these are and what may be done with them\"\n\
          source = \"unknown\"\n\
          get = \"the images lie beside this card\"\n\n\
-         [labels]\n{}\n\
+         [masks]\n{}\n\
          [splits]\n\
          train = {{ list = \"train.txt\", count = {train} }}\n\
          # Every fifth image. Where neighbours are alike (a video, tiles of one photo), choose others.\n\

@@ -10,13 +10,12 @@ use mentor_types::{IGNORE, UNKNOWN};
 
 const CARD: &str = r#"
 name = "made"
-task = "seg"
 title = "made"
 licence = "CC0"
 source = "made"
 get = "make it"
 splits = { train = { list = "train.txt" }, rest = { list = "rest.txt" } }
-labels = { format = "index", ignore = [255] }
+masks = { format = "index", ignore = [255] }
 classes = [{ name = "a", color = [1, 0, 0] }, { name = "b", color = [2, 0, 0] }, { name = "c", color = [3, 0, 0] }]
 "#;
 

@@ -83,10 +83,10 @@ fn lists_without_labels_lead_to_the_masks_of_their_card() {
 #[test]
 fn label_ids_follow_the_official_map() {
     let card = Card::find("cityscapes_label_ids", &[cards()]).unwrap();
-    let map = mentor_data::LabelMap::new(&card).unwrap();
+    let map = card.label_map().unwrap();
     let mask = map.index_mask(6, 1, &[7, 8, 33, 0, 34, 19]).unwrap();
     assert_eq!(mask.labels(), [0, 1, 18, 255, 255, 6]);
-    let ade = mentor_data::LabelMap::new(&Card::find("ade20k", &[cards()]).unwrap()).unwrap();
+    let ade = Card::find("ade20k", &[cards()]).unwrap().label_map().unwrap();
     assert_eq!(ade.index_mask(3, 1, &[0, 1, 150]).unwrap().labels(), [255, 0, 149]);
 }
 

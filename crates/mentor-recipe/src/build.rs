@@ -10,7 +10,6 @@ use mentor_nets::{Adapter, Frozen, LoadOptions, LoadReport, Scope, WeightsError,
 use mentor_seg::metrics::ConfusionMatrix;
 use mentor_seg::nets::{NetConfig, SegNet};
 use mentor_seg::{EvalConfig, Judged, SegMethod, SegModel, evaluate};
-use mentor_toml::{Changes, Draft};
 use mentor_train::{Checkpoint, Checkpoints, TrainError};
 use mentor_types::Key;
 use mentor_weights::{Ema, NamedError, NamedTensors, from_safetensors, load_named};
@@ -18,7 +17,7 @@ use rand::Rng;
 use thiserror::Error;
 
 use crate::classes::{check_order_of_file, check_order_of_run};
-use crate::{Loaded, Problem, Recipe};
+use crate::{Loaded, Problem, Recipe, Task};
 
 /// Why a recipe could not be built.
 #[derive(Debug, Error)]
@@ -68,6 +67,30 @@ pub struct Places {
     pub cards: Vec<PathBuf>,
     /// Folders that hold images, before those beside the card.
     pub data: Vec<PathBuf>,
+}
+
+/// The card that a recipe names, if it offers what the recipe's task learns from.
+///
+/// # Errors
+/// That it does not, at the task; no such card, at the key that names it; all that is wrong with the card.
+pub fn find_card(loaded: &Loaded<Recipe>, places: &Places) -> Result<Card, BuildError> {
+    let card = Card::find(&loaded.value.data.card, &places.cards).map_err(|error| match error {
+        DataError::UnknownCard { .. } => BuildError::Recipe(loaded.problem("data.card", error.to_string())),
+        error => BuildError::Data(error),
+    })?;
+    check_task(loaded, &card)?;
+    Ok(card)
+}
+
+fn check_task(loaded: &Loaded<Recipe>, card: &Card) -> Result<(), BuildError> {
+    let offered = match loaded.value.task {
+        Task::Seg => card.masks.is_some(),
+    };
+    if offered {
+        return Ok(());
+    }
+    let message = format!("\"seg\" learns from masks, and the card `{}` has no [masks]", card.name);
+    Err(BuildError::Recipe(loaded.problem("task", message)))
 }
 
 /// The data of a recipe.
@@ -370,8 +393,47 @@ fn tensors_of(checkpoint: &Checkpoint, which: Which, folder: &Path) -> Result<Na
 /// If the folder holds none.
 pub fn run_recipe(folder: &Path) -> Result<Recipe, BuildError> {
     let path = folder.join("recipe.toml");
-    let loaded = Draft::open(&path, &Changes::none())
-        .and_then(Draft::read_earlier::<Recipe>)
+    let loaded = Recipe::read_earlier(&path)
         .map_err(|problems| BuildError::NoRun { path: folder.to_owned(), reason: problems.to_string() })?;
     Ok(loaded.value)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::Changes;
+
+    /// A recipe of the repository with changes, and the folder of its cards.
+    fn recipe(set: &[&str]) -> (Loaded<Recipe>, Places) {
+        let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
+        let changes = Changes::set(set.iter().copied());
+        let loaded = Recipe::read(&root.join("recipes/quickstart.toml"), &changes).unwrap();
+        (loaded, Places { cards: vec![root.join("datasets")], data: Vec::new() })
+    }
+
+    #[test]
+    fn a_task_that_its_card_has_no_labels_for_is_named_at_its_line() {
+        let (loaded, places) = recipe(&[]);
+        let mut card = find_card(&loaded, &places).unwrap();
+        card.masks = None;
+        let line = 1 + loaded.text.lines().position(|line| line.starts_with("task =")).unwrap();
+        let message = check_task(&loaded, &card).unwrap_err().to_string();
+        let expected = format!("quickstart.toml:{line}:1: `task`: \"seg\" learns from masks, and the card `");
+        assert!(message.contains(&expected), "{message}");
+    }
+
+    #[test]
+    fn a_card_that_is_not_there_is_named_at_its_key_and_a_bad_one_at_its_own_lines() {
+        let (loaded, places) = recipe(&["data.card=camvit"]);
+        let message = find_card(&loaded, &places).unwrap_err().to_string();
+        assert!(message.starts_with("--set data.card=camvit: `data.card`: no card `camvit`, did you mean `camvid`?"));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("dataset.toml");
+        std::fs::write(&path, "name = \"../x\"\ntitel = \"t\"\n").unwrap();
+        let (loaded, places) = recipe(&[&format!("data.card={}", path.display())]);
+        let message = find_card(&loaded, &places).unwrap_err().to_string();
+        assert!(message.lines().count() > 2, "{message}");
+        assert!(message.lines().all(|line| line.starts_with(&path.display().to_string())), "{message}");
+    }
 }

@@ -8,7 +8,7 @@ mod study;
 mod table;
 
 pub use build::{
-    BuildError, BuiltData, BuiltNets, Places, Which, check_classes, load_net, load_run, net_of, run_recipe,
+    BuildError, BuiltData, BuiltNets, Places, Which, check_classes, find_card, load_net, load_run, net_of, run_recipe,
     weights_path,
 };
 pub use classes::RunClasses;

@@ -117,6 +117,16 @@ impl Recipe {
         draft.read()
     }
 
+    /// Reads the recipe that a run kept, which an earlier version may have written.
+    ///
+    /// # Errors
+    /// As [`Recipe::read`], but that keys which have moved are read as what they are now.
+    pub fn read_earlier(path: &Path) -> Result<Loaded<Self>, Problems> {
+        let draft = Draft::open(path, &Changes::none())?;
+        draft.peek::<Task>("task")?;
+        draft.read_earlier()
+    }
+
     fn check_together(&self, problems: &mut Vec<(String, String)>) {
         let mut report = |key: &str, message: &str| problems.push((key.to_owned(), message.to_owned()));
         let terms: Vec<&str> = self.distill.terms().into_iter().map(|(name, _)| name).collect();
@@ -176,6 +186,27 @@ mod tests {
         let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../recipes")).join(name);
         let loaded = Recipe::read(&path, &Changes::set(set.iter().copied())).unwrap();
         loaded.minimal(changes_no_result).unwrap()
+    }
+
+    #[test]
+    fn a_task_that_is_none_is_named_before_all_other_mistakes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.toml");
+        let mistakes = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            let problems = Recipe::read(&path, &Changes::none()).unwrap_err().to_string();
+            problems.replace(&format!("{}/", folder.path().display()), "")
+        };
+        assert_eq!(mistakes("sed = 1\n"), "a.toml:1:1: missing key `task` at the top level; expected \"seg\"");
+        assert_eq!(
+            mistakes("sed = 1\ntask = \"sge\"\n"),
+            "a.toml:2:8: `task`: unknown value \"sge\"; did you mean \"seg\"? valid: \"seg\""
+        );
+        assert_eq!(
+            mistakes("sed = 1\ntsk = \"seg\"\n"),
+            "a.toml:2:1: unknown key `tsk` at the top level; did you mean `task`?"
+        );
+        assert!(mistakes("sed = 1\ntask = \"seg\"\n").lines().count() > 3);
     }
 
     #[test]

@@ -41,11 +41,9 @@ fn prune(root: &mut Node, path: &mut Vec<Step>, expendable: &dyn Fn(&[Step], &No
     };
     steps.sort();
     for step in steps {
-        let is_key = matches!(step, Step::Key(_));
         path.push(step);
         let mut rest = root.clone();
-        rest.remove(path);
-        if is_key && expendable(path, &rest) {
+        if rest.take(path).is_some() && expendable(path, &rest) {
             *root = rest;
         } else {
             prune(root, path, expendable);

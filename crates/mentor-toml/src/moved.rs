@@ -1,7 +1,7 @@
 //! Keys of earlier versions: a file that still has one is told where it is now.
 
 use crate::problem::Problem;
-use crate::tree::{Document, Entry, Node, Step, Value, parse_path, show_path};
+use crate::tree::{Document, Node, Step, Value, parse_path, show_path};
 
 /// A key that an earlier version had.
 ///
@@ -35,7 +35,7 @@ pub(crate) fn follow(document: &mut Document, table: &[Moved]) -> Vec<Problem> {
     let mut problems = Vec::new();
     for moved in table {
         for (path, names) in matches(&document.root, &parse_path(moved.from)) {
-            let Some(entry) = take(&mut document.root, &path) else { continue };
+            let Some(entry) = document.root.take(&path) else { continue };
             let origin = document.origin(entry.key_at);
             let key = show_path(&path);
             let Some(to) = moved.to else {
@@ -47,7 +47,7 @@ pub(crate) fn follow(document: &mut Document, table: &[Moved]) -> Vec<Problem> {
             let to: Vec<Step> = parse_path(to).into_iter().map(fill).collect();
             let message = format!("`{key}` has moved: write `{}`", show_path(&to));
             problems.push(Problem::new(origin, key, message));
-            put(&mut document.root, &to, entry);
+            document.root.put(&to, entry);
         }
     }
     problems
@@ -77,52 +77,6 @@ fn matches(node: &Node, pattern: &[Step]) -> Vec<(Vec<Step>, Vec<Step>)> {
         }
     }
     found
-}
-
-/// Takes a key out of its table.
-fn take(node: &mut Node, path: &[Step]) -> Option<Entry> {
-    match (path, &mut node.value) {
-        ([Step::Key(key)], Value::Table(entries)) => {
-            let place = entries.iter().position(|entry| entry.key == *key)?;
-            Some(entries.remove(place))
-        }
-        ([Step::Key(key), rest @ ..], Value::Table(entries)) => {
-            take(&mut entries.iter_mut().find(|entry| entry.key == *key)?.node, rest)
-        }
-        ([Step::Index(index), rest @ ..], Value::Array(items)) => take(items.get_mut(*index)?, rest),
-        _ => None,
-    }
-}
-
-/// Puts what an entry holds at a path, making tables on the way; what is there already stays.
-fn put(node: &mut Node, path: &[Step], moved: Entry) {
-    match (path, &mut node.value) {
-        ([], Value::Table(entries)) => {
-            let Value::Table(others) = moved.node.value else { return };
-            let new: Vec<Entry> =
-                others.into_iter().filter(|other| !entries.iter().any(|entry| entry.key == other.key)).collect();
-            entries.extend(new);
-        }
-        ([Step::Key(key), rest @ ..], Value::Table(entries)) => {
-            if let Some(entry) = entries.iter_mut().find(|entry| entry.key == *key) {
-                return put(&mut entry.node, rest, moved);
-            }
-            let (key_at, at) = (moved.key_at, moved.node.at);
-            let mut node = Node { value: Value::Table(Vec::new()), at };
-            if rest.is_empty() {
-                node = moved.node
-            } else {
-                put(&mut node, rest, moved)
-            }
-            entries.push(Entry { key: key.clone(), key_at, node });
-        }
-        ([Step::Index(index), rest @ ..], Value::Array(items)) => {
-            if let Some(item) = items.get_mut(*index) {
-                put(item, rest, moved);
-            }
-        }
-        _ => {}
-    }
 }
 
 #[cfg(test)]

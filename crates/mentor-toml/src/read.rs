@@ -178,7 +178,8 @@ impl Draft {
 }
 
 /// Runs the checks on what is left without the wrong values, if that makes a `T`: a typo in one key should not hide a
-/// value out of range in another. What the checks say about a key that was taken away is dropped.
+/// value out of range in another. A misspelt key counts as the one that was meant. What the checks say about a key that
+/// was wrong is dropped.
 fn check_the_rest<T: TomlFile>(document: &Document, findings: &[Finding]) -> Vec<Problem> {
     if findings.len() > MAX_REMOVED || !findings.iter().all(|finding| finding.removable) {
         return Vec::new();
@@ -189,9 +190,12 @@ fn check_the_rest<T: TomlFile>(document: &Document, findings: &[Finding]) -> Vec
         // An item of an array cannot go alone: the others would move up.
         let keys = finding.path.iter().rposition(|step| matches!(step, Step::Key(_))).map_or(0, |last| last + 1);
         let path = &finding.path[..keys];
-        rest.remove(path);
+        let taken = rest.take(path);
         gone.push(path.to_vec());
-        gone.extend(finding.meant.clone());
+        if let (Some(meant), Some(taken)) = (&finding.meant, taken) {
+            rest.put(meant, taken);
+            gone.push(meant.clone());
+        }
     }
     let Ok(value) = from_node::<T>(&rest) else { return Vec::new() };
     let mut late = Vec::new();
@@ -362,6 +366,14 @@ mod tests {
                 "a.toml:36:1: `train.steps`: must be at least 1, found 0"
             ]
         );
+    }
+
+    #[test]
+    fn a_misspelt_key_that_is_required_does_not_hide_a_range_in_another() {
+        let text = GOOD.replace("steps = 40", "steps = 0").replace("crop_px =", "crop_pix =");
+        let found = mistakes(&text);
+        assert!(found.starts_with("a.toml:5:1: unknown key `crop_pix`"), "{found}");
+        assert!(found.ends_with("a.toml:36:1: `train.steps`: must be at least 1, found 0"), "{found}");
     }
 
     #[test]

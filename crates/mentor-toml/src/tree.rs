@@ -81,18 +81,50 @@ impl Node {
         })
     }
 
-    /// Takes away the key at the end of `path`; does nothing where there is none.
-    pub(crate) fn remove(&mut self, path: &[Step]) {
+    /// Takes the key at the end of `path` away, if it is there.
+    pub(crate) fn take(&mut self, path: &[Step]) -> Option<Entry> {
         match (path, &mut self.value) {
-            ([Step::Key(key)], Value::Table(entries)) => entries.retain(|entry| entry.key != *key),
+            ([Step::Key(key)], Value::Table(entries)) => {
+                let place = entries.iter().position(|entry| entry.key == *key)?;
+                Some(entries.remove(place))
+            }
+            ([Step::Key(key), rest @ ..], Value::Table(entries)) => {
+                entries.iter_mut().find(|entry| entry.key == *key)?.node.take(rest)
+            }
+            ([Step::Index(index), rest @ ..], Value::Array(items)) => items.get_mut(*index)?.take(rest),
+            _ => None,
+        }
+    }
+
+    /// Puts what a taken key held at `path`, making tables on the way. What is there already stays; a table takes in the
+    /// keys that it does not have.
+    pub(crate) fn put(&mut self, path: &[Step], taken: Entry) {
+        match (path, &mut self.value) {
+            ([], Value::Table(entries)) => {
+                let Value::Table(others) = taken.node.value else { return };
+                for other in others {
+                    if !entries.iter().any(|entry| entry.key == other.key) {
+                        entries.push(other);
+                    }
+                }
+            }
             ([Step::Key(key), rest @ ..], Value::Table(entries)) => {
                 if let Some(entry) = entries.iter_mut().find(|entry| entry.key == *key) {
-                    entry.node.remove(rest);
+                    return entry.node.put(rest, taken);
                 }
+                let key_at = taken.key_at;
+                let node = if rest.is_empty() {
+                    taken.node
+                } else {
+                    let mut table = Node { value: Value::Table(Vec::new()), at: taken.node.at };
+                    table.put(rest, taken);
+                    table
+                };
+                entries.push(Entry { key: key.clone(), key_at, node });
             }
             ([Step::Index(index), rest @ ..], Value::Array(items)) => {
                 if let Some(item) = items.get_mut(*index) {
-                    item.remove(rest);
+                    item.put(rest, taken);
                 }
             }
             _ => {}

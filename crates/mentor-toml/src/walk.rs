@@ -16,7 +16,8 @@ pub(crate) struct Finding {
     pub(crate) path: Vec<Step>,
     pub(crate) message: String,
     pub(crate) hint: Option<String>,
-    /// Whether the rest can be judged without the key at `path`: true for a lone wrong value, false for a table.
+    /// Whether the rest can be judged without the key at `path`, or with it under the name that was meant: true for a lone
+    /// wrong value, false for a table.
     pub(crate) removable: bool,
     /// The key that was probably meant, where `path` is not a valid one.
     pub(crate) meant: Option<Vec<Step>>,
@@ -204,7 +205,7 @@ impl<'s> Walker<'s> {
             path: self.path.clone(),
             message: format!("unknown key `{}` {place}", entry.key),
             hint: Some(hint),
-            removable: !entry.node.holds_table(),
+            removable: meant.is_some() || !entry.node.holds_table(),
             meant: meant.map(|meant| self.sibling(meant)),
         });
         self.path.pop();

@@ -1,6 +1,6 @@
 //! What a person sees while a run goes on: a bar in a terminal, plain lines elsewhere.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -65,12 +65,13 @@ impl Progress {
         self.line(&format!("step {step}/{}  val of the {model}: {shown}", self.steps));
     }
 
-    /// Prints a line above the bar.
-    #[allow(clippy::print_stderr)]
+    /// Prints a line above the bar. A run goes on though its terminal, or the program that read, is gone.
     pub fn line(&self, text: &str) {
         match &self.bar {
             Some(bar) => bar.println(text),
-            None => eprintln!("{text}"),
+            None => {
+                let _ = writeln!(std::io::stderr(), "{text}");
+            }
         }
     }
 

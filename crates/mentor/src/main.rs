@@ -2,12 +2,12 @@
 
 // The backends nest their types deeply.
 #![recursion_limit = "256"]
-// A command talks to a person.
-#![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod commands;
 mod device;
+mod print;
 mod run_folder;
+mod same_file;
 mod scores;
 mod show;
 mod weights;
@@ -15,13 +15,21 @@ mod weights;
 use anyhow::Context;
 use clap::Parser;
 
+use print::note;
+
 fn main() -> std::process::ExitCode {
     mentor_ops::tune_allocator();
     let cli = commands::Cli::parse();
     match mentor_ops::start_threads(None).context("threads for the CPU").and_then(|_| commands::run(cli)) {
-        Ok(code) => code,
+        Ok(code) => match print::failure() {
+            None => code,
+            Some(error) => {
+                note!("error: standard output: {error}");
+                std::process::ExitCode::FAILURE
+            }
+        },
         Err(error) => {
-            eprintln!("error: {}", message(&error));
+            note!("error: {}", message(&error));
             std::process::ExitCode::FAILURE
         }
     }

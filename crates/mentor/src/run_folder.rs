@@ -8,6 +8,8 @@ use mentor_recipe::{Loaded, Recipe, changes_no_result};
 use mentor_train::{Checkpoint, Checkpoints, RunInfo, RunResult};
 use mentor_weights::{remove_leftovers, write_atomically};
 
+use crate::print::note;
+
 /// The commit that this binary was built from.
 pub const COMMIT: &str = env!("MENTOR_COMMIT");
 
@@ -131,7 +133,7 @@ impl RunFolder {
         }
         let Some((checkpoint, damaged)) = Checkpoints::open_existing(folder)?.last()? else { return Ok(None) };
         for reason in damaged {
-            eprintln!("warning: {reason}; the checkpoint before it is taken");
+            note!("warning: {reason}; the checkpoint before it is taken");
         }
         Ok(Some(checkpoint))
     }

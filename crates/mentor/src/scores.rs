@@ -3,6 +3,8 @@
 use mentor_report::Comparison;
 use mentor_types::{ScoreNames, Scores};
 
+use crate::print::say;
+
 /// A share in percent; a dash where there is none.
 pub fn percent(share: Option<f64>) -> String {
     share.map_or("-".to_owned(), |share| format!("{:.2} %", 100.0 * share))
@@ -19,9 +21,9 @@ pub fn score_lines<S: Scores>(scores: &S, classes: &[String]) -> Vec<String> {
 /// Prints the table at the end of a run.
 pub fn print_comparison(rows: &[Comparison], names: ScoreNames) {
     let [_, score] = names.main;
-    println!("\n{:<28} {:>9}", format!("{score} on val"), "");
+    say!("\n{:<28} {:>9}", format!("{score} on val"), "");
     for row in rows {
-        println!("{:<28} {:>9}  {}", row.name, percent(row.score), row.note);
+        say!("{:<28} {:>9}  {}", row.name, percent(row.score), row.note);
     }
 }
 

@@ -1,17 +1,24 @@
 //! A card: what a data set is, where its files are, what its labels mean.
 
+pub(crate) mod masks;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use mentor_toml::{Changes, Moved, TomlFile, show_key};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use self::masks::{MaskFormat, Masks, OtherValues, ValueMap};
 use crate::error::{DataError, folders, hint};
 use crate::label_map::LabelMap;
-use crate::split::{check_relative, fill};
+use crate::paths::{check_name, check_pattern, check_relative};
 
 /// The file name of a card inside its folder.
 const FILE: &str = "dataset.toml";
+
+/// What a check found: key and message.
+type Found = Vec<(String, String)>;
 
 /// The description of a data set, read from `dataset.toml`. A new data set is a new card and nothing else.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -19,8 +26,6 @@ const FILE: &str = "dataset.toml";
 pub struct Card {
     /// The name that recipes use; also the name of the folder below a data root.
     pub name: String,
-    /// What it is for.
-    pub task: Task,
     /// One line for people.
     pub title: String,
     /// The licence, with its limits.
@@ -32,15 +37,13 @@ pub struct Card {
     /// Folder of the images below the root, put before every image path of a list. Default: the root itself.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub image_root: String,
-    /// Folder of the masks below the root, put before every label path of a list. Default: the root itself.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub label_root: String,
     /// The card (a sibling folder) whose split lists this one shares. Default: its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lists_from: Option<String>,
-    /// How masks are read.
-    pub labels: LabelSpec,
-    /// How a list's first column leads to image and mask, for lists without a label column.
+    /// Labels of pixels, where there are any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub masks: Option<Masks>,
+    /// How a list's first column leads to the image and to its labels, for lists without a label column.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pairing: Option<Pairing>,
     /// The splits by name.
@@ -50,14 +53,6 @@ pub struct Card {
     /// The folder that the card was read from.
     #[serde(skip)]
     pub folder: PathBuf,
-}
-
-/// What a data set is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Task {
-    /// Semantic segmentation: one label per pixel.
-    Seg,
 }
 
 /// A class.
@@ -70,69 +65,7 @@ pub struct Class {
     pub color: [u8; 3],
 }
 
-/// How the pixels of a mask become labels.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct LabelSpec {
-    /// How a mask is stored.
-    pub format: LabelFormat,
-    /// Raw values that are ignored: no loss, no metric. Default: none.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub ignore: Vec<u8>,
-    /// Raw values that mean "nobody labelled this". Default: none.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub unknown: Vec<u8>,
-    /// Colours that are ignored, for the format `color`. Default: none.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub ignore_colors: Vec<[u8; 3]>,
-    /// Added to a raw value to give its class: -1 where 1 is the first class. Default 0.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub offset: i32,
-    /// Raw values and their classes, one by one, instead of an offset. Default: none.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub values: Vec<ValueMap>,
-    /// What a raw value is that none of the above names. Default `error`.
-    #[serde(default)]
-    pub other_values: OtherValues,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
-fn is_zero(value: &i32) -> bool {
-    *value == 0
-}
-
-/// How a mask is stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum LabelFormat {
-    /// One channel (or the indices of a palette): the pixel is a number.
-    Index,
-    /// Red, green, blue: the pixel is the colour of its class.
-    Color,
-}
-
-/// One raw value and its class.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ValueMap {
-    /// The value in the mask.
-    pub from: u8,
-    /// The index of the class.
-    pub to: u8,
-}
-
-/// What an unnamed raw value is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum OtherValues {
-    /// An error that names value and pixel.
-    #[default]
-    Error,
-    /// Ignored.
-    Ignore,
-}
-
-/// How a list's first column leads to an image and its mask. `{id}` stands for the part that both share.
+/// How a list's first column leads to an image and to its labels. `{id}` stands for the part that they share.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Pairing {
@@ -141,11 +74,6 @@ pub struct Pairing {
     /// The path of the image. Default: the first column itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
-    /// The path of the mask.
-    pub label: String,
-    /// Whether it also replaces the label column of a line that has one. Default no.
-    #[serde(default)]
-    pub replace_labels: bool,
 }
 
 /// One split: exactly one of `list`, `folder` and `all_of` (with `minus`).
@@ -173,31 +101,18 @@ impl Card {
     /// Reads and checks the card at `path`.
     ///
     /// # Errors
-    /// Where it cannot be read, is no valid card, or breaks a rule; with the place.
+    /// Where it cannot be read; all that is wrong with it, with places.
     pub fn read(path: &Path) -> Result<Self, DataError> {
-        let text = std::fs::read_to_string(path).map_err(|source| DataError::io(path, source))?;
         let folder = path.parent().unwrap_or_else(|| Path::new("")).to_owned();
-        Self::parse(&text, path, folder)
+        Ok(Self { folder, ..mentor_toml::read::<Self>(path, &Changes::none())?.value })
     }
 
     /// Reads a card from its text; `path` is named in errors, `folder` is where its lists are.
     ///
     /// # Errors
-    /// As [`Card::read`].
+    /// All that is wrong with it, with places.
     pub fn parse(text: &str, path: &Path, folder: PathBuf) -> Result<Self, DataError> {
-        let mut card: Self = toml::from_str(text).map_err(|error| {
-            let start = error.span().map_or(0, |span| span.start.min(text.len()));
-            let before = text.get(..start).unwrap_or(text);
-            DataError::CardSyntax {
-                path: path.to_owned(),
-                line: before.matches('\n').count() + 1,
-                column: before.rsplit('\n').next().unwrap_or("").chars().count() + 1,
-                message: error.message().split('\n').collect::<Vec<_>>().join("; "),
-            }
-        })?;
-        card.folder = folder;
-        card.check().map_err(|(key, message)| DataError::CardRule { path: path.to_owned(), key, message })?;
-        Ok(card)
+        Ok(Self { folder, ..mentor_toml::parse::<Self>(text, path, &Changes::none())?.value })
     }
 
     /// Finds a card by name in the folders that hold cards, or by the path of a `dataset.toml` or of its folder.
@@ -259,120 +174,162 @@ impl Card {
         }
     }
 
-    fn check(&self) -> Result<(), (String, String)> {
-        let fail = |key: &str, message: String| Err((key.to_owned(), message));
-        if let Err(message) = single_name(&self.name) {
-            return fail("name", message);
-        }
-        if let Some(Err(message)) = self.lists_from.as_deref().map(single_name) {
-            return fail("lists_from", message);
-        }
-        for (key, path) in [("image_root", &self.image_root), ("label_root", &self.label_root)] {
-            if !path.is_empty()
-                && let Err(message) = check_relative(path)
-            {
-                return fail(key, message);
-            }
-        }
-        self.check_classes()?;
-        LabelMap::new(self).map_err(|message| ("labels".to_owned(), message))?;
-        if let Some(pairing) = &self.pairing {
-            pairing.check()?;
-        }
-        for (name, split) in &self.splits {
-            split.check(name, &self.splits)?;
-        }
-        Ok(())
+    /// What the values in its masks mean.
+    ///
+    /// # Errors
+    /// Where it has no masks, or gives a value two meanings.
+    pub fn label_map(&self) -> Result<LabelMap, DataError> {
+        let fail = |message: &str| DataError::Card { card: self.name.clone(), message: message.to_owned() };
+        let masks = self.masks.as_ref().ok_or_else(|| fail("has no [masks]"))?;
+        LabelMap::new(masks, &self.class_colours()).map_err(|found| {
+            let found: Vec<String> = found.iter().map(|(key, message)| format!("`{key}`: {message}")).collect();
+            fail(&found.join("; "))
+        })
     }
 
-    fn check_classes(&self) -> Result<(), (String, String)> {
-        let fail = |message: String| Err(("classes".to_owned(), message));
-        if !(1..=mentor_types::MAX_CLASSES).contains(&self.classes.len()) {
-            return fail(format!("{} classes, must be from 1 to {}", self.classes.len(), mentor_types::MAX_CLASSES));
+    fn check_masks(&self, masks: &Masks, found: &mut Found) {
+        let mut report = |key: &str, message: String| found.push((key.to_owned(), message));
+        if let Err(message) = check_root(&masks.root) {
+            report("masks.root", message);
+        }
+        match &masks.path {
+            Some(path) => {
+                if let Err(message) = check_pattern(path) {
+                    report("masks.path", message);
+                }
+                if self.pairing.is_none() {
+                    report("masks.path", "needs [pairing], which says what `{id}` is".to_owned());
+                }
+            }
+            None if masks.replace_column => report("masks.replace_column", "has no effect without `path`".to_owned()),
+            None => {}
+        }
+        if let Err(more) = LabelMap::new(masks, &self.class_colours()) {
+            found.extend(more);
+        }
+    }
+
+    fn check_pairing(&self, pairing: &Pairing, found: &mut Found) {
+        let patterns = [("id", Some(&pairing.id)), ("image", pairing.image.as_ref())];
+        for (key, pattern) in patterns.into_iter().filter_map(|(key, pattern)| Some((key, pattern?))) {
+            if let Err(message) = check_pattern(pattern) {
+                found.push((format!("pairing.{key}"), message));
+            }
+        }
+        let leads_to_labels = self.masks.as_ref().is_some_and(|masks| masks.path.is_some());
+        if pairing.image.is_none() && !leads_to_labels {
+            found.push(("pairing".to_owned(), "has no effect without `image` or the `path` of [masks]".to_owned()));
+        }
+    }
+
+    fn check_classes(&self, found: &mut Found) {
+        let most = mentor_types::MAX_CLASSES;
+        if !(1..=most).contains(&self.classes.len()) {
+            found.push(("classes".to_owned(), format!("{} classes, must be from 1 to {most}", self.classes.len())));
         }
         for (index, class) in self.classes.iter().enumerate() {
+            let name = &class.name;
+            let mut report = |message: String| found.push((format!("classes[{index}].name"), message));
             // A third column separates classes by commas and may give them as numbers.
-            if class.name.trim() != class.name || class.name.is_empty() || class.name.contains([',', '\t', '\n']) {
-                return fail(format!("`{}` is no class name: no commas, tabs or outer spaces", class.name));
-            }
-            if class.name.parse::<u64>().is_ok() {
-                return fail(format!("`{}` is no class name: it is a number", class.name));
-            }
-            if self.classes[..index].iter().any(|other| other.name == class.name) {
-                return fail(format!("`{}` comes twice", class.name));
+            if name.trim() != name || name.is_empty() || name.contains([',', '\t', '\n']) {
+                report(format!("`{name}` is no class name: no commas, tabs or outer spaces"));
+            } else if name.parse::<u64>().is_ok() {
+                report(format!("`{name}` is no class name: it is a number"));
+            } else if self.classes[..index].iter().any(|other| other.name == *name) {
+                report(format!("`{name}` comes twice"));
             }
         }
-        Ok(())
     }
 }
 
-/// A name that is one part of a path, so that it cannot lead out of a root.
-fn single_name(name: &str) -> Result<(), String> {
-    if name.is_empty() || name.contains(['/', '\\']) || name.starts_with('.') {
-        return Err(format!("`{name}` must be a plain name, without slashes or leading dots"));
+impl TomlFile for Card {
+    const MOVED: &'static [Moved] = &[
+        Moved::gone("task"),
+        Moved::to("labels", "masks"),
+        Moved::to("label_root", "masks.root"),
+        Moved::to("pairing.label", "masks.path"),
+        Moved::to("pairing.replace_labels", "masks.replace_column"),
+    ];
+
+    fn check(&self, found: &mut Found) {
+        let named = [("name", Some(&self.name)), ("lists_from", self.lists_from.as_ref())];
+        for (key, name) in named.into_iter().filter_map(|(key, name)| Some((key, name?))) {
+            if let Err(message) = check_name(name) {
+                found.push((key.to_owned(), message));
+            }
+        }
+        if let Err(message) = check_root(&self.image_root) {
+            found.push(("image_root".to_owned(), message));
+        }
+        self.check_classes(found);
+        match &self.masks {
+            Some(masks) => self.check_masks(masks, found),
+            None => found.push(("masks".to_owned(), "missing: a card says which labels its images have".to_owned())),
+        }
+        if let Some(pairing) = &self.pairing {
+            self.check_pairing(pairing, found);
+        }
+        for (name, split) in &self.splits {
+            split.check(name, &self.splits, found);
+        }
     }
-    Ok(())
 }
 
-impl Pairing {
-    fn check(&self) -> Result<(), (String, String)> {
-        let patterns = [("id", Some(&self.id)), ("image", self.image.as_ref()), ("label", Some(&self.label))];
-        for (key, pattern) in patterns.into_iter().filter_map(|(key, pattern)| Some((key, pattern?))) {
-            let key = format!("pairing.{key}");
-            if pattern.matches("{id}").count() != 1 {
-                return Err((key, format!("`{pattern}` must hold `{{id}}` once")));
-            }
-            check_relative(&fill(pattern, "x")).map_err(|message| (key, message))?;
-        }
-        Ok(())
-    }
+/// A folder below the root, which may be the root itself.
+fn check_root(root: &str) -> Result<(), String> {
+    if root.is_empty() { Ok(()) } else { check_relative(root) }
 }
 
 impl SplitSpec {
-    fn check(&self, name: &str, splits: &BTreeMap<String, Self>) -> Result<(), (String, String)> {
-        let key = |field: &str| format!("splits.{name}{}{field}", if field.is_empty() { "" } else { "." });
+    fn check(&self, name: &str, splits: &BTreeMap<String, Self>, found: &mut Found) {
+        let place = format!("splits.{}", show_key(name));
         let ways = [&self.list, &self.folder, &self.all_of].into_iter().flatten().count();
         if ways != 1 || self.all_of.is_some() != self.minus.is_some() {
             let message = "must have exactly one of `list`, `folder`, `all_of` with `minus`".to_owned();
-            return Err((key(""), message));
+            found.push((place.clone(), message));
         }
         for (field, path) in [("list", &self.list), ("folder", &self.folder)] {
-            if let Some(path) = path {
-                check_relative(path).map_err(|message| (key(field), message))?;
+            if let Some(Err(message)) = path.as_deref().map(check_relative) {
+                found.push((format!("{place}.{field}"), message));
             }
         }
         for (field, other) in [("all_of", &self.all_of), ("minus", &self.minus)] {
             let Some(other) = other else { continue };
-            match splits.get(other) {
-                None => {
-                    let hint = hint(other, splits.keys().map(String::as_str));
-                    return Err((key(field), format!("there is no split `{other}`{hint}")));
-                }
+            let message = match splits.get(other) {
+                None => format!("there is no split `{other}`{}", hint(other, splits.keys().map(String::as_str))),
                 // One level is enough in practice and rules out circles.
-                Some(split) if split.all_of.is_some() => {
-                    return Err((key(field), format!("`{other}` must itself be a list or a folder")));
-                }
-                Some(_) => {}
-            }
+                Some(split) if split.all_of.is_some() => format!("`{other}` must itself be a list or a folder"),
+                Some(_) => continue,
+            };
+            found.push((format!("{place}.{field}"), message));
         }
-        Ok(())
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn text(replace: &str, by: &str) -> String {
-        let text = r#"
+    /// A card with some `[masks]` and as many classes.
+    pub(crate) fn card(masks: &str, classes: usize) -> Result<Card, DataError> {
+        let mut text = format!(
+            "name = \"t\"\ntitle = \"t\"\nlicence = \"t\"\nsource = \"t\"\nget = \"fetch it\"\n\
+             splits = {{ train = {{ list = \"train.txt\" }} }}\n[masks]\n{masks}\n"
+        );
+        for class in 0..classes {
+            text += &format!("[[classes]]\nname = \"class_{class}\"\ncolor = [{class}, 10, 20]\n");
+        }
+        Card::parse(&text, Path::new("t/dataset.toml"), PathBuf::from("t"))
+    }
+
+    const TEXT: &str = r#"# A data set.
 name = "tiny"
-task = "seg"
 title = "Tiny"
 licence = "CC0"
 source = "made up"
 get = "make it up"
-[labels]
+[masks]
 format = "index"
 ignore = [255]
 [splits]
@@ -386,41 +343,89 @@ color = [1, 2, 3]
 name = "b"
 color = [4, 5, 6]
 "#;
-        assert!(text.contains(replace));
-        text.replacen(replace, by, 1)
+
+    fn parse(text: &str) -> Result<Card, DataError> {
+        Card::parse(text, Path::new("tiny/dataset.toml"), PathBuf::from("tiny"))
     }
 
-    fn parse(replace: &str, by: &str) -> Result<Card, DataError> {
-        Card::parse(&text(replace, by), Path::new("tiny/dataset.toml"), PathBuf::from("tiny"))
+    /// The mistakes of the card after pieces of it were replaced.
+    fn mistakes(replaced: &[(&str, &str)]) -> Vec<String> {
+        let text = replaced.iter().fold(TEXT.to_owned(), |text, (old, new)| {
+            assert!(text.contains(old), "{old}");
+            text.replacen(old, new, 1)
+        });
+        parse(&text).unwrap_err().to_string().lines().map(str::to_owned).collect()
     }
 
     #[test]
     fn a_card_round_trips() {
-        let card = parse("tiny", "tiny").unwrap();
+        let card = parse(TEXT).unwrap();
         let again = Card::parse(&toml::to_string(&card).unwrap(), Path::new("x"), PathBuf::from("tiny")).unwrap();
         assert_eq!(card, again);
         assert_eq!(card.class_colours(), [[1, 2, 3], [4, 5, 6]]);
     }
 
     #[test]
-    fn every_mistake_in_a_card_is_named_with_its_place() {
-        for (replace, by, expected) in [
-            ("title =", "titel =", "tiny/dataset.toml:4:1: unknown field `titel`"),
-            ("ignore = [255]", "ignore = 255", "tiny/dataset.toml:10:10: invalid type"),
-            ("name = \"tiny\"", "name = \"../tiny\"", "name: `../tiny` must be a plain name"),
-            ("list = \"train.txt\"", "list = \"/train.txt\"", "splits.train.list: `/train.txt` is an absolute path"),
-            ("list = \"train.txt\"", "list = \"../t.txt\"", "splits.train.list: `../t.txt` leads out of its folder"),
-            ("minus = \"few\"", "minus = \"fow\"", "splits.rest.minus: there is no split `fow`, did you mean `few`?"),
-            (", minus = \"few\"", "", "splits.rest: must have exactly one of"),
-            ("name = \"b\"", "name = \"a\"", "classes: `a` comes twice"),
-            ("name = \"b\"", "name = \"7\"", "classes: `7` is no class name"),
-            ("ignore = [255]", "ignore = [1]", "labels: value 1 is"),
-            ("ignore = [255]", "values = [{ from = 0, to = 2 }]", "labels: values: class 2"),
-        ] {
-            let message = parse(replace, by).unwrap_err().to_string();
-            assert!(message.contains(expected), "`{message}` does not say `{expected}`");
-            assert!(!message.contains('\n'), "{message}");
+    fn a_card_with_five_mistakes_names_five_with_their_places() {
+        let found = mistakes(&[
+            ("name = \"tiny\"", "name = \"../tiny\""),
+            ("title =", "titel ="),
+            ("ignore = [255]", "ignore = [1]"),
+            ("minus = \"few\"", "minus = \"fow\""),
+            ("name = \"b\"", "name = \"a\""),
+        ]);
+        let expected = [
+            "tiny/dataset.toml:2:1: `name`: `../tiny` must be a plain name, without slashes or leading dots",
+            "tiny/dataset.toml:3:1: unknown key `titel` at the top level; did you mean `title`?",
+            "tiny/dataset.toml:9:11: `masks.ignore[0]`: value 1 is ignored and a class too",
+            "tiny/dataset.toml:13:28: `splits.rest.minus`: there is no split `fow`, did you mean `few`?",
+            "tiny/dataset.toml:18:1: `classes[1].name`: `a` comes twice",
+        ];
+        assert_eq!(found.len(), expected.len(), "{found:#?}");
+        for (found, expected) in found.iter().zip(expected) {
+            assert!(found.starts_with(expected), "`{found}` does not begin with `{expected}`");
         }
+    }
+
+    #[test]
+    fn every_rule_of_a_card_is_named_at_its_key() {
+        for (old, new, expected) in [
+            ("ignore = [255]", "ignore = 255", "9:10: `masks.ignore`: expected an array, found the integer 255"),
+            ("list = \"train.txt\"", "list = \"../t.txt\"", "11:11: `splits.train.list`: `../t.txt` leads out of its"),
+            (", minus = \"few\"", "", "13:1: `splits.rest`: must have exactly one of"),
+            ("minus = \"few\"", "minus = \"rest\"", "13:28: `splits.rest.minus`: `rest` must itself be a list"),
+            ("name = \"b\"", "name = \"7\"", "18:1: `classes[1].name`: `7` is no class name: it is a number"),
+            ("name = \"b\"", "name = \"x,y\"", "18:1: `classes[1].name`: `x,y` is no class name"),
+            ("ignore = [255]", "values = [{ from = 0, to = 2 }]", "9:23: `masks.values[0].to`: class 2 of value 0,"),
+            ("ignore = [255]", "root = \"/m\"", "9:1: `masks.root`: `/m` is an absolute path"),
+            ("ignore = [255]", "path = \"m/{id}.png\"", "9:1: `masks.path`: needs [pairing]"),
+            ("ignore = [255]", "replace_column = true", "9:1: `masks.replace_column`: has no effect without `path`"),
+            ("[splits]", "[pairing]\nid = \"{id}\"\n[splits]", "10:1: `pairing`: has no effect without `image`"),
+            ("[splits]", "[pairing]\nid = \"a\"\nimage = \"{id}\"\n[splits]", "11:1: `pairing.id`: `a` must hold"),
+            ("[masks]\nformat = \"index\"\nignore = [255]\n", "", "1:1: `masks`: missing: a card says which labels"),
+            ("[masks]", "[mask]", "7:2: unknown key `mask` at the top level; did you mean `masks`?"),
+        ] {
+            let found = mistakes(&[(old, new)]);
+            let expected = format!("tiny/dataset.toml:{expected}");
+            assert!(found.len() == 1 && found[0].starts_with(&expected), "{found:#?} is not `{expected}`");
+        }
+    }
+
+    #[test]
+    fn a_card_from_before_masks_is_told_where_its_keys_are_now() {
+        let found = mistakes(&[
+            ("title =", "task = \"seg\"\nlabel_root = \"m\"\ntitle ="),
+            ("[masks]", "[labels]"),
+            ("[splits]", "[pairing]\nid = \"{id}\"\nlabel = \"{id}.png\"\nreplace_labels = true\n[splits]"),
+        ]);
+        let expected = [
+            "tiny/dataset.toml:3:1: `task` is no key any more: remove it",
+            "tiny/dataset.toml:4:1: `label_root` has moved: write `masks.root`",
+            "tiny/dataset.toml:9:2: `labels` has moved: write `masks`",
+            "tiny/dataset.toml:14:1: `pairing.label` has moved: write `masks.path`",
+            "tiny/dataset.toml:15:1: `pairing.replace_labels` has moved: write `masks.replace_column`",
+        ];
+        assert_eq!(found, expected);
     }
 
     #[test]
@@ -428,7 +433,7 @@ color = [4, 5, 6]
         let root = tempfile::tempdir().unwrap();
         let folder = root.path().join("tiny");
         std::fs::create_dir(&folder).unwrap();
-        std::fs::write(folder.join(FILE), text("tiny", "tiny")).unwrap();
+        std::fs::write(folder.join(FILE), TEXT).unwrap();
         let roots = [root.path().join("nowhere"), root.path().to_owned()];
         assert_eq!(Card::find("tiny", &roots).unwrap().folder, folder);
         assert_eq!(Card::find(folder.to_str().unwrap(), &[]).unwrap().name, "tiny");

@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::Result;
 use clap::Args;
 use mentor_data::{Card, SegDataset};
-use mentor_recipe::{BuiltData, BuiltNets, Loaded, Recipe, check_classes};
+use mentor_recipe::{BuiltData, BuiltNets, Loaded, Recipe, check_classes, find_card};
 use mentor_seg::nets::{NetConfig, SegNet};
 use mentor_seg::upload::DeviceBatch;
 use mentor_train::{Method, Moment};
@@ -14,6 +14,7 @@ use mentor_types::Key;
 
 use super::{DeviceArgs, PlaceArgs, RecipeArgs};
 use crate::device;
+use crate::print::say;
 
 /// Check a recipe: every mistake with its place, then what the recipe means.
 #[derive(Debug, Args)]
@@ -43,8 +44,7 @@ impl Check {
         let loaded = self.recipe.read()?;
         let recipe = &loaded.value;
         let places = self.places.places();
-        let card = Card::find(&recipe.data.card, &places.cards)
-            .map_err(|error| loaded.problem("data.card", error.to_string()))?;
+        let card = find_card(&loaded, &places)?;
         let classes = card.class_names().len();
         let splits = [
             ("labelled", Some(&recipe.data.labelled)),
@@ -64,7 +64,7 @@ impl Check {
         check_classes(&loaded, classes)?;
         let say = |text: &str| {
             if !self.quiet {
-                println!("{text}");
+                say!("{text}");
             }
         };
         say(&loaded.resolved);

@@ -6,11 +6,12 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use mentor_distill::TermTable;
-use mentor_recipe::{BuiltData, RunClasses};
+use mentor_recipe::{BuiltData, RunClasses, find_card};
 use mentor_seg::unlabelled::pseudo_of;
 
 use super::{DeviceArgs, PlaceArgs, RecipeArgs};
 use crate::device;
+use crate::print::say;
 use crate::show::save;
 use crate::show::seg::Palette;
 use crate::weights::RunNets;
@@ -45,6 +46,7 @@ impl Data {
     /// Runs the command.
     pub fn run(&self) -> Result<ExitCode> {
         let loaded = self.recipe.read()?;
+        find_card(&loaded, &self.places.places())?;
         let data = BuiltData::open(&loaded.value, &self.places.places())?;
         let card = data.dataset.card();
         let (device, _) = device::choose(self.device.device)?;
@@ -85,7 +87,7 @@ impl Data {
             }
             step += 1;
         }
-        println!("{}: {labelled} labelled, {unlabelled} unlabelled samples", self.out.display());
+        say!("{}: {labelled} labelled, {unlabelled} unlabelled samples", self.out.display());
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -12,6 +12,7 @@ use mentor_types::Scores;
 
 use super::{DeviceArgs, PlaceArgs};
 use crate::device;
+use crate::print::say;
 use crate::scores::score_lines;
 use crate::show::seg::{score_files, scored};
 use crate::weights::RunWeights;
@@ -58,9 +59,9 @@ impl Eval {
             _ => bail!("name a run folder, or --truth, --predictions and --card"),
         };
         if self.json {
-            println!("{}", serde_json::to_string_pretty(&metrics.record(&classes))?);
+            say!("{}", serde_json::to_string_pretty(&metrics.record(&classes))?);
         } else {
-            score_lines(&metrics, &classes).iter().for_each(|line| println!("{line}"));
+            score_lines(&metrics, &classes).iter().for_each(|line| say!("{line}"));
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -9,6 +9,7 @@ use clap::Args;
 use mentor_nets::{export_burnpack, export_safetensors};
 use mentor_recipe::{RunClasses, run_recipe};
 
+use crate::print::say;
 use crate::weights::RunWeights;
 
 /// Write the student of a run to a file of weights.
@@ -49,7 +50,7 @@ impl Export {
             Some("bpk") => export_burnpack(&net, &self.to)?,
             _ => bail!("--to {}: expected a name that ends in .safetensors or .bpk", self.to.display()),
         }
-        println!("{}", self.to.display());
+        say!("{}", self.to.display());
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -12,6 +12,7 @@ use mentor_seg::supervised::SupervisedConfig;
 use mentor_seg::unlabelled::UnlabelledConfig;
 
 use super::PlaceArgs;
+use crate::print::say;
 
 /// List what recipes can name: nets, terms, data sets, each with its source.
 #[derive(Debug, Args)]
@@ -54,12 +55,12 @@ impl List {
                 ("step", "a factor at each milestone"),
             ],
         );
-        println!("data sets: [data] card = \"NAME\"");
+        say!("data sets: [data] card = \"NAME\"");
         let places = self.places.places();
         for name in Card::names(&places.cards) {
             match Card::find(&name, &places.cards) {
-                Ok(card) => println!("  {name:<22} {} ({} classes; {})", card.title, card.classes.len(), card.licence),
-                Err(error) => println!("  {name:<22} {error}"),
+                Ok(card) => say!("  {name:<22} {} ({} classes; {})", card.title, card.classes.len(), card.licence),
+                Err(error) => say!("  {name:<22} {error}"),
             }
         }
         Ok(ExitCode::SUCCESS)
@@ -74,9 +75,9 @@ fn terms<T: TermTable<Seg>>(title: &str) {
 }
 
 fn section(title: &str, rows: &[(&str, &str)]) {
-    println!("{title}");
+    say!("{title}");
     for (name, source) in rows {
-        println!("  {name:<22} {source}");
+        say!("  {name:<22} {source}");
     }
-    println!();
+    say!("");
 }

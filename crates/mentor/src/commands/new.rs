@@ -8,6 +8,8 @@ use clap::Args;
 use mentor_data::starter_card;
 use mentor_weights::write_atomically;
 
+use crate::print::say;
+
 /// Write a starter card and recipe for a folder of your own images and masks.
 #[derive(Debug, Args)]
 #[command(
@@ -37,8 +39,8 @@ impl New {
         write(&card, &starter.card)?;
         write(&recipe, &recipe_text(&starter.recipe_tables, &recipe))?;
         let [train, val] = starter.labelled;
-        println!("{}: {} classes, {train} images to train on, {val} for val", card.display(), starter.classes);
-        println!("next: name the classes in the card, then\n  mentor check {0}\n  mentor train {0}", recipe.display());
+        say!("{}: {} classes, {train} images to train on, {val} for val", card.display(), starter.classes);
+        say!("next: name the classes in the card, then\n  mentor check {0}\n  mentor train {0}", recipe.display());
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -1,16 +1,19 @@
 //! `mentor predict`.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use mentor_data::{Card, SegDataset, read_image};
+use mentor_data::{Card, SegDataset, is_image_name, read_image};
 use mentor_recipe::{RunClasses, run_recipe};
 use mentor_train::RunInfo;
 
 use super::{DeviceArgs, PlaceArgs};
 use crate::device;
+use crate::print::say;
+use crate::same_file::identity;
 use crate::show::{save, seg};
 use crate::weights::RunWeights;
 
@@ -38,6 +41,9 @@ pub struct Predict {
     /// Where the files go.
     #[arg(long, default_value = "predictions")]
     out: PathBuf,
+    /// Replace files that are already there. An image that is predicted is never replaced.
+    #[arg(long)]
+    overwrite: bool,
 }
 
 impl Predict {
@@ -59,7 +65,7 @@ impl Predict {
         let palette = seg::Palette::new(info.classes, info.colours);
         std::fs::create_dir_all(&self.out).with_context(|| self.out.display().to_string())?;
         let files = image_files(&self.images)?;
-        let outputs = output_files(&files, &self.out)?;
+        let outputs = output_files(&files, &self.out, self.overwrite)?;
         for (file, path) in files.iter().zip(&outputs) {
             let image = read_image(file)?;
             match &dataset {
@@ -67,22 +73,27 @@ impl Predict {
                 None => save(&palette.prediction(&net, image, &recipe.eval, &device), path)?,
             }
         }
-        println!("{}: {} files", self.out.display(), files.len());
+        say!("{}: {} files", self.out.display(), files.len());
         Ok(ExitCode::SUCCESS)
     }
 }
 
-/// Where the prediction of each image goes: its name with the ending `.png`. No two may meet, and
-/// none may take the place of an image.
-fn output_files(files: &[PathBuf], out: &Path) -> Result<Vec<PathBuf>> {
+/// Where the prediction of each image goes: its name with the ending `.png`. No two may meet, none may
+/// take the place of an image, and of another file only where `overwrite` allows it.
+fn output_files(files: &[PathBuf], out: &Path, overwrite: bool) -> Result<Vec<PathBuf>> {
+    let images = files.iter().map(|file| identity(file)).collect::<Result<BTreeSet<_>>>()?;
     let mut outputs: Vec<PathBuf> = Vec::new();
     for file in files {
         let output = out.join(format!("{}.png", file.file_stem().unwrap_or_default().to_string_lossy()));
         if outputs.contains(&output) {
             bail!("two images would be written to {}: predict them into folders of their own", output.display());
         }
-        if files.contains(&output) {
+        if output.exists() && images.contains(&identity(&output)?) {
             bail!("{} is one of the images: choose another --out", output.display());
+        }
+        // A link that leads nowhere would be written through.
+        if output.symlink_metadata().is_ok() && !overwrite {
+            bail!("{} is already there: choose another --out, or add --overwrite", output.display());
         }
         outputs.push(output);
     }
@@ -91,7 +102,6 @@ fn output_files(files: &[PathBuf], out: &Path) -> Result<Vec<PathBuf>> {
 
 /// Every image named, and every image in the folders named, sorted.
 fn image_files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
-    const ENDINGS: [&str; 7] = ["jpg", "jpeg", "png", "bmp", "tif", "tiff", "webp"];
     let mut files = Vec::new();
     for path in paths {
         if !path.is_dir() {
@@ -99,13 +109,8 @@ fn image_files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
             continue;
         }
         let entries = std::fs::read_dir(path).with_context(|| path.display().to_string())?;
-        let mut found: Vec<PathBuf> = entries
-            .filter_map(|entry| Some(entry.ok()?.path()))
-            .filter(|file| {
-                let ending = file.extension().and_then(|ending| ending.to_str()).map(str::to_ascii_lowercase);
-                ending.is_some_and(|ending| ENDINGS.contains(&ending.as_str()))
-            })
-            .collect();
+        let mut found: Vec<PathBuf> =
+            entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|file| is_image_name(file)).collect();
         if found.is_empty() {
             bail!("{}: holds no images", path.display());
         }
@@ -113,4 +118,37 @@ fn image_files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
         files.append(&mut found);
     }
     Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn no_image_is_ever_a_place_to_write_to_and_no_other_file_without_a_word() {
+        let folder = tempfile::tempdir().unwrap();
+        let photos = folder.path().join("photos");
+        std::fs::create_dir(&photos).unwrap();
+        let photo = photos.join("a.png");
+        std::fs::write(&photo, "a photo").unwrap();
+        let files = [photo.clone()];
+        for out in [photos.clone(), photos.join("."), photos.join("../photos")] {
+            for overwrite in [false, true] {
+                let message = output_files(&files, &out, overwrite).unwrap_err().to_string();
+                assert!(message.contains("is one of the images"), "{message}");
+            }
+        }
+        let out = folder.path().join("out");
+        std::fs::create_dir(&out).unwrap();
+        assert_eq!(output_files(&files, &out, false).unwrap(), [out.join("a.png")]);
+        // A second name of the photo is the photo.
+        std::fs::hard_link(&photo, out.join("a.png")).unwrap();
+        #[cfg(unix)]
+        assert!(output_files(&files, &out, true).unwrap_err().to_string().contains("is one of the images"));
+        std::fs::remove_file(out.join("a.png")).unwrap();
+        std::fs::write(out.join("a.png"), "a mask that someone drew").unwrap();
+        assert!(output_files(&files, &out, false).unwrap_err().to_string().contains("add --overwrite"));
+        output_files(&files, &out, true).unwrap();
+    }
 }

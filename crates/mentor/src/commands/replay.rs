@@ -10,6 +10,7 @@ use mentor_seg::upload::DeviceBatch;
 use mentor_train::{Checkpoint, Progress, Run, TrainError};
 
 use super::train::Job;
+use crate::print::say;
 use crate::run_folder::RunFolder;
 use crate::show::save;
 use crate::show::seg::Palette;
@@ -73,9 +74,9 @@ pub fn replay(job: &Job<'_>, step: u64) -> Result<PathBuf> {
     });
     match ended {
         // What it was replayed for.
-        Err(error @ TrainError::NotFinite { .. }) => println!("{error}"),
+        Err(error @ TrainError::NotFinite { .. }) => say!("{error}"),
         Err(error) => return Err(error.into()),
-        Ok(_) => println!("step {step} is finite"),
+        Ok(_) => say!("step {step} is finite"),
     }
     Ok(folder)
 }

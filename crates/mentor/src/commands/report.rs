@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use burn::tensor::Device;
 use clap::Args;
-use mentor_recipe::{BuiltData, BuiltNets, Changes, Loaded, Recipe, RowResult, RunClasses, mean, spread};
+use mentor_recipe::{BuiltData, BuiltNets, Loaded, Recipe, RowResult, RunClasses, mean, spread};
 use mentor_report::{Comparison, Model, ReportInput, html};
 use mentor_seg::SegMethod;
 use mentor_train::{Log, RunInfo, RunResult};
@@ -15,6 +15,7 @@ use mentor_weights::write_atomically;
 
 use super::{DeviceArgs, PlaceArgs};
 use crate::device;
+use crate::print::say;
 use crate::show::seg::{Judge, SCORES};
 use crate::show::{Shown, save};
 use crate::weights::RunNets;
@@ -34,7 +35,7 @@ pub struct Report {
 impl Report {
     /// Runs the command.
     pub fn run(&self) -> Result<ExitCode> {
-        let mut loaded = Recipe::read(&self.run.join("recipe.toml"), &Changes::none())?;
+        let mut loaded = Recipe::read_earlier(&self.run.join("recipe.toml"))?;
         // Paths in the recipe are still those of where it was read from.
         loaded.path = RunInfo::read(&self.run)?.recipe;
         let result = RunResult::read(&self.run)?;
@@ -53,7 +54,7 @@ impl Report {
             device: &device,
             result: &result,
         };
-        println!("{}", write_report(&job)?.display());
+        say!("{}", write_report(&job)?.display());
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -199,6 +200,7 @@ pub fn comparisons(loaded: &Loaded<Recipe>, result: &RunResult, scores: ScoreNam
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use mentor_recipe::Changes;
     use serde_json::json;
 
     const RECIPE: &str = r#"

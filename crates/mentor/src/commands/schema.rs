@@ -8,6 +8,8 @@ use mentor_data::Card;
 use mentor_recipe::{Recipe, StudyFile};
 use mentor_toml::schema_json;
 
+use crate::print::say;
+
 /// Print a JSON Schema, for editors and other tools.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  mentor schema > recipe.schema.json")]
@@ -27,7 +29,7 @@ enum Of {
 impl Schema {
     /// Runs the command.
     pub fn run(&self) -> Result<ExitCode> {
-        println!(
+        say!(
             "{}",
             match self.of {
                 Of::Recipe => schema_json::<Recipe>(),

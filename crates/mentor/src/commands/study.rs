@@ -9,14 +9,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use clap::Args;
 use mentor_recipe::{
-    BuiltData, Job as StudyJob, Loaded, Need, Recipe, RowResult, Study as Plan, changes_no_result, row_key, table,
-    weights_path,
+    BuiltData, Job as StudyJob, Loaded, Need, Recipe, RowResult, Study as Plan, changes_no_result, find_card, row_key,
+    table, weights_path,
 };
 use mentor_weights::write_atomically;
 
 use super::train::{self, stop_on_ctrl_c};
 use super::{DeviceArgs, PlaceArgs};
 use crate::device;
+use crate::print::{note, say};
 use crate::run_folder::Mode;
 use crate::show::seg::SCORES;
 
@@ -98,12 +99,12 @@ impl Study {
             }
         }
         let text = table(&plan.file, &found);
-        println!("{text}");
+        say!("{text}");
         if !found.is_empty() && !self.table {
             write_atomically(&results.join("table.md"), text.as_bytes())?;
         }
         if stop.load(Ordering::Relaxed) {
-            eprintln!("stopped; the same command goes on");
+            note!("stopped; the same command goes on");
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -111,6 +112,7 @@ impl Study {
     /// The key of a row: what it is, whatever folder it lies in and however fast it is loaded.
     fn key(&self, job: &StudyJob, keys: &BTreeMap<(String, u64), String>) -> Result<String> {
         let loaded = Recipe::read(&job.recipe, &job.changes_for_key())?;
+        find_card(&loaded, &self.places.places())?;
         let data = BuiltData::open(&loaded.value, &self.places.places())?.fingerprint(&loaded.value)?;
         let mut needed: Vec<String> =
             job.needs.iter().filter_map(|need| keys.get(&(need.row.clone(), need.seed)).cloned()).collect();
@@ -133,7 +135,7 @@ impl Study {
         let changes = job.changes(|need: &Need| folder(&need.row, need.seed));
         let loaded = Recipe::read(&job.recipe, &changes)?;
         let out = folder(&job.row, job.seed);
-        eprintln!("\n== {} ==", job.name());
+        note!("\n== {} ==", job.name());
         let mode = if out.join("recipe.toml").exists() { Mode::Resume } else { Mode::New };
         let start = Instant::now();
         let device = device::choose(self.device.device)?;

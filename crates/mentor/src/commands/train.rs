@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, bail, ensure};
 use burn::tensor::Device;
 use clap::Args;
 use mentor_data::{BadSample, SegLoader};
-use mentor_recipe::{BuiltData, BuiltNets, Loaded, Recipe, RunClasses, check_classes};
+use mentor_recipe::{BuiltData, BuiltNets, Loaded, Recipe, RunClasses, check_classes, find_card};
 use mentor_seg::nets::SegNet;
 use mentor_seg::upload::DeviceBatch;
 use mentor_seg::{SegMethod, SegModel};
@@ -23,6 +23,7 @@ use super::replay::replay;
 use super::report::{Job as ReportJob, compared_results, comparisons, write_report};
 use super::{DeviceArgs, PlaceArgs, RecipeArgs};
 use crate::device;
+use crate::print::{note, say};
 use crate::run_folder::{COMMIT, Mode, RunFolder};
 use crate::scores::print_comparison;
 use crate::show::seg::{SCORES, scored};
@@ -99,7 +100,7 @@ impl Train {
         let report = !self.no_report;
         let job = Job { loaded: &loaded, device, places: &places, out: &out, mode, stop: &stop, report };
         if let Some(step) = self.replay {
-            println!("images and log  {}", replay(&job, step)?.display());
+            say!("images and log  {}", replay(&job, step)?.display());
             return Ok(ExitCode::SUCCESS);
         }
         let finished = run_job(&job)?;
@@ -115,23 +116,59 @@ fn default_out(recipe: &Path) -> PathBuf {
     Path::new("runs").join(recipe.file_stem().unwrap_or_default())
 }
 
-/// A flag that the first Ctrl-C sets; the second ends the program at once.
+/// Signals within so long are one wish: what closes a terminal sends several.
+const ONE_WISH: Duration = Duration::from_secs(1);
+
+/// A flag that the first Ctrl-C sets, or what closes the terminal or the job; the second ends the program at once.
 pub fn stop_on_ctrl_c() -> Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
-    let flag = stop.clone();
-    ctrlc::set_handler(move || {
-        if flag.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
+    let (flag, mut asked) = (stop.clone(), None::<Instant>);
+    let ignores_hangup = ignores_hangup();
+    ctrlc::set_handler(move || match asked {
+        Some(at) if at.elapsed() < ONE_WISH => {}
+        Some(_) => std::process::exit(130),
+        None => {
+            asked = Some(Instant::now());
+            flag.store(true, Ordering::Relaxed);
+            note!("\nstopping after this step; again to stop at once");
         }
-        eprintln!("\nstopping after this step; again to stop at once");
     })?;
+    if ignores_hangup {
+        ignore_hangup();
+    }
     Ok(stop)
 }
+
+/// Whether a terminal that closes is to change nothing, as under `nohup`.
+#[cfg(unix)]
+fn ignores_hangup() -> bool {
+    // SAFETY: all bytes zero is a valid `sigaction`, and a call without a new action only writes to it.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(libc::SIGHUP, std::ptr::null(), &raw mut action) == 0 && action.sa_sigaction == libc::SIG_IGN
+    }
+}
+
+/// Undoes what the handler for all signals did to `nohup`.
+#[cfg(unix)]
+fn ignore_hangup() {
+    // SAFETY: ignoring a signal runs no code of ours.
+    unsafe { libc::signal(libc::SIGHUP, libc::SIG_IGN) };
+}
+
+#[cfg(not(unix))]
+fn ignores_hangup() -> bool {
+    false
+}
+
+#[cfg(not(unix))]
+fn ignore_hangup() {}
 
 /// Trains one recipe into one run folder.
 pub fn run_job(job: &Job<'_>) -> Result<Finished> {
     let start = Instant::now();
     let recipe = &job.loaded.value;
+    find_card(job.loaded, job.places)?;
     if job.report {
         compared_results(job.loaded, SCORES)?;
     }
@@ -209,7 +246,7 @@ pub fn run_job(job: &Job<'_>) -> Result<Finished> {
     });
     let outcome = outcome.map_err(|error| with_way_on(error, job))?;
     if outcome.stopped {
-        eprintln!(
+        note!(
             "stopped after step {}; go on with:\n  mentor train {} --out {} --resume",
             outcome.step,
             job.loaded.path.display(),
@@ -232,7 +269,7 @@ pub fn run_job(job: &Job<'_>) -> Result<Finished> {
         };
         let written = write_report(&report)?;
         print_comparison(&comparisons(job.loaded, &result, SCORES)?, SCORES);
-        println!("\nreport    {}\npictures  {}", written.display(), folder.path().join("pictures").display());
+        say!("\nreport    {}\npictures  {}", written.display(), folder.path().join("pictures").display());
     }
     Ok(Finished { result: Some(result) })
 }

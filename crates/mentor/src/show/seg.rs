@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use burn::tensor::Device;
 use image::{GrayImage, RgbImage};
-use mentor_data::{DataError, LabelFormat, SegDataset};
+use mentor_data::{DataError, MaskFormat, SegDataset};
 use mentor_distill::TermTable;
 use mentor_nets::Frozen;
 use mentor_recipe::{BuiltData, Recipe};
@@ -117,14 +117,20 @@ pub fn save_labels(
     let map = dataset.label_map();
     let failed = || format!("cannot write {}", path.display());
     match map.format() {
-        LabelFormat::Index => {
+        MaskFormat::Index => {
             let raw: Option<Vec<u8>> = mask.labels().iter().map(|label| map.raw_value(*label)).collect();
             let raw = raw.with_context(|| format!("{}: a class has no value in masks of this card", path.display()))?;
             GrayImage::from_raw(width, height, raw).with_context(failed)?.save(path).with_context(failed)
         }
-        LabelFormat::Color => {
+        MaskFormat::Color => {
             let colours = dataset.card().class_colours();
-            let rgb = mask.labels().iter().flat_map(|label| colours[usize::from(*label)]).collect();
+            let mut rgb = Vec::with_capacity(3 * mask.labels().len());
+            for label in mask.labels() {
+                let colour = colours.get(usize::from(*label)).with_context(|| {
+                    format!("{}: class {label} has no colour, the card has {} classes", path.display(), colours.len())
+                })?;
+                rgb.extend(colour);
+            }
             RgbImage::from_raw(width, height, rgb).with_context(failed)?.save(path).with_context(failed)
         }
     }

@@ -23,6 +23,9 @@ use serde::{Deserialize, Serialize};
 
 use inputs::Inputs;
 
+use crate::print::say;
+use crate::same_file::identity;
+
 /// Evaluate a term of the loss on tensors from a file, to compare it with another implementation.
 #[derive(Debug, Args)]
 #[command(
@@ -118,6 +121,11 @@ impl Term {
             bail!("there is no term `{}`; there are {}", self.name, known.join(", "));
         };
         let tables = self.tables(*table)?;
+        if let Some(path) = self.grad.as_ref().filter(|path| path.exists())
+            && identity(path)? == identity(&self.input)?
+        {
+            bail!("--grad {} is the file of --in: choose another", path.display());
+        }
         let (name, term) = tables.term().context("the table of the term is there")?;
         let inputs = Inputs::read(&self.input)?;
         let columns = Column::of(name, &term.shared());
@@ -125,7 +133,7 @@ impl Term {
         let values = self.evaluate(*table, name, term, &columns, &inputs)?;
         for (column, value) in columns.iter().zip(&values) {
             let value = value.clone().into_scalar::<f32>();
-            println!("{}", serde_json::json!({ "term": name, "column": column.name, "value": value }));
+            say!("{}", serde_json::json!({ "term": name, "column": column.name, "value": value }));
         }
         if let Some(path) = &self.grad {
             let weighted = columns.iter().zip(values);
