@@ -148,3 +148,18 @@ fn bad_images_and_lists_are_named_in_one_line() {
     let error = train();
     assert!(error.contains("none.jpg"), "{error}");
 }
+
+#[test]
+fn a_compared_result_without_the_score_is_refused_at_its_key_before_training() {
+    let folder = tempfile::tempdir().unwrap();
+    let other = r#"{"row": "boxes", "seed": 0, "key": "k", "metrics": {"ap": 0.5}, "steps": 7, "device": "cpu",
+        "commit": "c", "seconds": 1.0}"#;
+    fs::write(folder.path().join("boxes.json"), other).unwrap();
+    let text = tiny("fcn", "[compare]\nboxes = \"boxes.json\"\n", 3);
+    let line = text.lines().position(|line| line.starts_with("boxes")).unwrap() + 1;
+    let path = recipe(folder.path(), "compare.toml", &text);
+    let out = folder.path().join("run");
+    let found = fail(mentor().arg("train").arg(&path).arg("--out").arg(&out));
+    assert!(found.contains(&format!("compare.toml:{line}:")) && found.contains("boxes.json: has no `miou`"), "{found}");
+    assert!(!out.exists(), "nothing was trained");
+}

@@ -79,6 +79,34 @@ fn samples_are_drawn() {
 }
 
 #[test]
+fn report_and_samples_show_what_each_term_trained_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("run");
+    let rest = "[ema]\n\n[unlabelled.mean_teacher]\nmin_confidence = 0.3\n\n[unlabelled.fixmatch]\nthreshold = 0.4\n";
+    let recipe = recipe(folder.path(), "both.toml", &tiny("fcn", rest, 3));
+    succeed(mentor().arg("train").arg(&recipe).arg("--out").arg(&out));
+    let page = fs::read_to_string(out.join("report.html")).unwrap();
+    for words in
+        ["pseudo-labels of mean_teacher", "pseudo-labels of fixmatch", "fixmatch accepted <b>", "mIoU on val (ema)"]
+    {
+        assert!(page.contains(words), "the report does not say {words:?}");
+    }
+    let draw = |recipe: &std::path::Path, samples: &str| {
+        let mut command = mentor();
+        command.arg("data").arg(recipe).args(["--draw", "1"]).arg("--run").arg(&out);
+        command.arg("--out").arg(folder.path().join(samples));
+        command
+    };
+    succeed(&mut draw(&recipe, "samples"));
+    let width = |name: &str| image::open(folder.path().join("samples").join(name)).unwrap().width();
+    // Views, and what each of two terms teaches, side by side.
+    assert!(width("unlabelled_000.png") >= 4 * 64 && width("labelled_000.png") < 4 * 64);
+    let plain = crate::support::recipe(folder.path(), "plain.toml", &tiny("fcn", "", 3));
+    let idle = fail(&mut draw(&plain, "idle"));
+    assert!(idle.contains("--run has no effect"), "{idle}");
+}
+
+#[test]
 fn a_term_is_evaluated_on_tensors_from_a_file() {
     let folder = tempfile::tempdir().unwrap();
     let grad = folder.path().join("grad.safetensors");

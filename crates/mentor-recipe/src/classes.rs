@@ -1,16 +1,12 @@
 //! The classes that a net was trained for: it knows them by their order alone.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
 
 use mentor_data::SegDataset;
-use serde::{Deserialize, Serialize};
+use mentor_train::RunInfo;
 
 use crate::BuildError;
-
-/// The file of a run folder that names its classes, among what made the run.
-pub const RUN_FILE: &str = "run.json";
 
 /// The key under which the metadata of an exported file name the classes, as a JSON list.
 const CLASS_NAMES: &str = "class_names";
@@ -18,14 +14,12 @@ const CLASS_NAMES: &str = "class_names";
 /// Most classes whose names are all written out in an error.
 const LISTED: usize = 12;
 
-/// The classes of a run or of a card, in the order of a net's outputs; part of `run.json`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// The classes of a run or of a card, in the order of a net's outputs.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunClasses {
     /// Their names.
-    #[serde(rename = "classes")]
     pub names: Vec<String>,
     /// What stands for each in masks. Empty in runs of before this was kept.
-    #[serde(rename = "class_values", default)]
     pub values: Vec<String>,
 }
 
@@ -43,10 +37,8 @@ impl RunClasses {
     /// # Errors
     /// If the folder does not say.
     pub fn read(run: &Path) -> Result<Self, BuildError> {
-        let path = run.join(RUN_FILE);
-        let fail = |reason: String| BuildError::NoRun { path: path.clone(), reason };
-        let text = fs::read_to_string(&path).map_err(|error| fail(error.to_string()))?;
-        serde_json::from_str(&text).map_err(|error| fail(format!("does not name its classes: {error}")))
+        let info = RunInfo::read(run)?;
+        Ok(Self { names: info.classes, values: info.class_values })
     }
 
     /// Holds the classes of the run at `run` against those of a card: they must be the same, in the same order.
@@ -90,7 +82,7 @@ impl RunClasses {
 /// Refuses the weights of a run whose classes stand in another order than `classes`; where only names differ that are
 /// in one of the two, they may be new names of the same. A folder without `run.json` says nothing.
 pub(crate) fn check_order_of_run(classes: &[String], run: &Path) -> Result<(), BuildError> {
-    if !run.join(RUN_FILE).exists() {
+    if !run.join(RunInfo::FILE).exists() {
         return Ok(());
     }
     check_order(classes, &RunClasses::read(run)?.names, run)

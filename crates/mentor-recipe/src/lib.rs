@@ -11,7 +11,7 @@ pub use build::{
     BuildError, BuiltData, BuiltNets, Places, Which, check_classes, find_card, load_net, load_run, net_of, run_recipe,
     weights_path,
 };
-pub use classes::{RUN_FILE, RunClasses};
+pub use classes::RunClasses;
 pub use mentor_toml::{Changes, Loaded, Problem, Problems};
 pub use recipe::{Recipe, Task, changes_no_result};
 pub use result::{ResultError, RowResult, row_key};

@@ -4,7 +4,6 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use image::RgbImage;
 use image::codecs::jpeg::JpegEncoder;
-use mentor_types::LabelMask;
 
 /// Text that may stand in an element or an attribute.
 pub(crate) fn escape(text: &str) -> String {
@@ -100,37 +99,6 @@ pub(crate) fn drawing_uri(picture: &RgbImage) -> String {
     format!("data:image/png;base64,{}", STANDARD.encode(bytes.into_inner()))
 }
 
-/// The photo, scaled down to at most `width` pixels across.
-pub(crate) fn shrink_photo(photo: &RgbImage, width: u32) -> RgbImage {
-    if photo.width() <= width {
-        return photo.clone();
-    }
-    let height = scaled(photo.height(), photo.width(), width);
-    image::imageops::resize(photo, width, height, image::imageops::FilterType::CatmullRom)
-}
-
-/// The mask in the size that [`shrink_photo`] gives a photo of its size: the nearest label.
-pub(crate) fn shrink_mask(mask: &LabelMask, width: u32) -> LabelMask {
-    let width = width as usize;
-    if mask.width() <= width {
-        return mask.clone();
-    }
-    let height = scaled(mask.height() as u32, mask.width() as u32, width as u32) as usize;
-    let nearest = |place: usize, new: usize, old: usize| (2 * place + 1) * old / (2 * new);
-    let mut labels = Vec::with_capacity(width * height);
-    for y in 0..height {
-        for x in 0..width {
-            labels.push(mask.at(nearest(x, width, mask.width()), nearest(y, height, mask.height())));
-        }
-    }
-    LabelMask::new(width, height, labels)
-}
-
-fn scaled(height: u32, width: u32, new_width: u32) -> u32 {
-    let height = (u64::from(height) * u64::from(new_width) + u64::from(width) / 2) / u64::from(width);
-    u32::try_from(height).expect("a smaller height").max(1)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -156,22 +124,6 @@ mod tests {
         assert_eq!(count(1_234_567), "1\u{202f}234\u{202f}567");
         assert_eq!(count(999), "999");
         assert_eq!([5.04, 125.0, 7265.0].map(duration), ["5.0 s", "2 min 05 s", "2 h 01 min"]);
-    }
-
-    #[test]
-    fn photo_and_mask_shrink_to_one_size() {
-        for (width, height) in [(1000, 333), (481, 1), (480, 20), (7, 9)] {
-            let photo = shrink_photo(&RgbImage::new(width, height), 480);
-            let mask = shrink_mask(&LabelMask::filled(width as usize, height as usize, 3), 480);
-            assert_eq!((photo.width() as usize, photo.height() as usize), (mask.width(), mask.height()));
-            assert!(photo.width() <= 480);
-        }
-    }
-
-    #[test]
-    fn a_shrunk_mask_takes_the_label_in_the_middle() {
-        let mask = LabelMask::new(6, 1, vec![0, 1, 2, 3, 4, 5]);
-        assert_eq!(shrink_mask(&mask, 2).labels(), [1, 4]);
     }
 
     #[test]

@@ -1,14 +1,17 @@
-//! What a run looks like: pictures of label masks, and one HTML file that tells the whole run.
+//! What a run looks like: pictures, and one HTML file that tells the whole run.
 //!
-//! Nothing here opens a run folder, a data set or a network: the caller brings the numbers and the
-//! images, and gets pictures and text back. Equal input gives equal bytes.
+//! Nothing here opens a run folder, a data set or a network, and the page knows no task: the caller brings numbers,
+//! names and drawn images, and gets text back. What a task draws is in [`pictures`], for its own module to choose.
+//! Equal input gives equal bytes.
 
 mod chart;
 mod html;
+mod input;
 pub mod pictures;
 mod report;
 mod sections;
-mod text;
 
-pub use mentor_train::{Log, LogLine};
-pub use report::{BadSample, Comparison, Example, Model, PseudoExample, ReportInput, html};
+pub use input::{
+    Class, Comparison, Confusion, Example, Gallery, LegendEntry, Model, ReportInput, Section, Swatch, TILE_WIDTH,
+};
+pub use report::html;

@@ -6,14 +6,26 @@
 use std::path::Path;
 
 use image::RgbImage;
-use mentor_report::pictures::{grid, overlay, panel, shown_labels, with_legend};
-use mentor_report::{BadSample, Comparison, Example, LogLine, Model, PseudoExample, ReportInput, html};
-use mentor_types::{IGNORE, LabelMask, UNKNOWN};
+use mentor_report::pictures::{grid, legend, mistakes, overlay, panel, shown_labels, with_legend};
+use mentor_report::{Class, Comparison, Confusion, Example, Gallery, Model, ReportInput, Section, html};
+use mentor_train::{LogLine, RunResult, SkippedSample};
+use mentor_types::{ClassScore, IGNORE, LabelMask, ScoreNames, ScoreRecord, ScoreRow, UNKNOWN};
 use serde_json::{Value, json};
 
 const SAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../datasets/aerial_sample");
 const NAMES: [&str; 5] = ["building", "land_unpaved", "road", "vegetation", "water"];
 const COLOURS: [[u8; 3]; 5] = [[228, 87, 46], [222, 196, 132], [90, 90, 102], [58, 157, 75], [45, 125, 210]];
+
+const SCORES: ScoreNames = ScoreNames {
+    main: ["miou", "mIoU"],
+    rows: &[
+        ScoreRow { key: "miou", name: "mIoU", meaning: "IoU averaged over the classes" },
+        ScoreRow { key: "boundary_iou", name: "boundary IoU", meaning: "IoU along the edges" },
+    ],
+    by_class: ClassScore { key: "per_class", column: "iou", name: "IoU" },
+    counted: "pixels",
+    reading: "IoU is the overlap of prediction and truth.",
+};
 
 /// Numbers that look random and never change.
 struct Noise(u64);
@@ -50,6 +62,20 @@ fn guess(truth: &LabelMask, blots: usize, noise: &mut Noise) -> LabelMask {
         }
     }
     guess
+}
+
+fn record(value: Value) -> ScoreRecord {
+    serde_json::from_value(value).unwrap()
+}
+
+fn result() -> RunResult {
+    serde_json::from_value(json!({
+        "val": metrics(0.6271, 0.03), "val_model": "ema", "models": {}, "teachers": {},
+        "best": {"step": 1200, "score": 0.6271}, "steps": 1200, "images_per_second": 21.37, "seconds": 164.2,
+        "device": "cpu", "commit": "b5bcd76",
+        "bad_samples": [{"path": "images/tile9_part001.jpg", "reason": "0 bytes, not an image"}],
+    }))
+    .unwrap()
 }
 
 fn metrics(miou: f64, lift: f64) -> Value {
@@ -102,28 +128,51 @@ fn log() -> Vec<LogLine> {
     lines
 }
 
-fn examples() -> Vec<Example> {
-    let mut noise = Noise(3);
-    let make = |(name, miou, blots): (&str, f64, usize)| {
-        let (image, truth) = read(name);
-        let teacher = Some(guess(&truth, blots / 2, &mut noise));
-        let student = guess(&truth, blots, &mut noise);
-        Example { name: format!("{name}.jpg"), miou, image, truth, teacher, student }
-    };
-    [
-        ("tile2_part007", 0.803, 6),
-        ("tile3_part007", 0.412, 60),
-        ("tile5_part007", 0.741, 12),
-        ("tile8_part007", 0.298, 90),
-    ]
-    .map(make)
-    .to_vec()
+fn name(name: &str) -> String {
+    name.to_owned()
 }
 
-fn pseudo() -> Vec<PseudoExample> {
+fn names() -> Vec<String> {
+    NAMES.map(name).to_vec()
+}
+
+fn classes() -> Vec<Class> {
+    let class = |(name, colour): (&str, [u8; 3])| Class { name: name.to_owned(), colour, share: Some(0.2) };
+    NAMES.into_iter().zip(COLOURS).map(class).collect()
+}
+
+fn examples() -> Gallery {
+    let mut noise = Noise(3);
+    let mut make = |(file, miou, blots): (&str, f64, usize)| {
+        let (image, truth) = read(file);
+        let (teacher, student) = (guess(&truth, blots / 2, &mut noise), guess(&truth, blots, &mut noise));
+        let painted = |mask: &LabelMask| overlay(&image, mask, &COLOURS, 0.6);
+        let tiles = vec![
+            (name("truth"), painted(&truth)),
+            (name("teacher"), painted(&teacher)),
+            (name("student"), painted(&student)),
+            (name("mistakes"), mistakes(&image, &truth, &student)),
+            (name("image"), image),
+        ];
+        Example { name: format!("{file}.jpg"), scores: vec![(name("mIoU"), Some(miou))], tiles }
+    };
+    Gallery {
+        id: "examples",
+        short: "Images",
+        heading: name("Where it does best and worst"),
+        lead: name("Validation images."),
+        legend: legend(&names(), &COLOURS, &[0, 1, 2, 3, 4, UNKNOWN, IGNORE]),
+        groups: vec![
+            (name("Best"), [("tile2_part007", 0.803, 6), ("tile5_part007", 0.741, 12)].map(&mut make).to_vec()),
+            (name("Worst"), [("tile3_part007", 0.412, 60), ("tile8_part007", 0.298, 90)].map(&mut make).to_vec()),
+        ],
+    }
+}
+
+fn pseudo() -> Gallery {
     let mut noise = Noise(5);
-    let make = |name: &str| {
-        let (weak, truth) = read(name);
+    let make = |file: &str| {
+        let (weak, truth) = read(file);
         let mut labels = guess(&truth, 10, &mut noise);
         let width = labels.width();
         for (place, label) in labels.labels_mut().iter_mut().enumerate() {
@@ -133,17 +182,21 @@ fn pseudo() -> Vec<PseudoExample> {
             }
         }
         let strong = image::imageops::blur(&image::imageops::huerotate(&weak, 40), 1.5);
-        PseudoExample {
-            name: format!("{name}.jpg"),
-            weak,
-            strong,
-            labels,
-            truth: Some(truth),
-            accepted: 0.734,
-            precision: Some(0.912),
+        let painted = overlay(&strong, &labels, &COLOURS, 0.6);
+        Example {
+            name: format!("{file}.jpg"),
+            scores: vec![(name("accepted"), Some(0.734)), (name("precision"), None)],
+            tiles: vec![(name("weak view"), weak), (name("strong view"), strong), (name("pseudo-labels"), painted)],
         }
     };
-    ["tile1_part001", "tile6_part004"].map(make).to_vec()
+    let examples = ["tile1_part001", "tile6_part004"].map(make).to_vec();
+    Gallery {
+        id: "pseudo",
+        short: "Pseudo-labels",
+        heading: name("What unlabelled images were taught"),
+        groups: vec![(String::new(), examples)],
+        ..Gallery::default()
+    }
 }
 
 fn confusion(classes: usize) -> Vec<Vec<u64>> {
@@ -162,8 +215,12 @@ fn confusion(classes: usize) -> Vec<Vec<u64>> {
 
 fn sample() -> ReportInput {
     let text = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-    let row =
-        |name: &str, miou, note: &str, this_run| Comparison { name: name.into(), miou, note: note.into(), this_run };
+    let row = |name: &str, score, note: &str, this_run| Comparison {
+        name: name.into(),
+        score: Some(score),
+        note: note.into(),
+        this_run,
+    };
     ReportInput {
         title: "aerial_sample: FCN-ResNet-18/16 distilled from PSPNet".into(),
         recipe: "# Distils a small net.\ntask = \"seg\"\nseed = 0\n\n[data]\ncard = \"aerial_sample\"\n\n[student.fcn]\nbackbone = \"resnet18\"\nwidth = 16\n\n[distill.pixel_wise]\nweight = 10.0\ntemperature = 1.0\n".into(),
@@ -175,17 +232,17 @@ fn sample() -> ReportInput {
             text("weights of big", "blake3:a1b2c3d4e5f60718293a4b5c6d7e8f9001122334455667788990aabbccddeeff"),
         ],
         log: log(),
-        result: json!({
-            "val": metrics(0.6271, 0.03), "val_model": "ema", "steps": 1200, "images_per_second": 21.37, "seconds": 164.2
-        }),
-        classes: NAMES.iter().zip(COLOURS).map(|(name, colour)| ((*name).to_owned(), colour)).collect(),
-        confusion: confusion(5),
+        result: Some(result()),
+        scores: SCORES,
+        classes: classes(),
         models: [("teacher", 0.6648, 0.07), ("student", 0.6154, 0.02), ("ema", 0.6271, 0.03)]
-            .map(|(name, miou, lift)| Model { name: name.into(), metrics: metrics(miou, lift) })
+            .map(|(name, miou, lift)| Model { name: name.into(), scores: record(metrics(miou, lift)) })
             .to_vec(),
-        examples: examples(),
-        pseudo: pseudo(),
-        bad_samples: vec![BadSample { path: "images/tile9_part001.jpg".into(), reason: "0 bytes, not an image".into() }],
+        sections: vec![
+            Section::Confusion(Confusion(confusion(5))),
+            Section::Gallery(examples()),
+            Section::Gallery(pseudo()),
+        ],
         comparisons: vec![
             row("teacher", 0.6648, "verified on val before the first step", false),
             row("student alone", 0.5873, "quickstart study, 3 seeds, commit 0a1b2c3, 2-core CPU", false),
@@ -265,17 +322,30 @@ fn markup_in_names_stays_text() {
     input.title = bad.into();
     input.recipe = bad.into();
     input.info = vec![(bad.into(), bad.into())];
-    input.result["val_model"] = bad.into();
-    input.result["note"] = bad.into();
-    input.classes[0].0 = bad.into();
-    input.bad_samples = vec![BadSample { path: bad.into(), reason: bad.into() }];
+    let result = input.result.as_mut().unwrap();
+    (result.val_model, result.commit) = (bad.into(), bad.into());
+    result.bad_samples = vec![SkippedSample { path: bad.into(), reason: bad.into() }];
+    input.classes[0].name = bad.into();
     input.comparisons[0].name = bad.into();
     input.comparisons[0].note = bad.into();
     input.models[1].name = bad.into();
-    input.examples.truncate(1);
-    input.examples[0].name = bad.into();
-    input.pseudo.truncate(1);
-    input.pseudo[0].name = bad.into();
+    input.scores = ScoreNames {
+        main: [bad, bad],
+        rows: &[ScoreRow { key: "miou", name: "<b>&\"'</b><script>", meaning: "<b>&\"'</b><script>" }],
+        by_class: ClassScore { name: bad, ..SCORES.by_class },
+        counted: bad,
+        reading: bad,
+    };
+    let tiles = vec![(name(bad), RgbImage::new(2, 2))];
+    let example = Example { name: bad.into(), scores: vec![(bad.into(), None)], tiles };
+    input.sections[1] = Section::Gallery(Gallery {
+        heading: bad.into(),
+        lead: bad.into(),
+        legend: legend(&[name(bad)], &COLOURS, &[0]),
+        groups: vec![(bad.into(), vec![example])],
+        ..examples()
+    });
+    input.sections.truncate(2);
     let line = json!({"step": 3, "lr": 0.1, "total": 1.0, "grad_norm": 1.0, "terms": {bad: {"weight": 1.0, "value": 1.0}},
         "stats": {bad: 1.0}, "time": {}});
     input.log = vec![serde_json::from_value(line).unwrap()];
@@ -294,6 +364,27 @@ fn empty_parts_are_left_out() {
 }
 
 #[test]
+fn a_page_speaks_of_its_own_task_alone() {
+    let mut input = sample();
+    input.scores = ScoreNames {
+        main: ["ap", "AP"],
+        rows: &[ScoreRow { key: "ap", name: "AP", meaning: "average precision" }],
+        by_class: ClassScore { key: "per_class", column: "ap", name: "AP" },
+        counted: "boxes",
+        reading: "AP is the area under the curve of precision over recall.",
+    };
+    input.models.iter_mut().for_each(|model| model.scores = record(json!({"ap": 0.371})));
+    input.result.as_mut().unwrap().val = record(json!({"ap": 0.371}));
+    input.sections.truncate(1);
+    let page = html(&input);
+    assert!(page.contains("37.10 %") && page.contains("AP on val") && page.contains("share of boxes"));
+    let text = without_data(page.split("</style>").nth(1).unwrap());
+    for word in ["mIoU", "miou", "pixel", "mask", "IoU"] {
+        assert!(!text.contains(word), "the page says {word}");
+    }
+}
+
+#[test]
 fn a_log_of_one_line_makes_charts() {
     let log = log();
     let first = |eval: bool| log.iter().find(|line| matches!(line, LogLine::Eval { .. }) == eval).unwrap().clone();
@@ -307,12 +398,14 @@ fn a_log_of_one_line_makes_charts() {
 #[test]
 fn values_that_are_missing_or_not_finite_are_a_dash() {
     let mut input = sample();
-    input.examples.clear();
-    input.pseudo.clear();
-    input.models[0].metrics = json!({"miou": null, "per_class": {"building": null}});
-    input.models[1].metrics = Value::Null;
-    input.comparisons[1].miou = f64::NAN;
-    input.confusion[2] = vec![0; 6];
+    let mut counts = confusion(5);
+    counts[2] = vec![0; 6];
+    input.sections = vec![Section::Confusion(Confusion(counts))];
+    input.models[0].scores = record(json!({"miou": null, "per_class": {"building": null}}));
+    input.models[1].scores = ScoreRecord::default();
+    input.comparisons[0].score = Some(f64::NAN);
+    input.comparisons[1].score = None;
+    input.classes[0].share = None;
     for line in &mut input.log {
         if let LogLine::Step { total, grad_norm, .. } = line {
             (*total, *grad_norm) = (f64::NAN, f64::INFINITY);
@@ -322,18 +415,28 @@ fn values_that_are_missing_or_not_finite_are_a_dash() {
     assert_eq!(unclosed(&page), Ok(()));
     assert!(!page.contains("NaN") && !page.contains("inf%") && !page.contains("inf\""));
     assert!(page.contains("<td class=\"number\">–"));
+    let row = page.split("student alone</th>").nth(1).unwrap().split("</tr>").next().unwrap();
+    assert_eq!(row.matches("–").count(), 2, "neither a score nor a gain: {row}");
+    assert!(!row.contains("0.00<"), "{row}");
     assert!(!page.contains("<h3>Total loss</h3>") && page.contains("<h3>Learning rate</h3>"));
 }
 
 #[test]
 fn many_classes_and_another_class_fit_too() {
-    for (classes, wanted) in [(21, "class=\"heat\""), (150, "class=\"pixels\"")] {
-        let names =
-            (0..classes).map(|class| (format!("a class with a long name, number {class}"), [9, 90, class as u8]));
+    for (classes, wanted) in [(21, "class=\"heat\""), (150, "class=\"matrix\"")] {
+        let class = |class: usize| Class {
+            name: format!("a class with a long name, number {class}"),
+            colour: [9, 90, class as u8],
+            share: None,
+        };
         let mut confusion = confusion(classes);
         confusion[0][classes] = 500;
-        let input =
-            ReportInput { classes: names.collect(), confusion, models: sample().models, ..ReportInput::default() };
+        let input = ReportInput {
+            classes: (0..classes).map(class).collect(),
+            sections: vec![Section::Confusion(Confusion(confusion))],
+            models: sample().models,
+            ..ReportInput::default()
+        };
         let page = html(&input);
         std::fs::write(leave(&format!("report_{classes}.html")), &page).unwrap();
         assert_eq!(unclosed(&page), Ok(()));
@@ -355,7 +458,6 @@ fn the_check_for_closed_tags_can_fail() {
 fn pictures_of_a_real_image_are_drawn() {
     let mut noise = Noise(1);
     let (image, truth) = read("tile2_part007");
-    let names = NAMES.map(str::to_owned);
     let student = guess(&truth, 20, &mut noise);
     let mut partial = truth.clone();
     for label in &mut partial.labels_mut()[..30_000] {
@@ -365,16 +467,16 @@ fn pictures_of_a_real_image_are_drawn() {
         *label = IGNORE;
     }
     let draw = |mask: &LabelMask| overlay(&image, mask, &COLOURS, 0.55);
+    let entries = |masks: &[&LabelMask]| legend(&names(), &COLOURS, &shown_labels(masks));
     let row = panel(&[
         ("image", &image),
         ("truth", &draw(&truth)),
         ("teacher, in part", &draw(&partial)),
         ("student", &draw(&student)),
     ]);
-    let whole =
-        with_legend(&grid(&[row.clone(), row], 1), &names, &COLOURS, &shown_labels(&[&truth, &partial, &student]));
+    let whole = with_legend(&grid(&[row.clone(), row], 1), &entries(&[&truth, &partial, &student]));
     whole.save(leave("panel.png")).unwrap();
-    let one = with_legend(&draw(&partial), &names, &COLOURS, &shown_labels(&[&partial]));
+    let one = with_legend(&draw(&partial), &entries(&[&partial]));
     one.save(leave("overlay.png")).unwrap();
     assert!(whole.width() > 4 * image.width() && one.height() > image.height());
 }

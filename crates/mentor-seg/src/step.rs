@@ -1,6 +1,5 @@
 //! One step of segmentation, read top to bottom.
 
-use burn::module::Module;
 use burn::tensor::{DType, Tensor};
 use mentor_distill::{Companions, Examples, Stream, Term, TermTable, evaluate};
 use mentor_nets::{Frozen, Student};
@@ -11,7 +10,7 @@ use crate::context::{Context, Seg, Views};
 use crate::distill::DistillConfig;
 use crate::nets::SegNet;
 use crate::supervised::{SupervisedConfig, supervised};
-use crate::unlabelled::{Streams, Teaching, UnlabelledConfig, unlabelled};
+use crate::unlabelled::{Labellers, Streams, Teaching, UnlabelledConfig, unlabelled};
 use crate::upload::DeviceBatch;
 
 /// Supervised training, distillation from frozen teachers, and learning from unlabelled images, in
@@ -168,11 +167,8 @@ impl SegMethod {
 
     /// What the labeller of weak views says about them, off the graph.
     fn weak_logits(&self, model: &Student<SegNet>, teaching: Teaching, weak: &Tensor<4>) -> Tensor<4> {
-        match (teaching, &self.average) {
-            (Teaching::Ema, Some(average)) => self.see(average.net(), weak, None).logits,
-            (Teaching::Ema, None) => panic!("a checked recipe has an [ema] where a term needs one"),
-            (Teaching::Student, _) => self.see(&model.net.valid(), weak, None).logits,
-        }
+        let average = self.average.as_ref().map(Average::net);
+        Labellers { student: &model.net, average, precision: self.precision }.weak_logits(teaching, weak)
     }
 }
 

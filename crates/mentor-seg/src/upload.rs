@@ -128,7 +128,7 @@ pub struct PairPixels {
 }
 
 impl DevicePairs {
-    fn upload(pairs: Pairs, device: &Device) -> Self {
+    pub(crate) fn upload(pairs: Pairs, device: &Device) -> Self {
         let shape = [pairs.weak.n, pairs.weak.height, pairs.weak.width];
         let pixels = PairPixels {
             origin: Tensor::from_data(TensorData::new(pairs.origin, shape), device),

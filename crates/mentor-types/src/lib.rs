@@ -1,6 +1,6 @@
 //! The nouns every other crate speaks: images and label masks on the host, what a network
 //! returns, where its features are tapped and by what adapter, the terms of a loss, what a check of
-//! settings found, and the keys of randomness.
+//! settings found, scores, and the keys of randomness.
 //!
 //! Nothing here reads a file, computes a gradient or chooses a device.
 
@@ -10,6 +10,7 @@ mod found;
 mod key;
 mod mask;
 mod output;
+mod scores;
 mod tap;
 mod terms;
 
@@ -19,5 +20,6 @@ pub use found::{Found, below, check_probability, check_weight};
 pub use key::{Key, KeyRng};
 pub use mask::{IGNORE, LabelMask, MAX_CLASSES, UNKNOWN};
 pub use output::{SegOutput, Taps};
+pub use scores::{ClassScore, ScoreNames, ScoreRecord, ScoreRow, Scores};
 pub use tap::Tap;
 pub use terms::{LossTerms, Stat, Stats, Term};

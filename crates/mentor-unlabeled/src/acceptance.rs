@@ -43,11 +43,42 @@ impl Acceptance {
         }
     }
 
-    /// Adds the share accepted, `<term>_accepted`, and the precision of what was accepted,
-    /// `<term>_precision`, to what is logged.
+    /// Adds the shares of a term, see [`TaughtShare`], to what is logged.
     pub fn push(self, term: &str, stats: &mut Stats) {
-        stats.push(format!("{term}_accepted"), self.accepted, self.candidates);
-        stats.push(format!("{term}_precision"), self.correct, self.known);
+        stats.push(TaughtShare::Accepted.column(term), self.accepted, self.candidates);
+        stats.push(TaughtShare::Precision.column(term), self.correct, self.known);
+    }
+}
+
+/// A share that is logged of the pseudo-labels of a term.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TaughtShare {
+    /// Of the candidates, those that took a pseudo-label.
+    Accepted,
+    /// Of those, the ones that are right, where the truth is known.
+    Precision,
+}
+
+impl TaughtShare {
+    const ALL: [Self; 2] = [Self::Accepted, Self::Precision];
+
+    fn ending(self) -> &'static str {
+        match self {
+            Self::Accepted => "_accepted",
+            Self::Precision => "_precision",
+        }
+    }
+
+    /// Its column in the log.
+    #[must_use]
+    pub fn column(self, term: &str) -> String {
+        format!("{term}{}", self.ending())
+    }
+
+    /// The term and the share that a column of the log holds; `None` where it holds something else.
+    #[must_use]
+    pub fn of_column(column: &str) -> Option<(&str, Self)> {
+        Self::ALL.into_iter().find_map(|share| Some((column.strip_suffix(share.ending())?, share)))
     }
 }
 
@@ -72,5 +103,13 @@ mod tests {
             .map(|s| (s.name.clone(), s.numerator.clone().into_scalar(), s.denominator.clone().into_scalar()))
             .collect();
         assert_eq!(read, [("fixmatch_accepted".into(), 3.0, 4.0), ("fixmatch_precision".into(), 1.0, 2.0)]);
+    }
+
+    #[test]
+    fn a_column_is_read_as_it_was_written() {
+        for share in TaughtShare::ALL {
+            assert_eq!(TaughtShare::of_column(&share.column("fixmatch")), Some(("fixmatch", share)));
+        }
+        assert_eq!(TaughtShare::of_column("holistic_distance"), None);
     }
 }

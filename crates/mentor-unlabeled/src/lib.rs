@@ -6,5 +6,5 @@
 mod acceptance;
 mod threshold;
 
-pub use acceptance::Acceptance;
+pub use acceptance::{Acceptance, TaughtShare};
 pub use threshold::confident;

@@ -8,6 +8,8 @@ mod device;
 mod print;
 mod run_folder;
 mod same_file;
+mod scores;
+mod show;
 mod weights;
 
 use anyhow::Context;

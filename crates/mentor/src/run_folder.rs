@@ -4,45 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use mentor_recipe::{Loaded, RUN_FILE, Recipe, RunClasses, changes_no_result};
-use mentor_train::{Checkpoint, Checkpoints};
+use mentor_recipe::{Loaded, Recipe, changes_no_result};
+use mentor_train::{Checkpoint, Checkpoints, RunInfo, RunResult};
 use mentor_weights::{remove_leftovers, write_atomically};
-use serde::{Deserialize, Serialize};
 
 use crate::print::note;
-
-/// What made a run.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct RunInfo {
-    /// The commit of the code.
-    pub commit: String,
-    /// The device.
-    pub device: String,
-    /// The command line.
-    pub command: Vec<String>,
-    /// The recipe, by an absolute path: paths in it may be relative to its folder.
-    pub recipe: PathBuf,
-    /// A hash of images, labels and lists.
-    pub data: String,
-    /// Hashes of the weights that were loaded, by who loaded them.
-    pub weights: std::collections::BTreeMap<String, String>,
-    /// The card of the data.
-    pub card: String,
-    /// The names of the classes.
-    pub classes: Vec<String>,
-    /// What stands for each in masks; empty in runs of before this was kept.
-    #[serde(default)]
-    pub class_values: Vec<String>,
-    /// Their colours.
-    pub colours: Vec<[u8; 3]>,
-}
-
-impl RunInfo {
-    /// The classes of the run.
-    pub fn run_classes(&self) -> RunClasses {
-        RunClasses { names: self.classes.clone(), values: self.class_values.clone() }
-    }
-}
 
 /// The commit that this binary was built from.
 pub const COMMIT: &str = env!("MENTOR_COMMIT");
@@ -88,14 +54,14 @@ impl RunFolder {
                 }
                 Mode::Again => folder.clear()?,
             }
-        } else if path.exists() && !folder.names()?.iter().all(|name| name.starts_with(RUN_FILE)) {
+        } else if path.exists() && !folder.names()?.iter().all(|name| name.starts_with(RunInfo::FILE)) {
             bail!("{} is not empty and not the folder of a run: choose another --out", path.display());
         } else if mode == Mode::Resume {
             bail!("{}: there is no run to resume", path.display());
         }
         fs::create_dir_all(path).with_context(|| format!("cannot make {}", path.display()))?;
         remove_leftovers(path)?;
-        write_atomically(&path.join(RUN_FILE), &serde_json::to_vec_pretty(info)?)?;
+        info.write(path)?;
         write_atomically(&recipe, loaded.resolved.as_bytes())?;
         Ok((folder, resume))
     }
@@ -148,7 +114,7 @@ impl RunFolder {
     }
 
     fn same_data(&self, info: &RunInfo) -> Result<()> {
-        let before = Self::info(&self.path)?;
+        let before = RunInfo::read(&self.path)?;
         if before.data != info.data {
             bail!("{}: the images, labels or lists have changed since the run began", self.path.display());
         }
@@ -180,25 +146,18 @@ impl RunFolder {
 
     /// Removes what a run leaves, and nothing else.
     fn clear(&self) -> Result<()> {
-        Self::info(&self.path)?;
+        RunInfo::read(&self.path)?;
         for name in self.names()? {
             let path = self.path.join(&name);
             let removed = match name.as_str() {
                 "checkpoints" | "pictures" | "replay" => fs::remove_dir_all(&path),
-                "recipe.toml" | RUN_FILE | "log.jsonl" | "result.json" | "report.html" => fs::remove_file(&path),
+                "recipe.toml" | RunInfo::FILE | "log.jsonl" | RunResult::FILE | "report.html" => fs::remove_file(&path),
                 name if name.starts_with("events.out.tfevents.") => fs::remove_file(&path),
                 _ => Ok(()),
             };
             removed.with_context(|| format!("cannot remove {}", path.display()))?;
         }
         Ok(())
-    }
-
-    /// What made the run in a folder.
-    pub fn info(path: &Path) -> Result<RunInfo> {
-        let file = path.join(RUN_FILE);
-        let text = fs::read_to_string(&file).with_context(|| format!("{}: not the folder of a run", file.display()))?;
-        serde_json::from_str(&text).with_context(|| file.display().to_string())
     }
 }
 

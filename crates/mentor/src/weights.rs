@@ -3,10 +3,14 @@
 use std::path::Path;
 
 use anyhow::Result;
-use burn::tensor::Device;
+use burn::module::Module;
+use burn::tensor::{DType, Device};
 use clap::Args;
+use mentor_nets::Student;
 use mentor_recipe::{Recipe, Which, load_run};
+use mentor_seg::SegMethod;
 use mentor_seg::nets::SegNet;
+use mentor_seg::unlabelled::Labellers;
 
 /// Which weights of a run.
 #[derive(Clone, Debug, Default, Args)]
@@ -28,7 +32,7 @@ impl RunWeights {
 }
 
 /// The net of a run's last, or best, checkpoint.
-pub fn net_of_run(
+fn net_of_run(
     run: &Path,
     recipe: &Recipe,
     classes: usize,
@@ -37,4 +41,41 @@ pub fn net_of_run(
     device: &Device,
 ) -> Result<SegNet> {
     Ok(load_run(recipe.student.init(classes, 0, device), run, which, best)?.0)
+}
+
+/// What a run trained, ready to be asked.
+#[derive(Clone, Debug)]
+pub struct RunNets {
+    student: SegNet,
+    average: Option<SegNet>,
+}
+
+impl RunNets {
+    /// As they are in the last checkpoint of a run.
+    pub fn load(run: &Path, recipe: &Recipe, classes: usize, device: &Device) -> Result<Self> {
+        let load = |which| net_of_run(run, recipe, classes, which, false, device);
+        let average = recipe.ema.is_some().then(|| load(Which::Ema)).transpose()?;
+        Ok(Self { student: load(Which::Student)?, average })
+    }
+
+    /// As they are while a run goes on.
+    pub fn of(method: &SegMethod, model: &Student<SegNet>) -> Self {
+        let average = method.average.as_ref().map(|average| average.net().valid());
+        Self { student: model.net.valid(), average }
+    }
+
+    /// All that are judged, by name; the first decides which checkpoint is best.
+    pub fn all(&self) -> impl Iterator<Item = (&'static str, &SegNet)> {
+        self.average.iter().map(|net| ("ema", net)).chain([("student", &self.student)])
+    }
+
+    /// The one that the run is judged by.
+    pub fn judged(&self) -> (&'static str, &SegNet) {
+        self.average.as_ref().map_or(("student", &self.student), |net| ("ema", net))
+    }
+
+    /// The ones that label weak views.
+    pub fn labellers(&self, precision: DType) -> Labellers<'_> {
+        Labellers { student: &self.student, average: self.average.as_ref(), precision }
+    }
 }

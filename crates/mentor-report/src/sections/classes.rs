@@ -2,19 +2,9 @@
 
 use std::fmt::Write;
 
-use serde_json::Value;
-
 use super::{main_model, model_slot, opening};
 use crate::html::{css, escape, percent, points};
-use crate::report::ReportInput;
-
-const SCORES: [(&str, &str, &str); 5] = [
-    ("miou", "mean IoU", "IoU averaged over the classes"),
-    ("pixel_accuracy", "pixel accuracy", "share of all pixels with the right class"),
-    ("mean_accuracy", "mean accuracy", "share of right pixels, averaged over the classes"),
-    ("fw_iou", "weighted IoU", "IoU weighted by how many pixels a class has"),
-    ("boundary_iou", "boundary IoU", "IoU within a thin band along the edges"),
-];
+use crate::input::{Class, Model, ReportInput};
 
 /// One table: a column for each model.
 pub(crate) fn classes(input: &ReportInput) -> String {
@@ -22,18 +12,15 @@ pub(crate) fn classes(input: &ReportInput) -> String {
         return String::new();
     }
     let columns = Columns::of(input);
-    let mut html = opening(
-        "What each class scores",
-        "Percent, higher is better. IoU is the overlap of prediction and truth: the pixels on which both say the class, \
-         divided by those on which at least one does. A dash means that the class occurs neither in the truth nor in a \
-         prediction.",
-    );
+    let names = input.scores;
+    let mut html = opening("What each class scores", &format!("Percent, higher is better. {}", names.reading));
     html.push_str("<div class=\"card scroll\"><table class=\"scores\">\n");
     html.push_str(&columns.head());
     html.push_str("<tbody>\n");
-    for (key, name, meaning) in SCORES {
-        let shares: Vec<Option<f64>> = input.models.iter().map(|model| model.metrics[key].as_f64()).collect();
+    for row in names.rows {
+        let shares: Vec<Option<f64>> = input.models.iter().map(|model| model.scores.get(row.key)).collect();
         if shares.iter().any(Option::is_some) {
+            let (name, meaning) = (escape(row.name), escape(row.meaning));
             let _ = write!(html, "<tr><th scope=\"row\" title=\"{meaning}\">{name}</th>");
             html.push_str(&columns.cells("", &shares));
         }
@@ -41,19 +28,21 @@ pub(crate) fn classes(input: &ReportInput) -> String {
     if !input.classes.is_empty() {
         let _ = write!(
             html,
-            "</tbody>\n<tbody>\n<tr class=\"group\"><th colspan=\"{}\">IoU by class</th></tr>\n",
-            columns.number()
+            "</tbody>\n<tbody>\n<tr class=\"group\"><th colspan=\"{}\">{} by class</th></tr>\n",
+            columns.number(),
+            escape(names.by_class.name)
         );
     }
-    for (class, (name, colour)) in input.classes.iter().enumerate() {
-        let shares: Vec<Option<f64>> = input.models.iter().map(|model| class_iou(&model.metrics, name)).collect();
+    for class in &input.classes {
+        let score = |model: &Model| model.scores.of_class(names.by_class, &class.name);
+        let shares: Vec<Option<f64>> = input.models.iter().map(score).collect();
         let _ = write!(
             html,
             "<tr><th scope=\"row\"><span class=\"named\"><i class=\"swatch\" style=\"background:{}\"></i><span>{}</span></span></th>",
-            css(*colour),
-            escape(name)
+            css(class.colour),
+            escape(&class.name)
         );
-        html.push_str(&columns.cells(&columns.share_of_pixels(class), &shares));
+        html.push_str(&columns.cells(&share_of_truth(class), &shares));
     }
     html.push_str("</tbody></table></div>\n");
     html
@@ -62,9 +51,8 @@ pub(crate) fn classes(input: &ReportInput) -> String {
 /// What stands right of a row's name.
 struct Columns<'a> {
     input: &'a ReportInput,
-    /// Pixels of each class in the truth.
-    pixels: Vec<u64>,
-    all_pixels: u64,
+    /// Whether it is known which share of the truth each class has.
+    has_shares: bool,
     /// The model that is compared with the first one, unless it is the first one.
     compared: Option<usize>,
 }
@@ -72,19 +60,18 @@ struct Columns<'a> {
 impl<'a> Columns<'a> {
     fn of(input: &'a ReportInput) -> Self {
         let judged = main_model(input).and_then(|name| input.models.iter().position(|model| model.name == name));
-        let pixels: Vec<u64> = input.confusion.iter().map(|row| row.iter().sum()).collect();
-        let all_pixels = pixels.iter().sum();
-        Self { input, pixels, all_pixels, compared: judged.filter(|judged| *judged > 0) }
+        let has_shares = input.classes.iter().any(|class| class.share.is_some());
+        Self { input, has_shares, compared: judged.filter(|judged| *judged > 0) }
     }
 
     fn number(&self) -> usize {
-        1 + usize::from(self.all_pixels > 0) + self.input.models.len() + usize::from(self.compared.is_some())
+        1 + usize::from(self.has_shares) + self.input.models.len() + usize::from(self.compared.is_some())
     }
 
     fn head(&self) -> String {
         let mut html = String::from("<thead><tr><th>score</th>");
-        if self.all_pixels > 0 {
-            html.push_str("<th class=\"number late\">share of pixels</th>");
+        if self.has_shares {
+            let _ = write!(html, "<th class=\"number late\">share of {}</th>", escape(self.input.scores.counted));
         }
         for model in &self.input.models {
             let _ = write!(html, "<th class=\"number\">{}</th>", escape(&model.name));
@@ -97,16 +84,11 @@ impl<'a> Columns<'a> {
         html
     }
 
-    fn share_of_pixels(&self, class: usize) -> String {
-        let share = self.pixels.get(class).map(|pixels| *pixels as f64 / self.all_pixels as f64);
-        share.map_or("–".to_owned(), |share| format!("{:.1} %", 100.0 * share))
-    }
-
     /// The cells of a row, to its end: one share for each model.
-    fn cells(&self, share_of_pixels: &str, shares: &[Option<f64>]) -> String {
+    fn cells(&self, share_of_truth: &str, shares: &[Option<f64>]) -> String {
         let mut html = String::new();
-        if self.all_pixels > 0 {
-            let _ = write!(html, "<td class=\"number late\">{share_of_pixels}</td>");
+        if self.has_shares {
+            let _ = write!(html, "<td class=\"number late\">{share_of_truth}</td>");
         }
         for (model, share) in self.input.models.iter().zip(shares) {
             html.push_str(&bar(*share, model_slot(self.input, &model.name)));
@@ -120,8 +102,8 @@ impl<'a> Columns<'a> {
     }
 }
 
-fn class_iou(metrics: &Value, name: &str) -> Option<f64> {
-    metrics["per_class"].get(name).and_then(Value::as_f64)
+fn share_of_truth(class: &Class) -> String {
+    class.share.map_or("–".to_owned(), |share| format!("{:.1} %", 100.0 * share))
 }
 
 /// A number above a bar.

@@ -2,27 +2,20 @@
 
 use std::fmt::Write;
 
-use super::{main_model, opening};
+use super::opening;
 use crate::html::{count, duration, escape, number, percent, points};
-use crate::report::{Comparison, ReportInput};
+use crate::input::{Comparison, ReportInput};
 
 /// Title and figures.
 pub(crate) fn header(input: &ReportInput) -> String {
-    let result = &input.result;
     let mut tiles: Vec<(String, String)> = Vec::new();
-    let miou = result["val"]["miou"].as_f64();
-    if miou.is_some() {
-        let model = main_model(input).map_or(String::new(), |model| format!(" ({model})"));
-        tiles.push((format!("{} %", percent(miou)), format!("mIoU on val{model}")));
-    }
-    if let Some(steps) = result["steps"].as_u64() {
-        tiles.push((count(steps), "steps".to_owned()));
-    }
-    if let Some(seconds) = result["seconds"].as_f64() {
-        tiles.push((duration(seconds), "in all".to_owned()));
-    }
-    if let Some(speed) = result["images_per_second"].as_f64() {
-        tiles.push((number(speed), "images per second".to_owned()));
+    if let Some(result) = &input.result {
+        let [key, name] = input.scores.main;
+        let score = format!("{} %", percent(result.val.get(key)));
+        tiles.push((score, format!("{name} on val ({})", result.val_model)));
+        tiles.push((count(result.steps), "steps".to_owned()));
+        tiles.push((duration(result.seconds), "in all".to_owned()));
+        tiles.push((number(result.images_per_second), "images per second".to_owned()));
     }
     let mut html = String::from("<header>\n<p class=\"kind\">Training report</p>\n");
     if !input.title.is_empty() {
@@ -45,14 +38,19 @@ pub(crate) fn comparison(input: &ReportInput) -> String {
     if rows.is_empty() {
         return String::new();
     }
-    let this_run = rows.iter().find(|row| row.this_run).map(|row| row.miou);
+    let this_run = rows.iter().find(|row| row.this_run).and_then(|row| row.score);
+    let [_, score] = input.scores.main;
     let mut html = opening(
         "How good it is, compared",
-        "Mean IoU on the validation images in percent: the longer the bar, the better. The gain is what this run \
-         has more (+) or less (−) than the row, in points.",
+        &format!(
+            "{score} on the validation images in percent: the longer the bar, the better. The gain is what this run has \
+             more (+) or less (−) than the row, in points. A dash means that the run did not measure it."
+        ),
     );
-    html.push_str(
-        "<div class=\"card scroll\"><table class=\"compared\">\n<thead><tr><th>run</th><th class=\"number\">mIoU</th>",
+    let _ = write!(
+        html,
+        "<div class=\"card scroll\"><table class=\"compared\">\n<thead><tr><th>run</th><th class=\"number\">{}</th>",
+        escape(score)
     );
     html.push_str("<th class=\"wide\"></th><th class=\"number\">gain of this run</th><th class=\"late\">from</th></tr></thead>\n<tbody>\n");
     for row in rows {
@@ -63,15 +61,15 @@ pub(crate) fn comparison(input: &ReportInput) -> String {
 }
 
 fn comparison_row(row: &Comparison, this_run: Option<f64>) -> String {
-    let difference = this_run.filter(|_| !row.this_run).map(|this_run| this_run - row.miou);
+    let difference = this_run.zip(row.score).filter(|_| !row.this_run).map(|(this_run, row)| this_run - row);
     let class = if row.this_run { " class=\"this\"" } else { "" };
-    let width = if row.miou.is_finite() { 100.0 * row.miou.clamp(0.0, 1.0) } else { 0.0 };
+    let width = row.score.filter(|score| score.is_finite()).map_or(0.0, |score| 100.0 * score.clamp(0.0, 1.0));
     format!(
         "<tr{class}><th scope=\"row\">{}</th><td class=\"number\">{}</td>\
          <td class=\"wide\"><span class=\"track\"><i style=\"width:{width:.2}%\"></i></span></td>\
          <td class=\"number\">{}</td><td class=\"late\">{}</td></tr>\n",
         escape(&row.name),
-        percent(Some(row.miou)),
+        percent(row.score),
         if row.this_run { String::new() } else { points(difference) },
         escape(&row.note),
     )

@@ -6,7 +6,8 @@ use image::{Rgb, RgbImage};
 
 use super::opening;
 use crate::html::{count, css, drawing_uri, escape};
-use crate::report::ReportInput;
+use crate::input::{Class, Confusion, ReportInput};
+use crate::pictures::blend;
 
 /// With more classes the cells carry no numbers and no names: the matrix becomes a picture.
 const MOST_CELLS: usize = 32;
@@ -16,41 +17,42 @@ const LISTED: usize = 8;
 const LONGEST_NAME: usize = 18;
 
 /// The heat map and the list.
-pub(crate) fn confusion(input: &ReportInput) -> String {
-    let all: u64 = input.confusion.iter().flatten().sum();
+pub(crate) fn confusion(input: &ReportInput, Confusion(counts): &Confusion) -> String {
+    let all: u64 = counts.iter().flatten().sum();
     if all == 0 || input.classes.is_empty() {
         return String::new();
     }
-    let names = column_names(input);
+    let counted = input.scores.counted;
+    let names = column_names(input, counts);
     let has_cells = input.classes.len() <= MOST_CELLS;
     let mut html = opening(
         "What is taken for what",
         &format!(
-            "Each row is the truth and adds up to 100 percent of that class's pixels; each column is what was predicted. The \
-             blue diagonal is right, everything red is a mistake.{}",
-            if has_cells { " Point at a cell for the number of pixels." } else { "" }
+            "Each row is the truth and adds up to 100 percent of that class's {counted}; each column is what was predicted. \
+             The blue diagonal is right, everything red is a mistake.{}",
+            if has_cells { format!(" Point at a cell for the number of {counted}.") } else { String::new() }
         ),
     );
     let wide = if input.classes.len() > MOST_NUMBERS { " whole" } else { "" };
     let _ = write!(html, "<div class=\"split\">\n<div class=\"card scroll{wide}\">");
-    html.push_str(&if has_cells { cells(input, &names) } else { picture(input) });
+    html.push_str(&if has_cells { cells(input, counts, &names) } else { picture(input, counts) });
     html.push_str("</div>\n");
-    html.push_str(&worst(input, &names, all));
+    html.push_str(&worst(input, counts, &names, all));
     html.push_str("</div>\n");
     html
 }
 
-/// The classes, and "another class" where pixels were counted there.
-fn column_names(input: &ReportInput) -> Vec<String> {
-    let mut names: Vec<String> = input.classes.iter().map(|(name, _)| name.clone()).collect();
-    if input.confusion.iter().any(|row| row.get(names.len()).is_some_and(|pixels| *pixels > 0)) {
+/// The classes, and "another class" where something was counted there.
+fn column_names(input: &ReportInput, counts: &[Vec<u64>]) -> Vec<String> {
+    let mut names: Vec<String> = input.classes.iter().map(|class| class.name.clone()).collect();
+    if counts.iter().any(|row| row.get(names.len()).is_some_and(|number| *number > 0)) {
         names.push("another class".to_owned());
     }
     names
 }
 
-fn rows(input: &ReportInput) -> impl Iterator<Item = (usize, &Vec<u64>, u64)> {
-    input.confusion.iter().take(input.classes.len()).enumerate().map(|(truth, row)| (truth, row, row.iter().sum()))
+fn rows<'a>(input: &ReportInput, counts: &'a [Vec<u64>]) -> impl Iterator<Item = (usize, &'a Vec<u64>, u64)> {
+    counts.iter().take(input.classes.len()).enumerate().map(|(truth, row)| (truth, row, row.iter().sum()))
 }
 
 fn short(name: &str) -> String {
@@ -125,7 +127,7 @@ impl Heat {
     }
 }
 
-fn cells(input: &ReportInput, names: &[String]) -> String {
+fn cells(input: &ReportInput, counts: &[Vec<u64>], names: &[String]) -> String {
     let heat = Heat::of(input.classes.len(), names);
     let mut html = format!(
         "<svg class=\"heat\" style=\"max-width:{:.0}px;min-width:{:.0}px\" viewBox=\"0 0 {:.0} {:.0}\" role=\"img\" \
@@ -138,14 +140,15 @@ fn cells(input: &ReportInput, names: &[String]) -> String {
     for (column, name) in names.iter().enumerate() {
         html.push_str(&heat.column_name(column, name));
     }
-    for (truth, row, sum) in rows(input) {
-        let (name, colour) = &input.classes[truth];
+    let counted = input.scores.counted;
+    for (truth, row, sum) in rows(input, counts) {
+        let Class { name, colour, .. } = &input.classes[truth];
         html.push_str(&heat.row_name(truth, name, *colour));
         for (column, predicted) in names.iter().enumerate() {
-            let pixels = row.get(column).copied().unwrap_or(0);
-            let share = (sum > 0).then(|| pixels as f64 / sum as f64);
+            let number = row.get(column).copied().unwrap_or(0);
+            let share = (sum > 0).then(|| number as f64 / sum as f64);
             let of_truth = share.map_or(String::new(), |share| format!(", {:.2} % of {name}", 100.0 * share));
-            let title = format!("truth {name}, predicted {predicted}: {} pixels{of_truth}", count(pixels));
+            let title = format!("truth {name}, predicted {predicted}: {} {counted}{of_truth}", count(number));
             html.push_str(&heat.cell(truth, column, share, &title));
         }
     }
@@ -153,31 +156,31 @@ fn cells(input: &ReportInput, names: &[String]) -> String {
     html
 }
 
-/// One pixel for each cell.
-fn picture(input: &ReportInput) -> String {
+/// One dot for each cell.
+fn picture(input: &ReportInput, counts: &[Vec<u64>]) -> String {
     let side = input.classes.len() as u32;
-    let mut picture = RgbImage::from_pixel(side, side, Rgb([255; 3]));
-    for (truth, row, sum) in rows(input) {
-        for (column, pixels) in row.iter().enumerate().take(side as usize) {
-            let share = if sum == 0 { 0.0 } else { (*pixels as f32 / sum as f32).sqrt() };
-            let ink = if truth == column { Rgb([29, 95, 191]) } else { Rgb([200, 50, 40]) };
-            picture.put_pixel(column as u32, truth as u32, crate::text::blend(Rgb([255; 3]), ink, share));
-        }
-    }
+    let sums: Vec<u64> = counts.iter().map(|row| row.iter().sum()).collect();
+    let picture = RgbImage::from_fn(side, side, |column, truth| {
+        let (row, cell) = (truth as usize, column as usize);
+        let number = counts.get(row).and_then(|row| row.get(cell)).copied().unwrap_or(0);
+        let share = if number == 0 { 0.0 } else { (number as f32 / sums[row] as f32).sqrt() };
+        let ink = if truth == column { Rgb([29, 95, 191]) } else { Rgb([200, 50, 40]) };
+        blend(Rgb([255; 3]), ink, share)
+    });
     format!(
-        "<img class=\"pixels\" alt=\"confusion matrix of {side} classes\" src=\"{}\"/>\
+        "<img class=\"matrix\" alt=\"confusion matrix of {side} classes\" src=\"{}\"/>\
          <p class=\"note\">Classes in the order of the table above, from the upper left corner; small shares are drawn stronger than they are.</p>",
         drawing_uri(&picture)
     )
 }
 
-/// The confusions with the most pixels; nothing where there is no mistake.
-fn worst(input: &ReportInput, names: &[String], all: u64) -> String {
+/// The confusions that were counted most; nothing where there is no mistake.
+fn worst(input: &ReportInput, counts: &[Vec<u64>], names: &[String], all: u64) -> String {
     let mut mistakes = Vec::new();
-    for (truth, row, sum) in rows(input) {
-        for (column, pixels) in row.iter().enumerate().take(names.len()) {
-            if column != truth && *pixels > 0 {
-                mistakes.push((*pixels, truth, column, *pixels as f64 / sum as f64));
+    for (truth, row, sum) in rows(input, counts) {
+        for (column, number) in row.iter().enumerate().take(names.len()) {
+            if column != truth && *number > 0 {
+                mistakes.push((*number, truth, column, *number as f64 / sum as f64));
             }
         }
     }
@@ -185,22 +188,23 @@ fn worst(input: &ReportInput, names: &[String], all: u64) -> String {
         return String::new();
     }
     let wrong: u64 = mistakes.iter().map(|mistake| mistake.0).sum();
-    mistakes.sort_by_key(|(pixels, truth, column, _)| (std::cmp::Reverse(*pixels), *truth, *column));
+    mistakes.sort_by_key(|(number, truth, column, _)| (std::cmp::Reverse(*number), *truth, *column));
     let mut html = String::from("<div class=\"card scroll\"><h3>The costliest confusions</h3>");
     let _ = write!(
         html,
-        "<p class=\"note\">{:.2} % of all pixels are wrong. Of these:</p>",
-        100.0 * wrong as f64 / all as f64
+        "<p class=\"note\">{:.2} % of all {} are wrong. Of these:</p>",
+        100.0 * wrong as f64 / all as f64,
+        escape(input.scores.counted)
     );
     html.push_str("<table>\n<thead><tr><th>truth</th><th>predicted</th><th class=\"number\">of the class</th><th class=\"number\">of all mistakes</th></tr></thead>\n<tbody>\n");
-    for (pixels, truth, column, share) in mistakes.into_iter().take(LISTED) {
+    for (number, truth, column, share) in mistakes.into_iter().take(LISTED) {
         let _ = writeln!(
             html,
             "<tr><td>{}</td><td>{}</td><td class=\"number\">{:.1} %</td><td class=\"number\">{:.1} %</td></tr>",
             escape(&names[truth]),
             escape(&names[column]),
             100.0 * share,
-            100.0 * pixels as f64 / wrong as f64
+            100.0 * number as f64 / wrong as f64
         );
     }
     html.push_str("</tbody></table></div>\n");

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use mentor_train::LogLine;
+use mentor_unlabeled::TaughtShare;
+
 use super::{model_slot, opening};
-use crate::LogLine;
 use crate::chart::{Chart, Kind, Line, Reference, Scale};
 use crate::html::number;
-use crate::report::ReportInput;
+use crate::input::{Model, ReportInput};
 
 /// The grey of the palette, for lines that are neither a model nor a term.
 const NEUTRAL: usize = 5;
@@ -51,7 +53,7 @@ pub(crate) fn curves(input: &ReportInput) -> String {
     let groups = [
         ("", charts),
         ("The terms of the loss", terms(&steps)),
-        ("Other measurements", stats(&steps)),
+        ("Other measurements", stats(&steps, input.scores.counted)),
         ("The optimizer", optimizer(&steps)),
     ];
     let mut html = String::new();
@@ -78,12 +80,12 @@ fn one(title: &str, note: &str, scale: Scale, slot: usize, points: Vec<(f64, f64
     Chart { title: title.into(), note: note.into(), unit: "", scale, lines: vec![line], references: vec![] }
 }
 
-/// mIoU on val of every model that was evaluated along the way, and the models it is held against.
+/// The main score on val of every model that was evaluated along the way, and the models it is held against.
 fn validation(input: &ReportInput) -> Chart {
     let mut lines: Vec<Line> = Vec::new();
     for line in &input.log {
-        let LogLine::Eval { step, model, metrics, score, .. } = line else { continue };
-        let point = (*step as f64, 100.0 * metrics["miou"].as_f64().unwrap_or(*score));
+        let LogLine::Eval { step, model, score, .. } = line else { continue };
+        let point = (*step as f64, 100.0 * score);
         match lines.iter_mut().find(|line| line.name == *model) {
             Some(line) => line.points.push(point),
             None => {
@@ -92,14 +94,16 @@ fn validation(input: &ReportInput) -> Chart {
             }
         }
     }
+    let [key, name] = input.scores.main;
+    // A chart leaves out what has no value.
+    let level = |score: Option<f64>| 100.0 * score.unwrap_or(f64::NAN);
     let references: Vec<Reference> = if input.comparisons.is_empty() {
         let fixed = input.models.iter().filter(|model| lines.iter().all(|line| line.name != model.name));
-        let level = |model: &crate::Model| model.metrics["miou"].as_f64().unwrap_or(f64::NAN);
         fixed
-            .map(|model| Reference {
+            .map(|model: &Model| Reference {
                 name: model.name.clone(),
                 slot: model_slot(input, &model.name),
-                value: 100.0 * level(model),
+                value: level(model.scores.get(key)),
             })
             .collect()
     } else {
@@ -109,11 +113,11 @@ fn validation(input: &ReportInput) -> Chart {
             .map(|(place, row)| {
                 let known = input.models.iter().any(|model| model.name == row.name);
                 let slot = if known { model_slot(input, &row.name) } else { 4 + place };
-                Reference { name: row.name.clone(), slot, value: 100.0 * row.miou }
+                Reference { name: row.name.clone(), slot, value: level(row.score) }
             })
             .collect()
     };
-    let (title, note) = ("mIoU on val".into(), "higher is better; dashed: for comparison".into());
+    let (title, note) = (format!("{name} on val"), "higher is better; dashed: for comparison".into());
     let note = if references.is_empty() { "higher is better".into() } else { note };
     Chart { title, note, unit: " %", scale: Scale::Fit, lines, references }
 }
@@ -155,35 +159,35 @@ fn terms(steps: &Steps) -> Vec<Chart> {
 }
 
 /// Statistics; the two shares of a kind of pseudo-labels go into one chart.
-fn stats(steps: &Steps) -> Vec<Chart> {
+fn stats(steps: &Steps, counted: &str) -> Vec<Chart> {
     let mut charts = Vec::new();
     for (name, points) in &steps.stats {
-        let in_percent = |points: &[(f64, f64)]| points.iter().map(|(step, share)| (*step, 100.0 * share)).collect();
-        if let Some(term) = name.strip_suffix("_accepted") {
-            let line = |name: &str, slot, points: &[(f64, f64)]| Line {
-                name: name.into(),
-                slot,
-                kind: Kind::Smoothed,
-                points: in_percent(points),
-            };
-            let mut lines = vec![line("accepted", 1, points)];
-            if let Some(precision) = steps.stats.get(&format!("{term}_precision")) {
-                lines.push(line("precision", 2, precision));
-            }
-            charts.push(Chart {
-                title: format!("Pseudo-labels of {term}"),
-                note: "share of the pixels that took one; share of these that is right, where the truth is known"
-                    .into(),
-                unit: " %",
-                scale: Scale::Zero,
-                lines,
-                references: vec![],
-            });
-        } else if !name.strip_suffix("_precision").is_some_and(|t| steps.stats.contains_key(&format!("{t}_accepted"))) {
-            charts.push(one(name, "", Scale::Zero, NEUTRAL, points.clone()));
+        match TaughtShare::of_column(name) {
+            Some((term, TaughtShare::Accepted)) => charts.push(taught(steps, term, points, counted)),
+            Some((term, TaughtShare::Precision)) if steps.stats.contains_key(&TaughtShare::Accepted.column(term)) => {}
+            _ => charts.push(one(name, "", Scale::Zero, NEUTRAL, points.clone())),
         }
     }
     charts
+}
+
+fn taught(steps: &Steps, term: &str, accepted: &[(f64, f64)], counted: &str) -> Chart {
+    let line = |name: &str, slot, points: &[(f64, f64)]| Line {
+        name: name.into(),
+        slot,
+        kind: Kind::Smoothed,
+        points: points.iter().map(|(step, share)| (*step, 100.0 * share)).collect(),
+    };
+    let precision = steps.stats.get(&TaughtShare::Precision.column(term));
+    let precision = precision.map(|precision| line("precision", 2, precision));
+    Chart {
+        title: format!("Pseudo-labels of {term}"),
+        note: format!("share of the {counted} that took one; share of these that is right, where the truth is known"),
+        unit: " %",
+        scale: Scale::Zero,
+        lines: std::iter::once(line("accepted", 1, accepted)).chain(precision).collect(),
+        references: vec![],
+    }
 }
 
 fn optimizer(steps: &Steps) -> Vec<Chart> {

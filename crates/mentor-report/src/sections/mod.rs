@@ -4,18 +4,20 @@ mod classes;
 mod comparison;
 mod confusion;
 mod curves;
-mod images;
+mod gallery;
 mod origin;
 
 pub(crate) use classes::classes;
 pub(crate) use comparison::{comparison, header};
 pub(crate) use confusion::confusion;
 pub(crate) use curves::curves;
-pub(crate) use images::{examples, pseudo_labels};
-pub(crate) use origin::{bad_samples, origin};
+pub(crate) use gallery::gallery;
+pub(crate) use origin::{origin, skipped};
+
+use mentor_train::LogLine;
 
 use crate::html::escape;
-use crate::report::ReportInput;
+use crate::input::ReportInput;
 
 /// A heading and how to read what follows.
 fn opening(heading: &str, how_to_read: &str) -> String {
@@ -24,7 +26,7 @@ fn opening(heading: &str, how_to_read: &str) -> String {
 
 /// The name of the model that the run is judged by.
 fn main_model(input: &ReportInput) -> Option<&str> {
-    let named = input.result["val_model"].as_str();
+    let named = input.result.as_ref().map(|result| result.val_model.as_str());
     named.or_else(|| input.models.last().map(|model| model.name.as_str()))
 }
 
@@ -32,8 +34,8 @@ fn main_model(input: &ReportInput) -> Option<&str> {
 fn model_slot(input: &ReportInput, name: &str) -> usize {
     let others = || {
         input.log.iter().filter_map(|line| match line {
-            crate::LogLine::Eval { model, .. } => Some(model.as_str()),
-            crate::LogLine::Step { .. } => None,
+            LogLine::Eval { model, .. } => Some(model.as_str()),
+            LogLine::Step { .. } => None,
         })
     };
     let mut names: Vec<&str> = input.models.iter().map(|model| model.name.as_str()).collect();

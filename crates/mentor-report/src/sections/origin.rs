@@ -6,20 +6,21 @@ use serde_json::Value;
 
 use super::opening;
 use crate::html::{count, escape};
-use crate::report::ReportInput;
+use crate::input::ReportInput;
 
 /// Samples that were left out.
-pub(crate) fn bad_samples(input: &ReportInput) -> String {
-    if input.bad_samples.is_empty() {
+pub(crate) fn skipped(input: &ReportInput) -> String {
+    let bad_samples = input.result.as_ref().map(|result| result.bad_samples.as_slice()).unwrap_or_default();
+    if bad_samples.is_empty() {
         return String::new();
     }
-    let skipped = count(input.bad_samples.len() as u64);
+    let skipped = count(bad_samples.len() as u64);
     let mut html = opening(
         &format!("Samples left out: {skipped}"),
         "These files could not be used; the run went on without them because the recipe says on_bad_sample = \"skip\".",
     );
     html.push_str("<div class=\"card scroll\"><table class=\"skipped\">\n<thead><tr><th>file</th><th>what is wrong</th></tr></thead>\n<tbody>\n");
-    for bad in &input.bad_samples {
+    for bad in bad_samples {
         let _ = writeln!(html, "<tr><td><code>{}</code></td><td>{}</td></tr>", escape(&bad.path), escape(&bad.reason));
     }
     html.push_str("</tbody></table></div>\n");
@@ -43,8 +44,8 @@ pub(crate) fn origin(input: &ReportInput) -> String {
             toml(&input.recipe)
         );
     }
-    if !input.result.is_null() {
-        let text = format!("{:#}", sorted(&input.result));
+    if let Some(result) = input.result.as_ref().and_then(|result| serde_json::to_value(result).ok()) {
+        let text = format!("{:#}", sorted(&result));
         let _ = writeln!(
             html,
             "<details class=\"card\"><summary>All results in numbers (result.json)</summary><pre>{}</pre></details>",

@@ -5,6 +5,7 @@
 
 mod origin;
 mod pseudo;
+mod taught;
 
 use burn::tensor::{FloatDType, Tensor};
 use mentor_distill::{TermTable, evaluate, terms};
@@ -18,6 +19,7 @@ use crate::context::{Context, Seg};
 pub use mean_teacher::Consistency;
 pub use origin::Origin;
 pub use pseudo::{Pseudo, PseudoLabels, weak_probabilities};
+pub use taught::{Labellers, Taught, TaughtView, pseudo_of};
 
 terms! {
     /// `[unlabelled]`: what is learnt from unlabelled images; any of these together.

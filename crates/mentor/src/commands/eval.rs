@@ -7,14 +7,14 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use mentor_data::{Card, SegDataset};
 use mentor_recipe::{BuiltData, Recipe, RunClasses, load_net, run_recipe};
-use mentor_seg::metrics::{ConfusionMatrix, SegMetrics};
-use mentor_types::LabelMask;
-use serde_json::Value;
+use mentor_seg::metrics::SegMetrics;
+use mentor_types::Scores;
 
-use super::train::metrics_json;
 use super::{DeviceArgs, PlaceArgs};
 use crate::device;
 use crate::print::say;
+use crate::scores::score_lines;
+use crate::show::seg::{score_files, scored};
 use crate::weights::RunWeights;
 
 /// Score a run, a file of weights, or masks that any tool wrote.
@@ -58,11 +58,10 @@ impl Eval {
             (None, Some(truth)) => self.eval_masks(truth)?,
             _ => bail!("name a run folder, or --truth, --predictions and --card"),
         };
-        let value = metrics_json(&metrics, &classes);
         if self.json {
-            say!("{}", serde_json::to_string_pretty(&value)?);
+            say!("{}", serde_json::to_string_pretty(&metrics.record(&classes))?);
         } else {
-            print_table(&value);
+            score_lines(&metrics, &classes).iter().for_each(|line| say!("{line}"));
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -92,44 +91,6 @@ impl Eval {
             (self.predictions.as_ref().context("--predictions")?, self.card.as_ref().context("--card")?);
         let places = self.places.places();
         let dataset = SegDataset::new(Card::find(card, &places.cards)?, &places.data)?;
-        let classes = dataset.card().class_names();
-        let mut names: Vec<_> = std::fs::read_dir(truth)
-            .with_context(|| truth.display().to_string())?
-            .filter_map(|entry| entry.ok().map(|entry| entry.file_name()))
-            .filter(|name| PathBuf::from(name).extension().is_some_and(|extension| extension == "png"))
-            .collect();
-        names.sort();
-        if names.is_empty() {
-            bail!("{}: holds no .png masks", truth.display());
-        }
-        let mut matrix = ConfusionMatrix::new(classes.len());
-        for name in names {
-            let read = |folder: &Path| -> Result<LabelMask> { Ok(dataset.read_mask(&folder.join(&name))?) };
-            let counts = ConfusionMatrix::from_masks(&read(predictions)?, &read(truth)?, classes.len(), None);
-            matrix.add(&counts.with_context(|| predictions.join(&name).display().to_string())?);
-        }
-        Ok((scored(&matrix)?, classes))
-    }
-}
-
-/// The metrics of what was counted.
-pub fn scored(matrix: &ConfusionMatrix) -> Result<SegMetrics> {
-    matrix.metrics().context("no pixel with a label was compared")
-}
-
-/// Prints metrics for people.
-pub fn print_table(value: &Value) {
-    let percent = |value: &Value| value.as_f64().map_or("-".to_owned(), |value| format!("{:.2} %", 100.0 * value));
-    for (name, key) in [
-        ("mIoU", "miou"),
-        ("pixel accuracy", "pixel_accuracy"),
-        ("mean accuracy", "mean_accuracy"),
-        ("frequency-weighted IoU", "fw_iou"),
-        ("boundary IoU", "boundary_iou"),
-    ] {
-        say!("{name:<24} {:>9}", percent(&value[key]));
-    }
-    for (class, iou) in value["per_class"].as_object().into_iter().flatten() {
-        say!("  {class:<22} {:>9}", percent(iou));
+        Ok((score_files(truth, predictions, &dataset)?, dataset.card().class_names()))
     }
 }

@@ -6,19 +6,15 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use image::{GrayImage, RgbImage};
-use mentor_data::{Card, MaskFormat, SegDataset, is_image_name, read_image};
-use mentor_recipe::run_recipe;
-use mentor_report::pictures;
-use mentor_seg::predict_mask;
-use mentor_types::LabelMask;
+use mentor_data::{Card, SegDataset, is_image_name, read_image};
+use mentor_recipe::{RunClasses, run_recipe};
+use mentor_train::RunInfo;
 
-use super::data::pictures_of;
 use super::{DeviceArgs, PlaceArgs};
 use crate::device;
 use crate::print::say;
-use crate::run_folder::RunFolder;
 use crate::same_file::identity;
+use crate::show::{save, seg};
 use crate::weights::RunWeights;
 
 /// Draw or write predictions for images.
@@ -54,65 +50,31 @@ impl Predict {
     /// Runs the command.
     pub fn run(&self) -> Result<ExitCode> {
         let recipe = run_recipe(&self.run)?;
-        let info = RunFolder::info(&self.run)?;
+        let info = RunInfo::read(&self.run)?;
         let (device, _) = device::choose(self.device.device)?;
         let net = self.which.net(&self.run, &recipe, info.classes.len(), &device)?;
         let dataset = match self.as_labels {
             true => {
                 let places = self.places.places();
                 let dataset = SegDataset::new(Card::find(&info.card, &places.cards)?, &places.data)?;
-                info.run_classes().check_card(&self.run, &dataset)?;
+                RunClasses::read(&self.run)?.check_card(&self.run, &dataset)?;
                 Some(dataset)
             }
             false => None,
         };
+        let palette = seg::Palette::new(info.classes, info.colours);
         std::fs::create_dir_all(&self.out).with_context(|| self.out.display().to_string())?;
         let files = image_files(&self.images)?;
         let outputs = output_files(&files, &self.out, self.overwrite)?;
         for (file, path) in files.iter().zip(&outputs) {
             let image = read_image(file)?;
-            let picture = pictures_of(&image).swap_remove(0);
-            let mask = predict_mask(&net, image, &recipe.eval, &device);
             match &dataset {
-                Some(dataset) => save_labels(&mask, dataset, path)?,
-                None => {
-                    let overlay = pictures::overlay(&picture, &mask, &info.colours, 0.5);
-                    let shown = pictures::shown_labels(&[&mask]);
-                    save(&pictures::with_legend(&overlay, &info.classes, &info.colours, &shown), path)?;
-                }
+                Some(dataset) => seg::save_labels(&net, image, &recipe.eval, dataset, path, &device)?,
+                None => save(&palette.prediction(&net, image, &recipe.eval, &device), path)?,
             }
         }
         say!("{}: {} files", self.out.display(), files.len());
         Ok(ExitCode::SUCCESS)
-    }
-}
-
-fn save(picture: &RgbImage, path: &Path) -> Result<()> {
-    picture.save(path).with_context(|| path.display().to_string())
-}
-
-/// Writes a mask in the card's own format.
-fn save_labels(mask: &LabelMask, dataset: &SegDataset, path: &Path) -> Result<()> {
-    let (width, height) = (mask.width() as u32, mask.height() as u32);
-    let map = dataset.label_map();
-    let failed = || format!("cannot write {}", path.display());
-    match map.format() {
-        MaskFormat::Index => {
-            let raw: Option<Vec<u8>> = mask.labels().iter().map(|label| map.raw_value(*label)).collect();
-            let raw = raw.with_context(|| format!("{}: a class has no value in masks of this card", path.display()))?;
-            GrayImage::from_raw(width, height, raw).with_context(failed)?.save(path).with_context(failed)
-        }
-        MaskFormat::Color => {
-            let colours = dataset.card().class_colours();
-            let mut rgb = Vec::with_capacity(3 * mask.labels().len());
-            for label in mask.labels() {
-                let colour = colours.get(usize::from(*label)).with_context(|| {
-                    format!("{}: class {label} has no colour, the card has {} classes", path.display(), colours.len())
-                })?;
-                rgb.extend(colour);
-            }
-            RgbImage::from_raw(width, height, rgb).with_context(failed)?.save(path).with_context(failed)
-        }
     }
 }
 

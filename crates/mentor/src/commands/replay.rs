@@ -9,10 +9,11 @@ use mentor_recipe::{BuiltData, BuiltNets, RunClasses, check_classes};
 use mentor_seg::upload::DeviceBatch;
 use mentor_train::{Checkpoint, Progress, Run, TrainError};
 
-use super::data::{Drawing, draw_batch};
 use super::train::Job;
 use crate::print::say;
 use crate::run_folder::RunFolder;
+use crate::show::save;
+use crate::show::seg::Palette;
 
 /// Goes from the last checkpoint before `step` to `step` as the run did, with a log line for every
 /// step, and draws the images of `step`. The run folder stays as it is, but for `replay/`.
@@ -33,7 +34,7 @@ pub fn replay(job: &Job<'_>, step: u64) -> Result<PathBuf> {
         fs::remove_dir_all(&folder).with_context(|| folder.display().to_string())?;
     }
     fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-    let drawing = Drawing::new(card, folder.clone());
+    let palette = Palette::new(card.class_names(), card.class_colours());
     let progress = Progress::new(first, step);
     progress.line(&format!("step {step} of {}, from {first} steps on {}", job.out.display(), job.device.1));
 
@@ -45,7 +46,13 @@ pub fn replay(job: &Job<'_>, step: u64) -> Result<PathBuf> {
         if at == step {
             job.stop.store(true, std::sync::atomic::Ordering::Relaxed);
             for (micro, batch) in batches.iter().flatten().enumerate() {
-                draw_batch(&drawing, batch, &format!("micro{micro}_")).map_err(|error| format!("{error:#}"))?;
+                let drawn = palette.batch(batch, &[]);
+                for (stream, pictures) in [("labelled", drawn.labelled), ("unlabelled", drawn.unlabelled)] {
+                    for (index, picture) in pictures.iter().enumerate() {
+                        let path = folder.join(format!("micro{micro}_{stream}_{index:03}.png"));
+                        save(picture, &path).map_err(|error| format!("{error:#}"))?;
+                    }
+                }
             }
         }
         batches.map(|batches| batches.into_iter().map(|batch| DeviceBatch::upload(batch, &job.device.0)).collect())

@@ -13,13 +13,13 @@ use mentor_recipe::{
     table, weights_path,
 };
 use mentor_weights::write_atomically;
-use serde_json::Value;
 
 use super::train::{self, stop_on_ctrl_c};
 use super::{DeviceArgs, PlaceArgs};
 use crate::device;
 use crate::print::{note, say};
-use crate::run_folder::{COMMIT, Mode};
+use crate::run_folder::Mode;
+use crate::show::seg::SCORES;
 
 /// Run the rows of a study that have no result yet, and print its table.
 #[derive(Debug, Args)]
@@ -130,6 +130,8 @@ impl Study {
         let folder = |row: &str, seed: u64| {
             run_folder(runs, row, seed, keys.get(&(row.to_owned(), seed)).map_or("", String::as_str))
         };
+        let key = keys.get(&(job.row.clone(), job.seed)).cloned();
+        let key = key.with_context(|| format!("{}: the row has no key", job.name()))?;
         let changes = job.changes(|need: &Need| folder(&need.row, need.seed));
         let loaded = Recipe::read(&job.recipe, &changes)?;
         let out = folder(&job.row, job.seed);
@@ -152,11 +154,11 @@ impl Study {
         Ok(Some(RowResult {
             row: job.row.clone(),
             seed: job.seed,
-            key: keys.get(&(job.row.clone(), job.seed)).cloned().unwrap_or_default(),
-            metrics: numbers(&result["val"]),
-            steps: result["steps"].as_u64().unwrap_or_default(),
+            key,
+            metrics: result.val.flat(SCORES.by_class).collect(),
+            steps: result.steps,
             device: device_name,
-            commit: result["commit"].as_str().unwrap_or(COMMIT).to_owned(),
+            commit: result.commit,
             seconds: start.elapsed().as_secs_f64(),
         }))
     }
@@ -182,12 +184,4 @@ fn weight_hashes(loaded: &Loaded<Recipe>) -> Result<Vec<String>> {
         }
     }
     Ok(hashes)
-}
-
-/// The numbers of a result, classes as `iou.NAME`.
-fn numbers(val: &Value) -> BTreeMap<String, f64> {
-    let flat = val.as_object().into_iter().flatten().filter_map(|(key, value)| Some((key.clone(), value.as_f64()?)));
-    let classes = val["per_class"].as_object().into_iter().flatten();
-    let classes = classes.filter_map(|(class, value)| Some((format!("iou.{class}"), value.as_f64()?)));
-    flat.chain(classes).collect()
 }

@@ -7,28 +7,28 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, ensure};
-use burn::module::Module;
+use anyhow::{Result, anyhow, bail, ensure};
 use burn::tensor::Device;
 use clap::Args;
 use mentor_data::{BadSample, SegLoader};
 use mentor_nets::Student;
-use mentor_recipe::{BuiltData, BuiltNets, Loaded, RUN_FILE, Recipe, RunClasses, check_classes, find_card};
+use mentor_recipe::{BuiltData, BuiltNets, Loaded, Recipe, RunClasses, check_classes, find_card};
 use mentor_seg::SegMethod;
-use mentor_seg::metrics::SegMetrics;
 use mentor_seg::nets::SegNet;
 use mentor_seg::upload::DeviceBatch;
-use mentor_train::{Evaluation, Outcome, Progress, Run, TrainError};
-use mentor_weights::{weights_fingerprint, write_atomically};
-use serde_json::{Value, json};
+use mentor_train::{Evaluation, Outcome, Progress, Run, RunInfo, RunResult, SkippedSample, TrainError};
+use mentor_types::{ScoreRecord, Scores};
+use mentor_weights::weights_fingerprint;
 
-use super::eval::scored;
 use super::replay::replay;
 use super::report::{Job as ReportJob, compared_results, comparisons, write_report};
 use super::{DeviceArgs, PlaceArgs, RecipeArgs};
 use crate::device;
 use crate::print::{note, say};
-use crate::run_folder::{COMMIT, Mode, RunFolder, RunInfo};
+use crate::run_folder::{COMMIT, Mode, RunFolder};
+use crate::scores::print_comparison;
+use crate::show::seg::{SCORES, scored};
+use crate::weights::RunNets;
 
 /// Train what a recipe describes.
 #[derive(Debug, Args)]
@@ -81,8 +81,8 @@ pub struct Job<'a> {
 /// How a job ended.
 #[derive(Debug)]
 pub struct Finished {
-    /// The contents of `result.json`; `None` where it was stopped.
-    pub result: Option<Value>,
+    /// What came out; `None` where it was stopped.
+    pub result: Option<RunResult>,
 }
 
 impl Train {
@@ -171,7 +171,7 @@ pub fn run_job(job: &Job<'_>) -> Result<Finished> {
     let recipe = &job.loaded.value;
     find_card(job.loaded, job.places)?;
     if job.report {
-        compared_results(job.loaded)?;
+        compared_results(job.loaded, SCORES)?;
     }
     let precision = recipe.train.precision;
     ensure!(
@@ -186,7 +186,7 @@ pub fn run_job(job: &Job<'_>) -> Result<Finished> {
     let card = data.dataset.card();
     let classes = card.class_names();
     check_classes(job.loaded, classes.len())?;
-    if job.mode == Mode::Resume && job.out.join(RUN_FILE).exists() {
+    if job.mode == Mode::Resume && job.out.join(RunInfo::FILE).exists() {
         RunClasses::read(job.out)?.check_card(job.out, &data.dataset)?;
     }
     let nets = BuiltNets::new(job.loaded, &classes, &job.device.0)?;
@@ -216,14 +216,17 @@ pub fn run_job(job: &Job<'_>) -> Result<Finished> {
     let mut batches = || (0..accumulate).map(|_| loader.next().map_err(|error| error.to_string())).collect();
     let mut evaluate = |method: &SegMethod, model: &Student<SegNet>, _step: u64| {
         let mut evaluations = Vec::new();
-        for (name, net) in models(method, model) {
+        for (name, net) in RunNets::of(method, model).all() {
             let counts = data
-                .evaluate(&net, &data.val, recipe, &recipe.eval, &job.device.0)
+                .evaluate(net, &data.val, recipe, &recipe.eval, &job.device.0)
                 .map_err(|error| error.to_string())?;
-            let metrics = scored(&counts).map_err(|error| error.to_string())?;
-            let value = metrics_json(&metrics, &classes);
-            let shown = format!("{:.2} % mIoU", 100.0 * metrics.miou);
-            evaluations.push(Evaluation { model: name, score: metrics.miou, shown, metrics: value });
+            let scores = scored(&counts).map_err(|error| error.to_string())?;
+            evaluations.push(Evaluation {
+                model: name.to_owned(),
+                score: scores.main(),
+                shown: format!("{:.2} % {}", 100.0 * scores.main(), SCORES.main[1]),
+                metrics: scores.record(&classes).into(),
+            });
         }
         Ok(evaluations)
     };
@@ -252,20 +255,21 @@ pub fn run_job(job: &Job<'_>) -> Result<Finished> {
         );
         return Ok(Finished { result: None });
     }
-    let bad: Vec<Value> = bad.list().iter().map(bad_json).collect();
-    let result = result_json(&outcome, &teachers, &info, start.elapsed().as_secs_f64(), bad)?;
-    write_atomically(&folder.path().join("result.json"), &serde_json::to_vec_pretty(&result)?)?;
+    let skipped = bad.list().iter().map(skipped).collect();
+    let result = run_result(&outcome, teachers, &info, start.elapsed().as_secs_f64(), skipped)?;
+    result.write(folder.path())?;
     if job.report {
         let report = ReportJob {
             run: folder.path(),
             loaded: job.loaded,
             data: &data,
             method: &outcome.method,
-            models: &models(&outcome.method, &outcome.model),
+            nets: &RunNets::of(&outcome.method, &outcome.model),
             device: &job.device.0,
+            result: &result,
         };
         let written = write_report(&report)?;
-        print_comparison(&comparisons(job.loaded, &result)?);
+        print_comparison(&comparisons(job.loaded, &result, SCORES)?, SCORES);
         say!("\nreport    {}\npictures  {}", written.display(), folder.path().join("pictures").display());
     }
     Ok(Finished { result: Some(result) })
@@ -278,23 +282,8 @@ fn with_way_on(error: TrainError, job: &Job<'_>) -> anyhow::Error {
     anyhow!("{error}\nlook at that step with:\n  mentor train {recipe} --out {out} --replay {step}")
 }
 
-/// The table at the end of a run.
-fn print_comparison(rows: &[mentor_report::Comparison]) {
-    say!("\n{:<28} {:>9}", "mIoU on val", "");
-    for row in rows {
-        say!("{:<28} {:>7.2} %  {}", row.name, 100.0 * row.miou, row.note);
-    }
-}
-
-fn bad_json(bad: &BadSample) -> Value {
-    json!({ "path": bad.path.display().to_string(), "reason": bad.reason })
-}
-
-/// The models that are judged; the first decides which checkpoint is best.
-fn models(method: &SegMethod, model: &Student<SegNet>) -> Vec<(String, SegNet)> {
-    let ema = method.average.as_ref().map(|average| ("ema".to_owned(), average.net().valid()));
-    let student = ("student".to_owned(), model.net.valid());
-    ema.into_iter().chain([student]).collect()
+fn skipped(bad: &BadSample) -> SkippedSample {
+    SkippedSample { path: bad.path.display().to_string(), reason: bad.reason.clone() }
 }
 
 fn loaded_weights(nets: &BuiltNets) -> BTreeMap<String, String> {
@@ -344,57 +333,44 @@ fn verify_teachers(
     job: &Job<'_>,
     data: &BuiltData,
     method: &SegMethod,
-) -> Result<BTreeMap<String, Value>> {
+) -> Result<BTreeMap<String, ScoreRecord>> {
     let recipe = &job.loaded.value;
     let names = data.dataset.card().class_names();
     let mut verified = BTreeMap::new();
     for (name, teacher) in &method.teachers {
-        let metrics = scored(&data.evaluate(teacher.net(), &data.val, recipe, &recipe.eval, &job.device.0)?)?;
-        progress.line(&format!("teacher {name} on val: {:.2} % mIoU", 100.0 * metrics.miou));
-        verified.insert(name.clone(), metrics_json(&metrics, &names));
+        let scores = scored(&data.evaluate(teacher.net(), &data.val, recipe, &recipe.eval, &job.device.0)?)?;
+        progress.line(&format!("teacher {name} on val: {:.2} % {}", 100.0 * scores.main(), SCORES.main[1]));
+        verified.insert(name.clone(), scores.record(&names));
     }
     Ok(verified)
 }
 
-/// Metrics with class names.
-pub fn metrics_json(metrics: &SegMetrics, classes: &[String]) -> Value {
-    let named = |values: &[Option<f64>]| -> serde_json::Map<String, Value> {
-        classes.iter().cloned().zip(values.iter().map(|value| json!(value))).collect()
-    };
-    json!({
-        "miou": metrics.miou,
-        "pixel_accuracy": metrics.pixel_accuracy,
-        "mean_accuracy": metrics.mean_accuracy,
-        "fw_iou": metrics.fw_iou,
-        "boundary_iou": metrics.boundary_iou,
-        "per_class": named(&metrics.per_class),
-        "boundary_per_class": named(&metrics.boundary_iou_per_class),
-        "pixels": metrics.pixels,
-    })
-}
-
-fn result_json(
+fn run_result(
     outcome: &Outcome<SegMethod>,
-    teachers: &BTreeMap<String, Value>,
+    teachers: BTreeMap<String, ScoreRecord>,
     info: &RunInfo,
     seconds: f64,
-    bad_samples: Vec<Value>,
-) -> Result<Value> {
-    let models: BTreeMap<&str, &Value> =
-        outcome.evaluations.iter().map(|evaluation| (evaluation.model.as_str(), &evaluation.metrics)).collect();
-    let first = outcome.evaluations.first().context("the last step is always evaluated")?;
-    let best = outcome.best.as_ref().ok_or_else(|| anyhow!("the last step is always evaluated"))?;
-    Ok(json!({
-        "val": first.metrics,
-        "val_model": first.model,
-        "models": models,
-        "teachers": teachers,
-        "best": best,
-        "steps": outcome.step,
-        "images_per_second": outcome.images_per_second,
-        "seconds": seconds,
-        "device": info.device,
-        "commit": info.commit,
-        "bad_samples": bad_samples,
-    }))
+    bad_samples: Vec<SkippedSample>,
+) -> Result<RunResult> {
+    let mut models: BTreeMap<String, ScoreRecord> = BTreeMap::new();
+    for evaluation in &outcome.evaluations {
+        models.insert(evaluation.model.clone(), serde_json::from_value(evaluation.metrics.clone())?);
+    }
+    let judged = outcome.evaluations.first().map(|first| first.model.clone());
+    let (Some(val_model), Some(best)) = (judged, outcome.best.clone()) else {
+        bail!("the last step is always evaluated");
+    };
+    Ok(RunResult {
+        val: models[&val_model].clone(),
+        val_model,
+        models,
+        teachers,
+        best,
+        steps: outcome.step,
+        images_per_second: outcome.images_per_second,
+        seconds,
+        device: info.device.clone(),
+        commit: info.commit.clone(),
+        bad_samples,
+    })
 }

@@ -1,0 +1,10 @@
+//! Pictures: what a task draws of its labels, and what puts drawings together.
+
+mod masks;
+mod panels;
+mod text;
+
+pub use masks::{legend, mistakes, overlay, shown_labels, shrink_mask};
+pub use panels::{grid, panel, shrink, with_legend};
+
+pub(crate) use text::blend;
