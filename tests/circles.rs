@@ -12,7 +12,7 @@ use crate::sources::{crates, rust_files, tokens, without_test_modules};
 
 /// Needs that still close a circle: crate, who needs, what is needed. The list may only shrink: whoever unties one strikes
 /// it here.
-const KNOWN: [(&str, &str, &str); 7] = [
+const KNOWN: [(&str, &str, &str); 6] = [
     // What a run is put together from goes into a file of its own.
     ("mentor", "commands/eval", "commands/train"),
     ("mentor", "commands/replay", "commands/train"),
@@ -22,8 +22,6 @@ const KNOWN: [(&str, &str, &str); 7] = [
     ("mentor-data", "split", "card"),
     // So does what a report shows, beside its page.
     ("mentor-report", "sections/*", "report"),
-    // So does what a rival is made from, beside the term that needs one.
-    ("mentor-seg", "distill/rival", "distill/holistic"),
 ];
 
 /// A path of modules from the root of the crate, then perhaps an item.

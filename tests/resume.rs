@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use mentor_distill::TermTable;
 use mentor_seg::distill::DistillConfig;
 use mentor_seg::supervised::SupervisedConfig;
-use mentor_seg::unlabelled::{Teaching, UnlabelledConfig};
+use mentor_seg::unlabelled::UnlabelledConfig;
+use mentor_seg::views::Teaching;
 use serde_json::Value;
 
 use crate::support::{fail, mentor, recipe, succeed, tiny};

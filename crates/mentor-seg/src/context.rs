@@ -3,24 +3,13 @@
 use std::cell::OnceCell;
 
 use burn::tensor::{DType, FloatDType, Int, Tensor};
-use mentor_distill::{Companions, Place, Sees};
+use mentor_distill::{Companions, Place};
 use mentor_nets::Adapter;
 use mentor_ops::{resize_bilinear, resize_nearest_int};
 use mentor_types::{IGNORE, Key, SegOutput, Tap};
 
-use crate::companions::Companion;
-use crate::unlabelled::{Origin, Pseudo, PseudoLabels, Teaching, weak_probabilities};
-use crate::upload::PairPixels;
-
-/// Semantic segmentation: one class per pixel.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Seg;
-
-impl Sees for Seg {
-    type Context<'a> = Context<'a>;
-    type Companion = Companion;
-    type Pseudo = Pseudo;
-}
+use crate::task::Seg;
+use crate::views::Views;
 
 /// What the step knows when it evaluates a term on one stream of a micro-batch.
 #[derive(Debug)]
@@ -156,51 +145,4 @@ pub(crate) fn at_size_of(logits_nkhw: &Tensor<4>, target_nhw: &Tensor<3, Int>) -
     let [images, height, width] = target_nhw.dims();
     assert_eq!(logits_nkhw.dims()[0], images, "logits {:?} for targets {:?}", logits_nkhw.dims(), target_nhw.dims());
     resize_bilinear(logits_nkhw.clone().cast(FloatDType::F32), [height, width], false)
-}
-
-/// The views of unlabelled images; what a labeller says of the weak ones is computed when a term first asks.
-pub struct Views<'a> {
-    /// The geometry between them.
-    pub origin: Origin,
-    truth_nhw: Tensor<3, Int>,
-    labeller: &'a dyn Fn(Teaching) -> Tensor<4>,
-    /// By [`Teaching`].
-    weak: [OnceCell<Tensor<4>>; 2],
-    pseudo: [OnceCell<PseudoLabels>; 2],
-}
-
-impl std::fmt::Debug for Views<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Views").field("origin", &self.origin).finish_non_exhaustive()
-    }
-}
-
-impl<'a> Views<'a> {
-    /// The views of `pixels`; `labeller` gives the logits of the weak ones, `[n, k, h', w']` of any size.
-    #[must_use]
-    pub fn new(pixels: &PairPixels, labeller: &'a dyn Fn(Teaching) -> Tensor<4>) -> Self {
-        let origin = Origin::new(pixels.origin.clone(), pixels.targets.clone());
-        let truth_nhw = origin.carry_labels(pixels.truth.clone());
-        Self { origin, truth_nhw, labeller, weak: Default::default(), pseudo: Default::default() }
-    }
-
-    /// The class probabilities of the weak views at their size, off the graph, `[n, k, h, w]`.
-    #[must_use]
-    pub fn weak_probabilities(&self, teaching: Teaching) -> Tensor<4> {
-        let ask = || weak_probabilities((self.labeller)(teaching), self.origin.view_size());
-        self.weak[teaching as usize].get_or_init(ask).clone()
-    }
-
-    /// The pseudo-labels of the strong views.
-    #[must_use]
-    pub fn pseudo_labels(&self, teaching: Teaching) -> &PseudoLabels {
-        let label = || PseudoLabels::new(self.weak_probabilities(teaching), &self.origin);
-        self.pseudo[teaching as usize].get_or_init(label)
-    }
-
-    /// The truth of the strong views where the data set has it, `[n, h, w]`, for statistics alone.
-    #[must_use]
-    pub fn truth(&self) -> Tensor<3, Int> {
-        self.truth_nhw.clone()
-    }
 }

@@ -10,11 +10,15 @@ mod evaluate;
 mod labels;
 pub mod metrics;
 pub mod nets;
+mod sees;
 mod step;
 pub mod supervised;
+mod task;
 pub mod unlabelled;
 pub mod upload;
+pub mod views;
 
-pub use context::{Context, Seg, Views};
+pub use context::Context;
 pub use evaluate::{EvalConfig, Judged, Sliding, evaluate, most_probable, predict, predict_mask};
 pub use step::SegMethod;
+pub use task::Seg;

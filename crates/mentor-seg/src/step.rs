@@ -6,12 +6,14 @@ use mentor_nets::{Frozen, Student};
 use mentor_train::{Average, Losses, Method, Moment};
 use mentor_types::{Key, LossTerms, SegOutput, Stats};
 
-use crate::context::{Context, Seg, Views};
+use crate::context::Context;
 use crate::distill::DistillConfig;
 use crate::nets::SegNet;
 use crate::supervised::{SupervisedConfig, supervised};
-use crate::unlabelled::{Labellers, Streams, Teaching, UnlabelledConfig, unlabelled};
+use crate::task::Seg;
+use crate::unlabelled::{Labellers, Streams, UnlabelledConfig, unlabelled};
 use crate::upload::DeviceBatch;
+use crate::views::{Teaching, Views};
 
 /// Supervised training, distillation from frozen teachers, and learning from unlabelled images, in
 /// any combination.

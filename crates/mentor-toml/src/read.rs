@@ -12,7 +12,7 @@ use crate::moved::{Moved, follow};
 use crate::problem::{Origin, Problem, Problems, nearest};
 use crate::schema::schema_of;
 use crate::set::{Changes, apply};
-use crate::tree::{Document, Step, parse_path};
+use crate::tree::{Document, Entry, Step, parse_path};
 use crate::walk::{Finding, walk, walk_key};
 
 /// No file that a person writes is near this many bytes; what is larger was given by mistake.
@@ -186,18 +186,19 @@ fn check_the_rest<T: TomlFile>(document: &Document, findings: &[Finding]) -> Vec
     }
     let mut rest = document.root.clone();
     let mut gone: Vec<Vec<Step>> = Vec::new();
+    let mut meant: Vec<(&[Step], Entry)> = Vec::new();
     for finding in findings {
         // An item of an array cannot go alone: the others would move up.
         let keys = finding.path.iter().rposition(|step| matches!(step, Step::Key(_))).map_or(0, |last| last + 1);
         let path = &finding.path[..keys];
         let taken = rest.take(path);
         gone.push(path.to_vec());
-        if let (Some(meant), Some(taken)) = (&finding.meant, taken) {
-            rest.put(meant, taken);
-            gone.push(meant.clone());
-        }
+        gone.extend(finding.meant.clone());
+        meant.extend(finding.meant.as_deref().zip(taken));
     }
-    let Ok(value) = from_node::<T>(&rest) else { return Vec::new() };
+    let mut renamed = rest.clone();
+    meant.into_iter().for_each(|(path, taken)| renamed.put(path, taken));
+    let Ok(value) = from_node::<T>(&renamed).or_else(|_| from_node::<T>(&rest)) else { return Vec::new() };
     let mut late = Vec::new();
     value.check(&mut late);
     late.retain(|(key, _)| !gone.iter().any(|gone| parse_path(key).starts_with(gone)));

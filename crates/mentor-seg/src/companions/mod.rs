@@ -5,7 +5,8 @@ pub(crate) mod rival;
 use burn::tensor::Tensor;
 use mentor_distill::Companion as Moves;
 
-use crate::context::{Context, Seg};
+use crate::context::Context;
+use crate::task::Seg;
 
 pub use rival::{Discriminator, Rival, RivalConfig, RivalExample};
 

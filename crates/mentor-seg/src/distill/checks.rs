@@ -6,7 +6,8 @@ use mentor_distill::{Column, Term};
 use mentor_types::{Key, SegOutput, Tap, Taps};
 use mentor_weights::{NamedTensors, from_safetensors};
 
-use crate::context::{Context, Seg};
+use crate::context::Context;
+use crate::task::Seg;
 
 /// A value of a student's map, a teacher's map, and labels at twice their size.
 pub type Value<'a> = &'a dyn Fn(&Tensor<4>, &Tensor<4>, Option<&[i64]>) -> Tensor<1>;

@@ -7,7 +7,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::companions::{Companion, Rival, RivalConfig, RivalExample};
-use crate::context::{Context, Seg};
+use crate::context::Context;
+use crate::task::Seg;
 
 /// Makes the student's segmentations such that a [`Rival`] takes them for the teacher's.
 ///

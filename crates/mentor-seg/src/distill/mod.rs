@@ -4,7 +4,7 @@
 
 use mentor_distill::terms;
 
-use crate::context::Seg;
+use crate::task::Seg;
 
 #[cfg(test)]
 pub(crate) mod checks;

@@ -6,7 +6,8 @@ use mentor_types::{AdapterKind, AdapterSpec, Found, Tap};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::context::{Context, Seg};
+use crate::context::Context;
+use crate::task::Seg;
 
 /// Pulls the similarities between regions of the student's features towards those of the teacher's.
 ///

@@ -7,7 +7,8 @@ use mentor_types::Found;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::context::{Context, Seg};
+use crate::context::Context;
+use crate::task::Seg;
 
 /// Pulls the student's class probabilities at every pixel towards the teacher's.
 ///

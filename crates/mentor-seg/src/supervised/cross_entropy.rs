@@ -8,7 +8,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Ohem;
-use crate::context::{Context, Seg};
+use crate::context::Context;
+use crate::task::Seg;
 use crate::labels::Labels;
 
 /// Cross-entropy of the net's class probabilities with the labels.

@@ -6,7 +6,8 @@ use mentor_ops::{softmax, sum_all};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::context::{Context, Seg};
+use crate::context::Context;
+use crate::task::Seg;
 use crate::labels::Labels;
 
 /// Lovasz-softmax: the convex extension of one minus the Jaccard index, per class.

@@ -7,7 +7,8 @@ pub(crate) mod testing;
 use mentor_distill::{TermTable, check_terms, evaluate, terms};
 use mentor_types::{Found, LossTerms, below, check_weight};
 
-use crate::context::{Context, Seg, at_size_of};
+use crate::context::{Context, at_size_of};
+use crate::task::Seg;
 
 pub use dice::AbsentClass;
 pub use lovasz_softmax::LovaszClasses;

@@ -7,8 +7,10 @@ use mentor_types::{Found, check_probability};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Pseudo, PseudoLabels, Teaching, mean_over_free, strong_logits_at};
-use crate::context::{Context, Seg};
+use super::{mean_over_free, strong_logits_at};
+use crate::context::Context;
+use crate::task::Seg;
+use crate::views::{Pseudo, PseudoLabels, Teaching};
 
 /// `[unlabelled.fixmatch]`: the student learns on the strong view the most probable class of the weak
 /// view, where that is probable enough.
@@ -104,8 +106,8 @@ impl FixMatch {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::super::testing::*;
-    use super::super::{Origin, weak_probabilities};
+    use crate::views::testing::*;
+    use crate::views::{Origin, weak_probabilities};
     use super::*;
     use burn::tensor::Device;
     use burn::tensor::activation::softmax;

@@ -8,8 +8,10 @@ use mentor_unlabeled::confident;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Origin, Pseudo, Teaching, mean_over_free, strong_logits_at};
-use crate::context::{Context, Seg};
+use super::{mean_over_free, strong_logits_at};
+use crate::context::Context;
+use crate::task::Seg;
+use crate::views::{Origin, Pseudo, Teaching};
 
 /// `[unlabelled.mean_teacher]`: the student's probabilities on the strong view follow those of its
 /// moving average on the weak view. Needs an `[ema]`.
@@ -137,8 +139,8 @@ impl MeanTeacher {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::super::testing::*;
-    use super::super::{Origin, weak_probabilities};
+    use crate::views::testing::*;
+    use crate::views::{Origin, weak_probabilities};
     use super::{Consistency, MeanTeacher};
     use burn::tensor::activation::softmax;
     use burn::tensor::{Device, Tensor};

@@ -1,10 +1,8 @@
 //! Learning from unlabelled images: a teacher labels the weak view, the student learns those
 //! pseudo-labels on the strong view.
 //!
-//! The geometry between the views is one gather ([`Origin`]); a pseudo-label never carries a gradient.
+//! The geometry between the views is one gather ([`Origin`](crate::views::Origin)); a pseudo-label never carries a gradient.
 
-mod origin;
-mod pseudo;
 mod taught;
 
 use burn::tensor::{FloatDType, Tensor};
@@ -14,11 +12,10 @@ use mentor_types::{LossTerms, Stats};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::context::{Context, Seg};
+use crate::context::Context;
+use crate::task::Seg;
 
 pub use mean_teacher::Consistency;
-pub use origin::Origin;
-pub use pseudo::{Pseudo, PseudoLabels, weak_probabilities};
 pub use taught::{Labellers, Taught, TaughtView, pseudo_of};
 
 terms! {
@@ -44,17 +41,6 @@ pub enum Streams {
     Joined,
     /// Each stream on its own, two forward passes.
     Apart,
-}
-
-/// Who labels the weak views.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Teaching {
-    /// The student itself, as it is at this step.
-    #[default]
-    Student,
-    /// The moving average of the student.
-    Ema,
 }
 
 /// Pushes the terms that are on at `step` (counted from 0), and for each the share of pseudo-labels
@@ -90,88 +76,12 @@ fn mean_over_free(value_nhw: Tensor<3>, counted_nhw: Tensor<3>, free_nhw: Tensor
 }
 
 #[cfg(test)]
-mod testing {
-    //! What the tests of the terms share.
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-    use burn::tensor::{Device, Int, TensorData};
-    use mentor_types::UNKNOWN;
-    use mentor_weights::{NamedTensors, from_safetensors};
-
-    pub fn golden() -> NamedTensors {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/unlabelled.safetensors");
-        from_safetensors(&std::fs::read(path).unwrap()).unwrap()
-    }
-
-    pub fn map(golden: &NamedTensors, name: &str) -> Tensor<4> {
-        let (shape, values) = golden[name].clone();
-        Tensor::from_data(TensorData::new(values, shape), &Device::flex())
-    }
-
-    pub fn labels(golden: &NamedTensors, name: &str) -> Tensor<3, Int> {
-        let (shape, values) = golden[name].clone();
-        let values: Vec<i64> = values.iter().map(|value| *value as i64).collect();
-        Tensor::from_data(TensorData::new(values, shape), &Device::flex())
-    }
-
-    pub fn golden_origin(golden: &NamedTensors) -> Origin {
-        Origin::new(labels(golden, "origin"), labels(golden, "weak_target"))
-    }
-
-    pub fn ints(values: &[i64], shape: [usize; 3]) -> Tensor<3, Int> {
-        Tensor::from_data(TensorData::new(values.to_vec(), shape), &Device::flex())
-    }
-
-    /// Views that show the same pixels, of which nobody labelled one.
-    pub fn identity(shape: [usize; 3]) -> Origin {
-        let pixels: Vec<i64> = (0..shape.iter().product::<usize>() as i64).collect();
-        Origin::new(ints(&pixels, shape), ints(&vec![i64::from(UNKNOWN); pixels.len()], shape))
-    }
-
-    pub fn leaf(x: Tensor<4>) -> Tensor<4> {
-        Tensor::from_inner(x).require_grad()
-    }
-
-    pub fn values<const D: usize>(x: Tensor<D>) -> Vec<f32> {
-        x.into_data().try_into_vec_as::<f32>().unwrap()
-    }
-
-    pub fn gradient(strong: &Tensor<4>, loss: &Tensor<1>) -> Vec<f32> {
-        values(strong.grad(&loss.clone().backward()).unwrap())
-    }
-
-    /// Compares `loss` and its gradient with the golden ones, 1e-5 of the largest.
-    pub fn agrees(golden: &NamedTensors, name: &str, strong: &Tensor<4>, loss: Tensor<1>) {
-        let found = gradient(strong, &loss);
-        let pairs = [(values(loss), &golden[&format!("{name}.value")].1), (found, &golden[&format!("{name}.grad")].1)];
-        for (found, expected) in pairs {
-            let largest = expected.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
-            let off = found.iter().zip(expected).fold(0.0f32, |off, (a, b)| off.max((a - b).abs()));
-            assert!(found.len() == expected.len() && largest > 0.0 && off <= 1e-5 * largest, "{name}: {off}/{largest}");
-        }
-    }
-
-    /// Alone, on one fixed batch, a loss must fall by half within 100 steps.
-    pub fn falls_by_half(strong: Tensor<4>, rate: f64, loss: impl Fn(Tensor<4>) -> Tensor<1>) {
-        let first = values(loss(strong.clone()))[0];
-        let mut strong = strong;
-        for _ in 0..100 {
-            let student = leaf(strong.clone());
-            let gradient = student.grad(&loss(student.clone()).backward()).unwrap();
-            strong = strong - gradient.mul_scalar(rate);
-        }
-        let last = values(loss(strong))[0];
-        assert!(last < 0.5 * first, "{first} fell to {last}");
-    }
-}
-
-#[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::testing::*;
     use super::*;
-    use crate::context::Views;
     use crate::upload::PairPixels;
+    use crate::views::testing::*;
+    use crate::views::{Teaching, Views};
     use mentor_distill::check_terms;
     use mentor_types::{Key, SegOutput, Taps, UNKNOWN};
     use mentor_weights::NamedTensors;

@@ -5,10 +5,12 @@ use burn::tensor::{DType, Device, Tensor};
 use mentor_distill::{Term, TermTable};
 use mentor_types::{IGNORE, Key, LabelMask, Pairs, UNKNOWN};
 
-use super::{Pseudo, Teaching, UnlabelledConfig};
-use crate::context::{Context, Seg, Views};
+use super::UnlabelledConfig;
+use crate::context::Context;
 use crate::nets::SegNet;
+use crate::task::Seg;
 use crate::upload::DevicePairs;
+use crate::views::{Pseudo, Teaching, Views};
 
 /// The nets that label weak views.
 #[derive(Clone, Copy, Debug)]
@@ -112,10 +114,11 @@ fn taught_views(Pseudo { labels, threshold }: &Pseudo, pairs: &Pairs) -> Vec<Tau
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::super::testing::*;
     use super::*;
     use crate::nets::{NetConfig, NetTable};
-    use crate::unlabelled::{FixMatch, MeanTeacher, Origin, PseudoLabels, unlabelled};
+    use crate::unlabelled::{FixMatch, MeanTeacher, unlabelled};
+    use crate::views::testing::*;
+    use crate::views::{Origin, PseudoLabels};
     use mentor_nets::BackboneKind;
     use mentor_types::{Images, LossTerms, SegOutput, Stats, Taps};
     use rand::RngExt;

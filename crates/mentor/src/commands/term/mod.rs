@@ -12,9 +12,10 @@ use mentor_distill::{Column, Companion as _, Companions, Start, Term as LossTerm
 use mentor_nets::Adapter;
 use mentor_seg::distill::DistillConfig;
 use mentor_seg::supervised::SupervisedConfig;
-use mentor_seg::unlabelled::{Teaching, UnlabelledConfig};
+use mentor_seg::unlabelled::UnlabelledConfig;
 use mentor_seg::upload::PairPixels;
-use mentor_seg::{Context, Seg, Views};
+use mentor_seg::views::{Teaching, Views};
+use mentor_seg::{Context, Seg};
 use mentor_toml::{Changes, TomlFile, parse};
 use mentor_types::{Found, Key, Tap, UNKNOWN, below};
 use mentor_weights::{NamedTensors, load_named, to_safetensors, write_atomically};

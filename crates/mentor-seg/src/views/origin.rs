@@ -64,8 +64,8 @@ impl Origin {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::*;
     use super::*;
+    use crate::views::testing::*;
     use mentor_types::IGNORE;
 
     const FREE: i64 = UNKNOWN as i64;

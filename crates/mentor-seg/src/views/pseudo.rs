@@ -83,8 +83,8 @@ impl PseudoLabels {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::super::testing::*;
     use super::*;
+    use crate::views::testing::*;
     use burn::tensor::{Device, TensorData};
 
     const SHAPE: [usize; 3] = [2, 3, 4];
