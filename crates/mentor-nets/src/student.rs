@@ -4,6 +4,9 @@ use burn::module::Module;
 
 use crate::Adapter;
 
+/// What the paths of the net's weights begin with among those of a [`Student`].
+pub const NET: &str = "net.";
+
 /// A student and the learnable adapters of its distillation terms. The optimizer and the checkpoint see
 /// both; averages, evaluation and exports see the net alone.
 #[derive(Module, Debug)]
@@ -15,9 +18,6 @@ pub struct Student<N: Module> {
 }
 
 impl<N: Module> Student<N> {
-    /// What the paths of the net's weights begin with among those of the student.
-    pub const NET: &'static str = "net.";
-
     /// Whether the weight of this path is of a head or an adapter: all but those of the backbone.
     #[must_use]
     pub fn is_head(path: &str) -> bool {
@@ -42,7 +42,7 @@ mod tests {
         let alone = named_weights(&net);
         let student = Student { net, adapters: vec![vec![Adapter::fresh(&spec, 1, &device)]] };
         let all = named_weights(&student);
-        let below: Vec<&str> = all.keys().filter_map(|path| path.strip_prefix(Student::<ConvNorm>::NET)).collect();
+        let below: Vec<&str> = all.keys().filter_map(|path| path.strip_prefix(NET)).collect();
         assert_eq!(below, alone.keys().collect::<Vec<_>>());
         assert_eq!(all.len(), alone.len() + 1);
     }

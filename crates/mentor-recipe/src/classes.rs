@@ -6,7 +6,7 @@ use std::path::Path;
 use mentor_data::SegDataset;
 use mentor_train::RunInfo;
 
-use crate::BuildError;
+use crate::error::BuildError;
 
 /// The key under which the metadata of an exported file name the classes, as a JSON list.
 const CLASS_NAMES: &str = "class_names";

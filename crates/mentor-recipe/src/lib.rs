@@ -1,19 +1,24 @@
 //! TOML to a checked recipe to a built run.
 
+mod any;
 mod build;
 mod classes;
+mod error;
 mod recipe;
 mod result;
 mod study;
 mod table;
+mod tasks;
 
+pub use any::AnyRecipe;
 pub use build::{
-    BuildError, BuiltData, BuiltNets, Places, Which, check_classes, find_card, load_net, load_run, net_of, run_recipe,
-    weights_path,
+    BuiltData, BuiltNets, Places, Which, check_classes, find_card, load_net, load_run, net_of, run_recipe, weights_path,
 };
 pub use classes::RunClasses;
+pub use error::BuildError;
 pub use mentor_toml::{Changes, Loaded, Problem, Problems};
-pub use recipe::{Recipe, Task, changes_no_result};
+pub use recipe::{Recipe, changes_no_result};
 pub use result::{ResultError, RowResult, row_key};
 pub use study::{Job, Need, Study, StudyFile, StudyRow};
 pub use table::{mean, spread, table};
+pub use tasks::{NetTable, Parts, SupervisedTable, Table, Task};

@@ -4,31 +4,22 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use mentor_data::{DataConfig, ViewsConfig};
-use mentor_distill::{Stream, TermTable, check_terms};
-use mentor_seg::EvalConfig;
-use mentor_seg::distill::DistillConfig;
-use mentor_seg::nets::NetConfig;
-use mentor_seg::supervised::SupervisedConfig;
-use mentor_seg::unlabelled::UnlabelledConfig;
+use mentor_distill::{Stream, TermTable};
 use mentor_toml::{Changes, Draft, Loaded, Problems, TomlFile};
 use mentor_train::{EmaConfig, OptimizerConfig, ScheduleConfig, TrainConfig};
+use mentor_types::{Found, TaskName, below};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What a recipe trains.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Task {
-    /// Semantic segmentation: one class per pixel.
-    Seg,
-}
+use crate::tasks::{NetTable, SupervisedTable, Table, Task};
 
 /// A run, complete: nothing outside of it but files of images and weights changes its result.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Recipe {
+#[serde(deny_unknown_fields, bound = "")]
+#[schemars(bound = "", rename = "Recipe")]
+pub struct Recipe<T: Task> {
     /// What is trained.
-    pub task: Task,
+    pub task: TaskName,
     /// The root of all randomness. Default 0.
     #[serde(default)]
     pub seed: u64,
@@ -37,19 +28,19 @@ pub struct Recipe {
     /// How they are cut and changed.
     pub views: ViewsConfig,
     /// The net that is trained, and from which weights it starts.
-    pub student: NetConfig,
+    pub student: T::NetConfig,
     /// Frozen nets that it learns from, by a name of your choice; each needs `weights`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub teachers: BTreeMap<String, NetConfig>,
+    pub teachers: BTreeMap<String, T::NetConfig>,
     /// Learning from labels. Without the table: plain cross-entropy.
     #[serde(default)]
-    pub supervised: SupervisedConfig,
+    pub supervised: T::Supervised,
     /// Learning from teachers.
     #[serde(default)]
-    pub distill: DistillConfig,
+    pub distill: T::Distill,
     /// Learning from images without labels.
     #[serde(default)]
-    pub unlabelled: UnlabelledConfig,
+    pub unlabelled: T::Unlabelled,
     /// An average of the student's weights, for evaluation and as teacher of weak views.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ema: Option<EmaConfig>,
@@ -62,7 +53,7 @@ pub struct Recipe {
     pub train: TrainConfig,
     /// How val is predicted.
     #[serde(default)]
-    pub eval: EvalConfig,
+    pub eval: T::Eval,
     /// Results of a study, by a name of your choice, that the table at the end of the run shows beside
     /// it: the path of one of its small JSON files, or of a row without `.seedN.json` for the mean over
     /// its seeds; beside the recipe or below the current folder. They change nothing.
@@ -70,24 +61,17 @@ pub struct Recipe {
     pub compare: BTreeMap<String, String>,
 }
 
-/// What a check found: key and message.
-type Found = Vec<(String, String)>;
-
 /// Whether a key changes no result: a run may be resumed with another value.
 #[must_use]
 pub fn changes_no_result(key: &str) -> bool {
     ["data.workers", "data.queue", "data.cache_mb"].contains(&key) || key.starts_with("compare.") || key == "compare"
 }
 
-impl TomlFile for Recipe {
+impl<T: Task> TomlFile for Recipe<T> {
     /// Reports values out of range, and settings that contradict each other or have no effect, as
     /// (key, message).
     fn check(&self, problems: &mut Vec<(String, String)>) {
-        let mut part = |name: &str, check: &dyn Fn(&mut Found)| {
-            let mut found = Found::new();
-            check(&mut found);
-            problems.extend(found.into_iter().map(|(key, message)| (format!("{name}.{key}"), message)));
-        };
+        let mut part = |name: &str, check: &dyn Fn(&mut Found)| below(name, problems, check);
         part("data", &|found| self.data.check(found));
         part("views", &|found| self.views.check(found));
         part("student", &|found| self.student.check(found));
@@ -95,8 +79,8 @@ impl TomlFile for Recipe {
             part(&format!("teachers.{name}"), &|found| teacher.check(found));
         }
         part("supervised", &|found| self.supervised.check(found));
-        part("distill", &|found| check_terms(&self.distill, found));
-        part("unlabelled", &|found| check_terms(&self.unlabelled, found));
+        part("distill", &|found| self.distill.check(found));
+        part("unlabelled", &|found| self.unlabelled.check(found));
         part("ema", &|found| self.ema.iter().for_each(|ema| ema.check(found)));
         part("optimizer", &|found| self.optimizer.check(found));
         part("schedule", &|found| self.schedule.check(found));
@@ -106,25 +90,13 @@ impl TomlFile for Recipe {
     }
 }
 
-impl Recipe {
-    /// Reads and checks a recipe.
+impl<T: Task> Recipe<T> {
+    /// Reads and checks a recipe of this task; [`AnyRecipe`](crate::AnyRecipe) finds out which it is.
     ///
     /// # Errors
-    /// That its `task` is none, before all else; and then all problems at once, each with its place.
+    /// All problems at once, each with its place.
     pub fn read(path: &Path, changes: &Changes) -> Result<Loaded<Self>, Problems> {
-        let draft = Draft::open(path, changes)?;
-        draft.peek::<Task>("task")?;
-        draft.read()
-    }
-
-    /// Reads the recipe that a run kept, which an earlier version may have written.
-    ///
-    /// # Errors
-    /// As [`Recipe::read`], but that keys which have moved are read as what they are now.
-    pub fn read_earlier(path: &Path) -> Result<Loaded<Self>, Problems> {
-        let draft = Draft::open(path, &Changes::none())?;
-        draft.peek::<Task>("task")?;
-        draft.read_earlier()
+        Draft::open(path, changes)?.read()
     }
 
     fn check_together(&self, problems: &mut Vec<(String, String)>) {
@@ -139,10 +111,10 @@ impl Recipe {
             report(&format!("distill.{term}"), "needs a teacher: add [teachers.NAME.NET] with `weights`");
         }
         for (name, teacher) in &self.teachers {
-            if teacher.table().new_classes {
+            if teacher.new_classes() {
                 report(&format!("teachers.{name}"), "must know the classes: `new_classes` is for students");
             }
-            if teacher.table().weights.is_none() {
+            if teacher.weights().is_none() {
                 report(&format!("teachers.{name}"), "needs `weights`: a file or the folder of a run");
             }
         }
@@ -163,7 +135,7 @@ impl Recipe {
         {
             report(&format!("unlabelled.{name}"), "needs an average of the student as its teacher: add [ema]");
         }
-        if self.supervised.weight == 0.0 && terms.is_empty() && self.unlabelled.terms().is_empty() {
+        if self.supervised.weight() == 0.0 && terms.is_empty() && self.unlabelled.terms().is_empty() {
             report("supervised", "is off and nothing else trains the student");
         }
     }
@@ -180,11 +152,13 @@ impl Recipe {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::any::AnyRecipe;
+    use mentor_seg::Seg;
 
     /// The key's part of a recipe of the repository, with changes.
     fn shortest(name: &str, set: &[&str]) -> String {
         let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../recipes")).join(name);
-        let loaded = Recipe::read(&path, &Changes::set(set.iter().copied())).unwrap();
+        let loaded = Recipe::<Seg>::read(&path, &Changes::set(set.iter().copied())).unwrap();
         loaded.minimal(changes_no_result).unwrap()
     }
 
@@ -194,7 +168,7 @@ mod tests {
         let path = folder.path().join("a.toml");
         let mistakes = |text: &str| {
             std::fs::write(&path, text).unwrap();
-            let problems = Recipe::read(&path, &Changes::none()).unwrap_err().to_string();
+            let problems = AnyRecipe::read(&path, &Changes::none()).unwrap_err().to_string();
             problems.replace(&format!("{}/", folder.path().display()), "")
         };
         assert_eq!(mistakes("sed = 1\n"), "a.toml:1:1: missing key `task` at the top level; expected \"seg\"");

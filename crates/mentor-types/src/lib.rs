@@ -12,6 +12,7 @@ mod mask;
 mod output;
 mod scores;
 mod tap;
+mod task;
 mod terms;
 
 pub use adapter::{AdapterKind, AdapterSpec};
@@ -22,4 +23,5 @@ pub use mask::{IGNORE, LabelMask, MAX_CLASSES, UNKNOWN};
 pub use output::{SegOutput, Taps};
 pub use scores::{ClassScore, ScoreNames, ScoreRecord, ScoreRow, Scores};
 pub use tap::Tap;
+pub use task::TaskName;
 pub use terms::{LossTerms, Stat, Stats, Term};

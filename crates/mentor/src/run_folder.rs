@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use mentor_recipe::{Loaded, Recipe, changes_no_result};
+use mentor_seg::Seg;
 use mentor_train::{Checkpoint, Checkpoints, RunInfo, RunResult};
 use mentor_weights::{remove_leftovers, write_atomically};
 
@@ -35,7 +36,7 @@ impl RunFolder {
     pub fn open(
         path: &Path,
         mode: Mode,
-        loaded: &Loaded<Recipe>,
+        loaded: &Loaded<Recipe<Seg>>,
         info: &RunInfo,
     ) -> Result<(Self, Option<Checkpoint>)> {
         let folder = Self { path: path.to_owned() };
@@ -67,7 +68,7 @@ impl RunFolder {
     }
 
     /// The folder of a run that `loaded` made, to be looked at.
-    pub fn of_same_recipe(path: &Path, loaded: &Loaded<Recipe>) -> Result<Self> {
+    pub fn of_same_recipe(path: &Path, loaded: &Loaded<Recipe<Seg>>) -> Result<Self> {
         let folder = Self { path: path.to_owned() };
         if !path.join("recipe.toml").exists() {
             bail!("{}: there is no run", path.display());
@@ -90,7 +91,7 @@ impl RunFolder {
         &self.path
     }
 
-    fn same_recipe(&self, loaded: &Loaded<Recipe>, mode: Mode) -> Result<()> {
+    fn same_recipe(&self, loaded: &Loaded<Recipe<Seg>>, mode: Mode) -> Result<()> {
         let path = self.path.join("recipe.toml");
         let before = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
         let all = loaded
@@ -169,7 +170,7 @@ mod tests {
     #[test]
     fn a_run_from_before_a_key_with_a_default_came_is_of_the_same_recipe() {
         let recipe = concat!(env!("CARGO_MANIFEST_DIR"), "/../../recipes/quickstart.toml");
-        let loaded = Recipe::read(Path::new(recipe), &mentor_recipe::Changes::none()).unwrap();
+        let loaded = Recipe::<Seg>::read(Path::new(recipe), &mentor_recipe::Changes::none()).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let open = |text: String| {
             fs::write(folder.path().join("recipe.toml"), text).unwrap();

@@ -8,6 +8,7 @@ use burn::tensor::{DType, Device};
 use clap::Args;
 use mentor_nets::Student;
 use mentor_recipe::{Recipe, Which, load_run};
+use mentor_seg::Seg;
 use mentor_seg::SegMethod;
 use mentor_seg::nets::SegNet;
 use mentor_seg::unlabelled::Labellers;
@@ -25,7 +26,7 @@ pub struct RunWeights {
 
 impl RunWeights {
     /// The net of a run.
-    pub fn net(&self, run: &Path, recipe: &Recipe, classes: usize, device: &Device) -> Result<SegNet> {
+    pub fn net(&self, run: &Path, recipe: &Recipe<Seg>, classes: usize, device: &Device) -> Result<SegNet> {
         let which = if self.student { Which::Student } else { Which::Judged };
         net_of_run(run, recipe, classes, which, self.best, device)
     }
@@ -34,7 +35,7 @@ impl RunWeights {
 /// The net of a run's last, or best, checkpoint.
 fn net_of_run(
     run: &Path,
-    recipe: &Recipe,
+    recipe: &Recipe<Seg>,
     classes: usize,
     which: Which,
     best: bool,
@@ -52,7 +53,7 @@ pub struct RunNets {
 
 impl RunNets {
     /// As they are in the last checkpoint of a run.
-    pub fn load(run: &Path, recipe: &Recipe, classes: usize, device: &Device) -> Result<Self> {
+    pub fn load(run: &Path, recipe: &Recipe<Seg>, classes: usize, device: &Device) -> Result<Self> {
         let load = |which| net_of_run(run, recipe, classes, which, false, device);
         let average = recipe.ema.is_some().then(|| load(Which::Ema)).transpose()?;
         Ok(Self { student: load(Which::Student)?, average })

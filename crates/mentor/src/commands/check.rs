@@ -6,7 +6,8 @@ use std::time::Instant;
 use anyhow::Result;
 use clap::Args;
 use mentor_data::{Card, SegDataset};
-use mentor_recipe::{BuiltData, BuiltNets, Loaded, Recipe, check_classes, find_card};
+use mentor_recipe::{AnyRecipe, BuiltData, BuiltNets, Loaded, Recipe, check_classes, find_card};
+use mentor_seg::Seg;
 use mentor_seg::nets::{NetConfig, SegNet};
 use mentor_seg::upload::DeviceBatch;
 use mentor_train::{Method, Moment};
@@ -41,7 +42,7 @@ pub struct Check {
 impl Check {
     /// Runs the command.
     pub fn run(&self) -> Result<ExitCode> {
-        let loaded = self.recipe.read()?;
+        let AnyRecipe::Seg(loaded) = self.recipe.read()?;
         let recipe = &loaded.value;
         let places = self.places.places();
         let card = find_card(&loaded, &places)?;
@@ -85,7 +86,7 @@ impl Check {
 
     fn check_data(
         &self,
-        loaded: &Loaded<Recipe>,
+        loaded: &Loaded<Recipe<Seg>>,
         card: Card,
         say: &dyn Fn(&str),
         device: &burn::tensor::Device,
@@ -140,7 +141,7 @@ fn describe(
     who: &str,
     config: &NetConfig,
     classes: usize,
-    loaded: &Loaded<Recipe>,
+    loaded: &Loaded<Recipe<Seg>>,
     device: &burn::tensor::Device,
 ) -> String {
     let recipe = &loaded.value;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use mentor_distill::TermTable;
-use mentor_recipe::{BuiltData, RunClasses, find_card};
+use mentor_recipe::{AnyRecipe, BuiltData, RunClasses, find_card};
 use mentor_seg::unlabelled::pseudo_of;
 
 use super::{DeviceArgs, PlaceArgs, RecipeArgs};
@@ -45,7 +45,7 @@ pub struct Data {
 impl Data {
     /// Runs the command.
     pub fn run(&self) -> Result<ExitCode> {
-        let loaded = self.recipe.read()?;
+        let AnyRecipe::Seg(loaded) = self.recipe.read()?;
         find_card(&loaded, &self.places.places())?;
         let data = BuiltData::open(&loaded.value, &self.places.places())?;
         let card = data.dataset.card();

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use mentor_data::{Card, SegDataset};
-use mentor_recipe::{BuiltData, Recipe, RunClasses, load_net, run_recipe};
+use mentor_recipe::{AnyRecipe, BuiltData, RunClasses, load_net, run_recipe};
 use mentor_seg::metrics::SegMetrics;
 use mentor_types::Scores;
 
@@ -67,7 +67,8 @@ impl Eval {
     }
 
     fn eval_run(&self, run: &Path) -> Result<(SegMetrics, Vec<String>)> {
-        let recipe: Recipe = run_recipe(run)?;
+        let AnyRecipe::Seg(loaded) = run_recipe(run)?;
+        let recipe = loaded.value;
         let (device, _) = device::choose(self.device.device)?;
         let data = BuiltData::open(&recipe, &self.places.places())?;
         let classes = data.dataset.card().class_names();

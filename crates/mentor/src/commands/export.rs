@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use clap::Args;
 use mentor_nets::{export_burnpack, export_safetensors};
-use mentor_recipe::{RunClasses, run_recipe};
+use mentor_recipe::{AnyRecipe, RunClasses, run_recipe};
 
 use crate::print::say;
 use crate::weights::RunWeights;
@@ -31,7 +31,8 @@ pub struct Export {
 impl Export {
     /// Runs the command.
     pub fn run(&self) -> Result<ExitCode> {
-        let recipe = run_recipe(&self.run)?;
+        let AnyRecipe::Seg(loaded) = run_recipe(&self.run)?;
+        let recipe = loaded.value;
         let classes = RunClasses::read(&self.run)?;
         let count = classes.names.len();
         let net = self.which.net(&self.run, &recipe, count, &burn::tensor::Device::flex())?;

@@ -19,7 +19,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
-use mentor_recipe::{Changes, Loaded, Places, Recipe};
+use mentor_recipe::{AnyRecipe, Changes, Places};
 
 use crate::device::DeviceRequest;
 
@@ -91,9 +91,9 @@ struct RecipeArgs {
 }
 
 impl RecipeArgs {
-    fn read(&self) -> Result<Loaded<Recipe>> {
+    fn read(&self) -> Result<AnyRecipe> {
         let changes = Changes { set: self.set.clone(), unset: self.unset.clone() };
-        Ok(Recipe::read(&self.recipe, &changes)?)
+        Ok(AnyRecipe::read(&self.recipe, &changes)?)
     }
 }
 

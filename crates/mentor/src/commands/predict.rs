@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use mentor_data::{Card, SegDataset, is_image_name, read_image};
-use mentor_recipe::{RunClasses, run_recipe};
+use mentor_recipe::{AnyRecipe, RunClasses, run_recipe};
 use mentor_train::RunInfo;
 
 use super::{DeviceArgs, PlaceArgs};
@@ -49,7 +49,8 @@ pub struct Predict {
 impl Predict {
     /// Runs the command.
     pub fn run(&self) -> Result<ExitCode> {
-        let recipe = run_recipe(&self.run)?;
+        let AnyRecipe::Seg(loaded) = run_recipe(&self.run)?;
+        let recipe = loaded.value;
         let info = RunInfo::read(&self.run)?;
         let (device, _) = device::choose(self.device.device)?;
         let net = self.which.net(&self.run, &recipe, info.classes.len(), &device)?;

@@ -6,8 +6,9 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use burn::tensor::Device;
 use clap::Args;
-use mentor_recipe::{BuiltData, BuiltNets, Loaded, Recipe, RowResult, RunClasses, mean, spread};
+use mentor_recipe::{AnyRecipe, BuiltData, BuiltNets, Loaded, Recipe, RowResult, RunClasses, mean, spread};
 use mentor_report::{Comparison, Model, ReportInput, html};
+use mentor_seg::Seg;
 use mentor_seg::SegMethod;
 use mentor_train::{Log, RunInfo, RunResult};
 use mentor_types::ScoreNames;
@@ -35,7 +36,7 @@ pub struct Report {
 impl Report {
     /// Runs the command.
     pub fn run(&self) -> Result<ExitCode> {
-        let mut loaded = Recipe::read_earlier(&self.run.join("recipe.toml"))?;
+        let AnyRecipe::Seg(mut loaded) = AnyRecipe::read_earlier(&self.run.join("recipe.toml"))?;
         // Paths in the recipe are still those of where it was read from.
         loaded.path = RunInfo::read(&self.run)?.recipe;
         let result = RunResult::read(&self.run)?;
@@ -65,7 +66,7 @@ pub struct Job<'a> {
     /// The run folder.
     pub run: &'a Path,
     /// Its recipe.
-    pub loaded: &'a Loaded<Recipe>,
+    pub loaded: &'a Loaded<Recipe<Seg>>,
     /// Its data.
     pub data: &'a BuiltData,
     /// Its method, for the teachers.
@@ -129,7 +130,7 @@ fn origin(info: &RunInfo, data: &str) -> Vec<(String, String)> {
 ///
 /// # Errors
 /// At the key of the one that is missing or lacks that score.
-pub fn compared_results(loaded: &Loaded<Recipe>, scores: ScoreNames) -> Result<Vec<Comparison>> {
+pub fn compared_results(loaded: &Loaded<Recipe<Seg>>, scores: ScoreNames) -> Result<Vec<Comparison>> {
     let mut compared = Vec::new();
     for (name, path) in &loaded.value.compare {
         let problem = |message: String| loaded.problem(&format!("compare.{name}"), message);
@@ -180,7 +181,7 @@ fn comparison(name: &str, path: &str, files: &[PathBuf], scores: ScoreNames) -> 
 }
 
 /// What a report and the table at the end show beside the run.
-pub fn comparisons(loaded: &Loaded<Recipe>, result: &RunResult, scores: ScoreNames) -> Result<Vec<Comparison>> {
+pub fn comparisons(loaded: &Loaded<Recipe<Seg>>, result: &RunResult, scores: ScoreNames) -> Result<Vec<Comparison>> {
     let [key, printed] = scores.main;
     let row = |name: String, score: Option<f64>, note: String, this_run| {
         let missing = if score.is_none() { format!("; its result has no {printed}") } else { String::new() };
@@ -272,7 +273,7 @@ eval_every_steps = 1000
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.toml");
         std::fs::write(&path, RECIPE).unwrap();
-        let recipe = Recipe::read(&path, &Changes::none()).unwrap();
+        let recipe = Recipe::<Seg>::read(&path, &Changes::none()).unwrap();
         let rows = comparisons(&recipe, &result, SCORES).unwrap();
         assert_eq!(rows.iter().map(|row| row.score).collect::<Vec<_>>(), [None, Some(0.25)]);
         assert_eq!(rows[0].note, "verified before the first step; its result has no mIoU");

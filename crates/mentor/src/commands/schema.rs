@@ -6,6 +6,7 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 use mentor_data::Card;
 use mentor_recipe::{Recipe, StudyFile};
+use mentor_seg::Seg;
 use mentor_toml::schema_json;
 
 use crate::print::say;
@@ -32,7 +33,7 @@ impl Schema {
         say!(
             "{}",
             match self.of {
-                Of::Recipe => schema_json::<Recipe>(),
+                Of::Recipe => schema_json::<Recipe<Seg>>(),
                 Of::Study => schema_json::<StudyFile>(),
                 Of::Card => schema_json::<Card>(),
             }

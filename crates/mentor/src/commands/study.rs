@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use clap::Args;
 use mentor_recipe::{
-    BuiltData, Job as StudyJob, Loaded, Need, Recipe, RowResult, Study as Plan, changes_no_result, find_card, row_key,
-    table, weights_path,
+    AnyRecipe, BuiltData, Job as StudyJob, Loaded, Need, Recipe, RowResult, Study as Plan, changes_no_result,
+    find_card, row_key, table, weights_path,
 };
+use mentor_seg::Seg;
 use mentor_weights::write_atomically;
 
 use super::train::{self, stop_on_ctrl_c};
@@ -111,7 +112,7 @@ impl Study {
 
     /// The key of a row: what it is, whatever folder it lies in and however fast it is loaded.
     fn key(&self, job: &StudyJob, keys: &BTreeMap<(String, u64), String>) -> Result<String> {
-        let loaded = Recipe::read(&job.recipe, &job.changes_for_key())?;
+        let AnyRecipe::Seg(loaded) = AnyRecipe::read(&job.recipe, &job.changes_for_key())?;
         find_card(&loaded, &self.places.places())?;
         let data = BuiltData::open(&loaded.value, &self.places.places())?.fingerprint(&loaded.value)?;
         let mut needed: Vec<String> =
@@ -133,7 +134,7 @@ impl Study {
         let key = keys.get(&(job.row.clone(), job.seed)).cloned();
         let key = key.with_context(|| format!("{}: the row has no key", job.name()))?;
         let changes = job.changes(|need: &Need| folder(&need.row, need.seed));
-        let loaded = Recipe::read(&job.recipe, &changes)?;
+        let AnyRecipe::Seg(loaded) = AnyRecipe::read(&job.recipe, &changes)?;
         let out = folder(&job.row, job.seed);
         note!("\n== {} ==", job.name());
         let mode = if out.join("recipe.toml").exists() { Mode::Resume } else { Mode::New };
@@ -170,7 +171,7 @@ fn run_folder(runs: &Path, row: &str, seed: u64, key: &str) -> PathBuf {
 }
 
 /// Hashes of the files of weights that a recipe names; those of other rows are not there yet.
-fn weight_hashes(loaded: &Loaded<Recipe>) -> Result<Vec<String>> {
+fn weight_hashes(loaded: &Loaded<Recipe<Seg>>) -> Result<Vec<String>> {
     let recipe = &loaded.value;
     let named = recipe.teachers.iter().map(|(name, net)| (format!("teachers.{name}"), net));
     let mut hashes = Vec::new();

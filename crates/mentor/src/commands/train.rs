@@ -12,7 +12,8 @@ use burn::tensor::Device;
 use clap::Args;
 use mentor_data::{BadSample, SegLoader};
 use mentor_nets::Student;
-use mentor_recipe::{BuiltData, BuiltNets, Loaded, Recipe, RunClasses, check_classes, find_card};
+use mentor_recipe::{AnyRecipe, BuiltData, BuiltNets, Loaded, Recipe, RunClasses, check_classes, find_card};
+use mentor_seg::Seg;
 use mentor_seg::SegMethod;
 use mentor_seg::nets::SegNet;
 use mentor_seg::upload::DeviceBatch;
@@ -63,7 +64,7 @@ pub struct Train {
 #[derive(Debug)]
 pub struct Job<'a> {
     /// The checked recipe.
-    pub loaded: &'a Loaded<Recipe>,
+    pub loaded: &'a Loaded<Recipe<Seg>>,
     /// Where it computes, and the name of that for people.
     pub device: (Device, String),
     /// Where its files lie.
@@ -88,7 +89,7 @@ pub struct Finished {
 impl Train {
     /// Runs the command.
     pub fn run(&self) -> Result<ExitCode> {
-        let loaded = self.recipe.read()?;
+        let AnyRecipe::Seg(loaded) = self.recipe.read()?;
         let stop = stop_on_ctrl_c()?;
         let out = self.out.clone().unwrap_or_else(|| default_out(&loaded.path));
         let mode = match (self.resume, self.again) {
@@ -286,7 +287,7 @@ fn skipped(bad: &BadSample) -> SkippedSample {
     SkippedSample { path: bad.path.display().to_string(), reason: bad.reason.clone() }
 }
 
-fn loaded_weights(nets: &BuiltNets) -> BTreeMap<String, String> {
+fn loaded_weights(nets: &BuiltNets<Seg>) -> BTreeMap<String, String> {
     let mut hashes = BTreeMap::new();
     for (name, teacher) in &nets.method.teachers {
         hashes.insert(name.clone(), weights_fingerprint(teacher.net()));
@@ -295,7 +296,7 @@ fn loaded_weights(nets: &BuiltNets) -> BTreeMap<String, String> {
     hashes
 }
 
-fn introduce(progress: &Progress, job: &Job<'_>, data: &BuiltData, nets: &BuiltNets, labelled: usize, first: u64) {
+fn introduce(progress: &Progress, job: &Job<'_>, data: &BuiltData, nets: &BuiltNets<Seg>, labelled: usize, first: u64) {
     let recipe = &job.loaded.value;
     let [_, unlabelled] = data.maker.stream_lengths();
     progress.line(&format!("{} on {}", job.loaded.path.display(), job.device.1));

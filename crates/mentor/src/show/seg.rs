@@ -10,6 +10,7 @@ use mentor_distill::TermTable;
 use mentor_nets::Frozen;
 use mentor_recipe::{BuiltData, Recipe};
 use mentor_report::{Class, Confusion, Example, Gallery, Section, TILE_WIDTH, pictures};
+use mentor_seg::Seg;
 use mentor_seg::metrics::{ConfusionMatrix, SegMetrics};
 use mentor_seg::nets::SegNet;
 use mentor_seg::unlabelled::{Taught, TaughtView, pseudo_of};
@@ -166,7 +167,7 @@ pub fn score_files(truth: &Path, predictions: &Path, dataset: &SegDataset) -> Re
 #[derive(Clone, Copy, Debug)]
 pub struct Judge<'a> {
     /// The recipe of the run.
-    pub recipe: &'a Recipe,
+    pub recipe: &'a Recipe<Seg>,
     /// Its data.
     pub data: &'a BuiltData,
     /// Its teachers, by name.

@@ -1,0 +1,169 @@
+//! The data of a recipe.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use burn::tensor::Device;
+use mentor_data::{BatchMaker, BatchPlan, Card, DataError, EvalLoader, SegDataset, Split};
+use mentor_seg::metrics::ConfusionMatrix;
+use mentor_seg::nets::SegNet;
+use mentor_seg::{EvalConfig, Judged, Seg, evaluate};
+use mentor_toml::Loaded;
+
+use crate::error::BuildError;
+use crate::recipe::Recipe;
+use crate::tasks::{SupervisedTable, Task};
+
+/// Where a recipe's files may lie.
+#[derive(Clone, Debug, Default)]
+pub struct Places {
+    /// Folders that hold data set cards.
+    pub cards: Vec<PathBuf>,
+    /// Folders that hold images, before those beside the card.
+    pub data: Vec<PathBuf>,
+}
+
+/// The card that a recipe names, if it offers what the recipe's task learns from.
+///
+/// # Errors
+/// That it does not, at the task; no such card, at the key that names it; all that is wrong with the card.
+pub fn find_card<T: Task>(loaded: &Loaded<Recipe<T>>, places: &Places) -> Result<Card, BuildError> {
+    let card = Card::find(&loaded.value.data.card, &places.cards).map_err(|error| match error {
+        DataError::UnknownCard { .. } => BuildError::Recipe(loaded.problem("data.card", error.to_string())),
+        error => BuildError::Data(error),
+    })?;
+    check_task(loaded, &card)?;
+    Ok(card)
+}
+
+fn check_task<T: Task>(loaded: &Loaded<Recipe<T>>, card: &Card) -> Result<(), BuildError> {
+    if T::is_offered_by(card) {
+        return Ok(());
+    }
+    let (name, from) = (T::NAME.as_str(), T::LABELS);
+    let message = format!("\"{name}\" learns from {from}, and the card `{}` has no [{from}]", card.name);
+    Err(BuildError::Recipe(loaded.problem("task", message)))
+}
+
+/// The data of a recipe.
+#[derive(Clone, Debug)]
+pub struct BuiltData {
+    /// The data set.
+    pub dataset: Arc<SegDataset>,
+    /// What makes its batches.
+    pub maker: Arc<BatchMaker>,
+    /// The split that is evaluated.
+    pub val: Split,
+}
+
+impl BuiltData {
+    /// Opens card, lists and images.
+    ///
+    /// # Errors
+    /// A missing card, split or image folder.
+    pub fn open<T: Task>(recipe: &Recipe<T>, places: &Places) -> Result<Self, BuildError> {
+        let dataset = Arc::new(SegDataset::new(Card::find(&recipe.data.card, &places.cards)?, &places.data)?);
+        let plan = BatchPlan {
+            seed: recipe.seed,
+            batch_labelled: recipe.train.batch_labelled,
+            batch_unlabelled: recipe.train.batch_unlabelled,
+            accumulate: recipe.train.accumulate,
+        };
+        let maker = Arc::new(BatchMaker::new(dataset.clone(), &recipe.data, &recipe.views, plan)?);
+        let val = dataset.split(&recipe.data.val)?;
+        Ok(Self { dataset, maker, val })
+    }
+
+    /// A hash of all images, labels and lists of the recipe.
+    ///
+    /// # Errors
+    /// If a split cannot be opened.
+    pub fn fingerprint<T: Task>(&self, recipe: &Recipe<T>) -> Result<String, BuildError> {
+        let mut hasher = blake3::Hasher::new();
+        let splits = [Some(&recipe.data.labelled), recipe.data.unlabelled.as_ref(), Some(&recipe.data.val)];
+        for name in splits.into_iter().flatten() {
+            hasher.update(self.dataset.fingerprint(&self.dataset.split(name)?)?.as_bytes());
+        }
+        Ok(hasher.finalize().to_hex().to_string())
+    }
+
+    /// Evaluates `net` on a split.
+    ///
+    /// # Errors
+    /// A bad sample.
+    pub fn evaluate(
+        &self,
+        net: &SegNet,
+        split: &Split,
+        recipe: &Recipe<Seg>,
+        config: &EvalConfig,
+        device: &Device,
+    ) -> Result<ConfusionMatrix, DataError> {
+        let loader = EvalLoader::start(self.dataset.clone(), split.clone(), &recipe.data)?;
+        let bad = loader.bad_samples().clone();
+        let judged = loader.map(|sample| {
+            sample.map(|sample| Judged {
+                image: sample.image,
+                truth: sample.mask,
+                classes_labelled: sample.classes_labelled,
+            })
+        });
+        let counts = evaluate(net, judged, config, device)?;
+        bad.list().iter().for_each(|sample| self.maker.bad_samples().record(sample));
+        Ok(counts)
+    }
+}
+
+/// What of a recipe must fit the number of classes of its data.
+///
+/// # Errors
+/// The first thing that does not.
+pub fn check_classes<T: Task>(loaded: &Loaded<Recipe<T>>, classes: usize) -> Result<(), BuildError> {
+    let mut problems = Vec::new();
+    loaded.value.supervised.check_classes(classes, &mut problems);
+    match problems.into_iter().next() {
+        Some((key, message)) => Err(BuildError::Recipe(loaded.problem(&format!("supervised.{key}"), message))),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use mentor_toml::Changes;
+    use std::path::Path;
+
+    /// A recipe of the repository with changes, and the folder of its cards.
+    fn recipe(set: &[&str]) -> (Loaded<Recipe<Seg>>, Places) {
+        let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
+        let changes = Changes::set(set.iter().copied());
+        let loaded = Recipe::<Seg>::read(&root.join("recipes/quickstart.toml"), &changes).unwrap();
+        (loaded, Places { cards: vec![root.join("datasets")], data: Vec::new() })
+    }
+
+    #[test]
+    fn a_task_that_its_card_has_no_labels_for_is_named_at_its_line() {
+        let (loaded, places) = recipe(&[]);
+        let mut card = find_card(&loaded, &places).unwrap();
+        card.masks = None;
+        let line = 1 + loaded.text.lines().position(|line| line.starts_with("task =")).unwrap();
+        let message = check_task(&loaded, &card).unwrap_err().to_string();
+        let expected = format!("quickstart.toml:{line}:1: `task`: \"seg\" learns from masks, and the card `");
+        assert!(message.contains(&expected), "{message}");
+    }
+
+    #[test]
+    fn a_card_that_is_not_there_is_named_at_its_key_and_a_bad_one_at_its_own_lines() {
+        let (loaded, places) = recipe(&["data.card=camvit"]);
+        let message = find_card(&loaded, &places).unwrap_err().to_string();
+        assert!(message.starts_with("--set data.card=camvit: `data.card`: no card `camvit`, did you mean `camvid`?"));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("dataset.toml");
+        std::fs::write(&path, "name = \"../x\"\ntitel = \"t\"\n").unwrap();
+        let (loaded, places) = recipe(&[&format!("data.card={}", path.display())]);
+        let message = find_card(&loaded, &places).unwrap_err().to_string();
+        assert!(message.lines().count() > 2, "{message}");
+        assert!(message.lines().all(|line| line.starts_with(&path.display().to_string())), "{message}");
+    }
+}

@@ -1,0 +1,9 @@
+//! A checked recipe to what a run consists of.
+
+mod data;
+mod nets;
+mod run;
+
+pub use data::{BuiltData, Places, check_classes, find_card};
+pub use nets::{BuiltNets, load_net, weights_path};
+pub use run::{Which, load_run, net_of, run_recipe};

@@ -1,0 +1,159 @@
+//! The nets of a recipe.
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use mentor_distill::{Column, Companions, Start, TermTable};
+use mentor_nets::{Adapter, Frozen, LoadOptions, LoadReport, Scope, Student, load_tensors, load_weights};
+use mentor_toml::Loaded;
+use mentor_train::{Average, Checkpoints};
+use mentor_types::Key;
+use rand::Rng;
+
+use super::run::{Which, load_run, tensors_of};
+use crate::classes::{check_order_of_file, check_order_of_run};
+use crate::error::BuildError;
+use crate::recipe::Recipe;
+use crate::tasks::{NetTable, Parts, Task};
+
+/// The nets of a recipe, ready to train.
+#[derive(Debug)]
+pub struct BuiltNets<T: Task> {
+    /// The method with teachers, average and rival.
+    pub method: T::Method,
+    /// The student with its adapters.
+    pub model: Student<T::Net>,
+    /// What was loaded, by whom.
+    pub reports: Vec<(String, LoadReport)>,
+}
+
+impl<T: Task> BuiltNets<T> {
+    /// Initialises and loads every net, for classes of these names.
+    ///
+    /// # Errors
+    /// Weights that are missing or do not fit.
+    pub fn new(loaded: &Loaded<Recipe<T>>, class_names: &[String], device: &Device) -> Result<Self, BuildError> {
+        let (recipe, classes) = (&loaded.value, class_names.len());
+        let at_key = |key: &str, config: &T::NetConfig, error: BuildError| match error {
+            BuildError::Classes { path, reason } => {
+                let message = format!("{}: {reason}", path.display());
+                BuildError::Recipe(loaded.problem(&format!("{key}.{}.weights", config.name()), message))
+            }
+            other => other,
+        };
+        let training = device.clone().autodiff();
+        let mut reports = Vec::new();
+        let mut student = recipe.student.init(classes, named_seed(recipe.seed, "student"), &training);
+        if let Some(weights) = recipe.student.weights() {
+            let path = weights_path(loaded, "student", weights)?;
+            let loaded = load_student(student, &recipe.student, class_names, &path);
+            let (net, report) = loaded.map_err(|error| at_key("student", &recipe.student, error))?;
+            student = net;
+            reports.push(("student".to_owned(), report));
+        }
+        let mut teachers = Vec::new();
+        for (name, config) in &recipe.teachers {
+            let key = format!("teachers.{name}");
+            let path = weights_path(loaded, &key, config.weights().unwrap_or_default())?;
+            let (net, report) =
+                load_net(config, class_names, &path, device).map_err(|error| at_key(&key, config, error))?;
+            reports.push((name.clone(), report));
+            teachers.push((name.clone(), Frozen::of(&net)));
+        }
+        let adapters = adapters(loaded, &student, &teachers, &training)?;
+        let companions = Companions::fresh(recipe.distill.terms(), &Start { classes, seed: recipe.seed, device });
+        let average = recipe.ema.clone().map(|config| Average::of(&student, config));
+        let method = T::method(recipe, Parts { teachers, average, companions });
+        Ok(Self { method, model: Student { net: student, adapters }, reports })
+    }
+}
+
+fn named_seed(seed: u64, name: &str) -> u64 {
+    Key::new(seed).at(name, 0).rng().next_u64()
+}
+
+/// The adapters of each teacher's terms.
+fn adapters<T: Task>(
+    loaded: &Loaded<Recipe<T>>,
+    student: &T::Net,
+    teachers: &[(String, Frozen<T::Net>)],
+    device: &Device,
+) -> Result<Vec<Vec<Adapter>>, BuildError> {
+    let missing = |term: &str, message| BuildError::Recipe(loaded.problem(&format!("distill.{term}.at"), message));
+    let mut all = Vec::new();
+    for (name, teacher) in teachers {
+        let mut adapters = Vec::new();
+        let seed = named_seed(loaded.value.seed, &format!("adapters of {name}"));
+        for (term_name, term) in loaded.value.distill.terms() {
+            for column in Column::of(term_name, &term.shared()) {
+                let Some(place) = column.place else { continue };
+                let sides = (T::tap_channels(student, place.student), T::tap_channels(teacher.net(), place.teacher));
+                let (ours, theirs) = match sides {
+                    (Some(ours), Some(theirs)) => (ours, theirs),
+                    (None, _) => return Err(missing(term_name, format!("the student has no tap `{}`", place.student))),
+                    (_, None) => {
+                        let message = format!("the teacher `{name}` has no tap `{}`", place.teacher);
+                        return Err(missing(term_name, message));
+                    }
+                };
+                let specs = term.adapters(&column, [ours, theirs]);
+                adapters.extend(specs.iter().map(|spec| Adapter::fresh(spec, seed, device)));
+            }
+        }
+        all.push(adapters);
+    }
+    Ok(all)
+}
+
+/// Where the weights that a recipe names lie: the path as it is, else beside the recipe.
+///
+/// # Errors
+/// If they are at neither place.
+pub fn weights_path<T: Task>(loaded: &Loaded<Recipe<T>>, key: &str, path: &str) -> Result<PathBuf, BuildError> {
+    let beside = loaded.path.parent().unwrap_or_else(|| Path::new("")).join(path);
+    let found = [PathBuf::from(path), beside.clone()].into_iter().find(|candidate| candidate.exists());
+    found.ok_or_else(|| {
+        let message = format!("no such file or run folder: `{path}` (also not at `{}`)", beside.display());
+        BuildError::Recipe(loaded.problem(key, message))
+    })
+}
+
+/// A net of `config` for `classes` with the weights at `path`: a file, or the folder of a run, whose last
+/// checkpoint is taken (the average, where the run kept one).
+///
+/// # Errors
+/// Weights that are missing or do not fit, or that say that they are for classes in another order.
+pub fn load_net<C: NetTable>(
+    config: &C,
+    classes: &[String],
+    path: &Path,
+    device: &Device,
+) -> Result<(C::Net, LoadReport), BuildError> {
+    let net = config.init(classes.len(), 0, device);
+    if path.is_dir() {
+        check_order_of_run(classes, path)?;
+        return load_run(net, path, Which::Judged, false);
+    }
+    let (net, report) = load_weights(net, path, &LoadOptions { scope: Scope::Whole, new_classes: false })?;
+    check_order_of_file(classes, &report.metadata, path)?;
+    Ok((net, report))
+}
+
+/// The start of a student: of a run or file whose head may be for other classes.
+fn load_student<C: NetTable>(
+    student: C::Net,
+    config: &C,
+    classes: &[String],
+    path: &Path,
+) -> Result<(C::Net, LoadReport), BuildError> {
+    let options = LoadOptions { scope: Scope::AtLeastBackbone, new_classes: config.new_classes() };
+    if path.is_dir() {
+        check_order_of_run(classes, path)?;
+        let checkpoint = Checkpoints::open_existing(path.join("checkpoints"))?.newest()?;
+        let tensors = tensors_of(&checkpoint, Which::Judged, path)?;
+        return Ok(load_tensors(student, tensors, path, &options)?);
+    }
+    let (net, report) = load_weights(student, path, &options)?;
+    check_order_of_file(classes, &report.metadata, path)?;
+    Ok((net, report))
+}

@@ -1,0 +1,95 @@
+//! What differs between tasks outside of the step: the tables of their recipes, what these build, what labels they
+//! learn from. Nothing else asks which task it is.
+
+mod seg;
+
+use std::fmt::Debug;
+
+use burn::module::Module;
+use burn::tensor::Device;
+use mentor_data::Card;
+use mentor_distill::{Companions, Sees, TermTable};
+use mentor_nets::{Frozen, Student};
+use mentor_train::{Average, Method};
+use mentor_types::{Found, Tap, TaskName};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::recipe::Recipe;
+
+/// A table of a recipe.
+pub trait Table: Clone + Debug + PartialEq + Serialize + DeserializeOwned + JsonSchema + 'static {
+    /// Reports values out of range.
+    fn check(&self, found: &mut Found);
+}
+
+/// The table of a net.
+pub trait NetTable: Table {
+    /// What it builds.
+    type Net: Module;
+
+    /// Its name in a recipe.
+    fn name(&self) -> &'static str;
+
+    /// The file of weights, or the run, that it starts from.
+    fn weights(&self) -> Option<&str>;
+
+    /// Whether these may be for other classes.
+    fn new_classes(&self) -> bool;
+
+    /// A fresh net whose weights are a function of the seed and their paths.
+    fn init(&self, classes: usize, seed: u64, device: &Device) -> Self::Net;
+}
+
+/// `[supervised]`.
+pub trait SupervisedTable<S: Sees>: Table + Default + TermTable<S> {
+    /// Factor of all parts; 0 trains without labels.
+    fn weight(&self) -> f64;
+
+    /// Reports what does not fit a data set of so many classes.
+    fn check_classes(&self, classes: usize, found: &mut Found);
+}
+
+/// What a method is put together from, besides its recipe.
+#[derive(Debug)]
+pub struct Parts<T: Task> {
+    /// `[teachers]`, by name.
+    pub teachers: Vec<(String, Frozen<T::Net>)>,
+    /// `[ema]`.
+    pub average: Option<Average<T::Net>>,
+    /// What terms keep from step to step.
+    pub companions: Companions<T>,
+}
+
+/// A task.
+pub trait Task: Sees + Clone + PartialEq {
+    /// Its name in recipes.
+    const NAME: TaskName;
+    /// The table of a card that says how its labels are read.
+    const LABELS: &'static str;
+
+    /// The net.
+    type Net: Module;
+    /// `[student.NAME]` and `[teachers.T.NAME]`.
+    type NetConfig: NetTable<Net = Self::Net>;
+    /// `[supervised]`.
+    type Supervised: SupervisedTable<Self>;
+    /// `[distill]`.
+    type Distill: Table + Default + TermTable<Self>;
+    /// `[unlabelled]`.
+    type Unlabelled: Table + Default + TermTable<Self>;
+    /// `[eval]`.
+    type Eval: Table + Default;
+    /// The step.
+    type Method: Method<Model = Student<Self::Net>>;
+
+    /// Whether a card has labels for it.
+    fn is_offered_by(card: &Card) -> bool;
+
+    /// Channels at a tap of a net; `None` where it has no such tap.
+    fn tap_channels(net: &Self::Net, tap: Tap) -> Option<usize>;
+
+    /// The method of a checked recipe.
+    fn method(recipe: &Recipe<Self>, parts: Parts<Self>) -> Self::Method;
+}
