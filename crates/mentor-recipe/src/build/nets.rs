@@ -32,7 +32,7 @@ impl<T: Task> BuiltNets<T> {
     ///
     /// # Errors
     /// Weights that are missing or do not fit.
-    pub fn new(loaded: &Loaded<Recipe<T>>, class_names: &[String], device: &Device) -> Result<Self, BuildError> {
+    pub(super) fn new(loaded: &Loaded<Recipe<T>>, class_names: &[String], device: &Device) -> Result<Self, BuildError> {
         let (recipe, classes) = (&loaded.value, class_names.len());
         let at_key = |key: &str, config: &T::NetConfig, error: BuildError| match error {
             BuildError::Classes { path, reason } => {

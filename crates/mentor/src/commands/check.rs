@@ -5,8 +5,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use clap::Args;
-use mentor_data::{Card, SegDataset};
-use mentor_recipe::{AnyRecipe, BuiltData, BuiltNets, Loaded, Recipe, check_classes, find_card};
+use mentor_recipe::{AnyRecipe, Loaded, Prepared, Recipe, check_classes, find_card};
 use mentor_seg::Seg;
 use mentor_seg::nets::{NetConfig, SegNet};
 use mentor_seg::upload::DeviceBatch;
@@ -78,7 +77,7 @@ impl Check {
             say(&describe(&format!("teacher {name}"), teacher, classes, &loaded, &device));
         }
         if !self.no_data {
-            self.check_data(&loaded, card, &say, &device, &device_name)?;
+            self.check_data(&loaded, &say, &device, &device_name)?;
         }
         say(&format!("# {} is a valid recipe", loaded.path.display()));
         Ok(ExitCode::SUCCESS)
@@ -87,15 +86,14 @@ impl Check {
     fn check_data(
         &self,
         loaded: &Loaded<Recipe<Seg>>,
-        card: Card,
         say: &dyn Fn(&str),
         device: &burn::tensor::Device,
         device_name: &str,
     ) -> Result<()> {
         let recipe = &loaded.value;
-        let places = self.places.places();
-        let dataset = SegDataset::new(card, &places.data)?;
-        let names = dataset.card().class_names();
+        let prepared = Prepared::open(loaded, &self.places.places(), None)?;
+        let Prepared { data, classes: names, .. } = &prepared;
+        let dataset = &data.dataset;
         let stats = dataset.verify_split(&dataset.split(&recipe.data.labelled)?, recipe.data.on_bad_sample, None)?;
         let all = stats.class_pixels.iter().sum::<u64>() + stats.ignored_pixels + stats.unknown_pixels;
         let share = |pixels: u64| 100.0 * pixels as f64 / all.max(1) as f64;
@@ -103,8 +101,7 @@ impl Check {
         for (name, pixels) in rows.chain([("ignored", stats.ignored_pixels), ("unknown", stats.unknown_pixels)]) {
             say(&format!("# {name:<20} {:6.2} % of the labelled pixels", share(pixels)));
         }
-        let data = BuiltData::open(recipe, &places)?;
-        let nets = BuiltNets::new(loaded, &names, device)?;
+        let nets = prepared.nets(device)?;
         for (name, report) in &nets.reports {
             say(&format!("# weights of {name}: {report}"));
         }

@@ -12,7 +12,7 @@ use burn::tensor::Device;
 use clap::Args;
 use mentor_data::{BadSample, SegLoader};
 use mentor_nets::Student;
-use mentor_recipe::{AnyRecipe, BuiltData, BuiltNets, Loaded, Recipe, RunClasses, check_classes, find_card};
+use mentor_recipe::{AnyRecipe, BuiltData, BuiltNets, Loaded, Prepared, Recipe, RunClasses};
 use mentor_seg::Seg;
 use mentor_seg::SegMethod;
 use mentor_seg::nets::SegNet;
@@ -170,7 +170,6 @@ fn ignore_hangup() {}
 pub fn run_job(job: &Job<'_>) -> Result<Finished> {
     let start = Instant::now();
     let recipe = &job.loaded.value;
-    find_card(job.loaded, job.places)?;
     if job.report {
         compared_results(job.loaded, SCORES)?;
     }
@@ -180,17 +179,13 @@ pub fn run_job(job: &Job<'_>) -> Result<Finished> {
         "train.precision: {} cannot compute in {precision:?}: take \"f32\"",
         job.device.1
     );
-    let data = BuiltData::open(recipe, job.places)?;
+    let resumed = (job.mode == Mode::Resume && job.out.join(RunInfo::FILE).exists()).then_some(job.out);
+    let prepared = Prepared::open(job.loaded, job.places, resumed)?;
+    let Prepared { data, classes, .. } = &prepared;
     let counts =
         data.dataset.verify_split(&data.dataset.split(&recipe.data.labelled)?, recipe.data.on_bad_sample, None)?;
     data.dataset.verify_split(&data.val, recipe.data.on_bad_sample, None)?;
-    let card = data.dataset.card();
-    let classes = card.class_names();
-    check_classes(job.loaded, classes.len())?;
-    if job.mode == Mode::Resume && job.out.join(RunInfo::FILE).exists() {
-        RunClasses::read(job.out)?.check_card(job.out, &data.dataset)?;
-    }
-    let nets = BuiltNets::new(job.loaded, &classes, &job.device.0)?;
+    let nets = prepared.nets(&job.device.0)?;
     let info = RunInfo {
         commit: COMMIT.to_owned(),
         device: job.device.1.clone(),
@@ -201,14 +196,14 @@ pub fn run_job(job: &Job<'_>) -> Result<Finished> {
         card: recipe.data.card.clone(),
         classes: classes.clone(),
         class_values: RunClasses::of(&data.dataset).values,
-        colours: card.class_colours(),
+        colours: data.dataset.card().class_colours(),
     };
     let (folder, resume) = RunFolder::open(job.out, job.mode, job.loaded, &info)?;
     let first = resume.as_ref().map_or(0, |checkpoint| checkpoint.state.step);
     let progress = Progress::new(first, recipe.train.steps);
-    introduce(&progress, job, &data, &nets, counts.labelled_images, first);
+    introduce(&progress, job, data, &nets, counts.labelled_images, first);
 
-    let teachers = verify_teachers(&progress, job, &data, &nets.method)?;
+    let teachers = verify_teachers(&progress, job, data, &nets.method)?;
     let device = job.device.0.clone();
     let upload = move |batch| DeviceBatch::upload(batch, &device);
     let mut loader = SegLoader::start(data.maker.clone(), first..recipe.train.steps, &recipe.data, upload)?;
@@ -226,7 +221,7 @@ pub fn run_job(job: &Job<'_>) -> Result<Finished> {
                 model: name.to_owned(),
                 score: scores.main(),
                 shown: format!("{:.2} % {}", 100.0 * scores.main(), SCORES.main[1]),
-                metrics: scores.record(&classes).into(),
+                metrics: scores.record(classes).into(),
             });
         }
         Ok(evaluations)
@@ -263,7 +258,7 @@ pub fn run_job(job: &Job<'_>) -> Result<Finished> {
         let report = ReportJob {
             run: folder.path(),
             loaded: job.loaded,
-            data: &data,
+            data,
             method: &outcome.method,
             nets: &RunNets::of(&outcome.method, &outcome.model),
             device: &job.device.0,
