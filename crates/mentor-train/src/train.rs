@@ -218,9 +218,8 @@ fn checkpoint<M: Method>(
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::{LogLine, Precision, SgdConfig};
-    use burn::module::{Module, Param};
-    use burn::tensor::Tensor;
+    use crate::{Log, LogLine, Precision, SgdConfig};
+    use burn::module::Param;
     use mentor_types::{LossTerms, Stats};
     use serde_json::json;
 

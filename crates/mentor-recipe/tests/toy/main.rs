@@ -174,8 +174,8 @@ impl Task for Toy {
         (tap == Tap::Logits).then(|| net.score.weight.lazy_shape()[0])
     }
 
-    fn method(recipe: &Recipe<Self>, parts: Parts<Self>) -> ToyMethod {
-        ToyMethod { distill: recipe.distill.clone(), teachers: parts.teachers, average: parts.average }
+    fn method(parts: Parts<Self>) -> ToyMethod {
+        ToyMethod { distill: parts.distill, teachers: parts.teachers, average: parts.average }
     }
 }
 
