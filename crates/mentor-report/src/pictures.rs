@@ -4,8 +4,6 @@
 //! a grey photo, an unknown one by light stripes.
 
 use image::{Rgb, RgbImage};
-use imageproc::drawing::{draw_filled_rect_mut, draw_hollow_rect_mut};
-use imageproc::rect::Rect;
 use mentor_types::{IGNORE, LabelMask, UNKNOWN};
 
 use crate::text::{Font, blend};
@@ -138,7 +136,8 @@ pub fn panel(pictures: &[(&str, &RgbImage)]) -> RgbImage {
     let mut x = 0;
     for (title, picture) in pictures {
         if picture.width() > 0 {
-            draw_filled_rect_mut(&mut canvas, Rect::at(x as i32, 0).of_size(picture.width(), bar), INK);
+            let behind_title = RgbImage::from_pixel(picture.width(), bar, INK);
+            image::imageops::replace(&mut canvas, &behind_title, i64::from(x), 0);
         }
         let title = font.fit(title, picture.width().saturating_sub(12));
         font.draw(&mut canvas, x + 8, 5, &title, PAPER);
@@ -178,9 +177,13 @@ pub fn grid(pictures: &[RgbImage], columns: usize) -> RgbImage {
 }
 
 fn draw_swatch(canvas: &mut RgbImage, x: u32, y: u32, side: u32, label: u8, colours: &[[u8; 3]]) {
-    let whole = LabelMask::filled(side as usize, side as usize, label);
-    image::imageops::replace(canvas, &colour_mask(&whole, colours), i64::from(x), i64::from(y));
-    draw_hollow_rect_mut(canvas, Rect::at(x as i32, y as i32).of_size(side, side), RULE);
+    let mut swatch = colour_mask(&LabelMask::filled(side as usize, side as usize, label), colours);
+    for (x, y, pixel) in swatch.enumerate_pixels_mut() {
+        if [x, y].contains(&0) || [x, y].contains(&(side - 1)) {
+            *pixel = RULE;
+        }
+    }
+    image::imageops::replace(canvas, &swatch, i64::from(x), i64::from(y));
 }
 
 fn assert_same_size(image: &RgbImage, mask: &LabelMask) {

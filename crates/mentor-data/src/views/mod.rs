@@ -1,13 +1,15 @@
 //! Random views of an image, each a pure function of image, settings and key.
 
+mod blur;
 mod cutmix;
 mod geometry;
 mod photometric;
 mod resample;
 
+pub use blur::blur;
 pub use cutmix::{CutBox, cutmix};
 pub use geometry::Geometry;
-pub use photometric::{blur, grey, jitter};
+pub use photometric::{grey, jitter};
 pub use resample::{FILL, resample_image, resample_labels};
 
 use image::RgbImage;

@@ -35,12 +35,6 @@ pub fn grey(mut image: RgbImage) -> RgbImage {
     image
 }
 
-/// A Gaussian blur with a standard deviation in pixels.
-#[must_use]
-pub fn blur(image: &RgbImage, sigma: f64) -> RgbImage {
-    imageproc::filter::gaussian_blur_f32(image, sigma as f32)
-}
-
 /// Pixels whose channels are taken apart at a time, so that the compiler computes several at once.
 const LANES: usize = 64;
 
@@ -196,15 +190,6 @@ mod tests {
         assert_eq!(one([20, 200, 20], third), [20, 20, 200]);
         assert_eq!(one([20, 20, 200], third), [200, 20, 20]);
         assert_eq!(one([50, 50, 50], third), [50, 50, 50]);
-    }
-
-    #[test]
-    fn a_blur_keeps_flat_colour_and_softens_an_edge() {
-        let flat = RgbImage::from_pixel(9, 9, Rgb([40, 50, 60]));
-        assert_eq!(blur(&flat, 0.1), flat);
-        let edge = RgbImage::from_fn(20, 9, |x, _| Rgb([if x < 10 { 0 } else { 200 }; 3]));
-        let soft = blur(&edge, 2.0);
-        assert!(soft.get_pixel(8, 4)[0] > 10 && soft.get_pixel(11, 4)[0] < 190);
     }
 
     #[test]
