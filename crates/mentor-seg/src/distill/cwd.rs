@@ -6,7 +6,8 @@ use mentor_types::{AdapterKind, AdapterSpec, Found, Tap};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::context::{Context, Seg};
+use crate::context::Context;
+use crate::task::Seg;
 
 /// Pulls each channel of the student's map, as a distribution over the positions, towards the teacher's.
 ///

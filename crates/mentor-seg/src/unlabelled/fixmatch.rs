@@ -106,9 +106,9 @@ impl FixMatch {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use super::*;
     use crate::views::testing::*;
     use crate::views::{Origin, weak_probabilities};
-    use super::*;
     use burn::tensor::Device;
     use burn::tensor::activation::softmax;
     use mentor_types::{IGNORE, UNKNOWN};
