@@ -12,14 +12,10 @@ use crate::sources::{crates, rust_files, tokens, without_test_modules};
 
 /// Needs that still close a circle: crate, who needs, what is needed. The list may only shrink: whoever unties one strikes
 /// it here.
-const KNOWN: [(&str, &str, &str); 6] = [
+const KNOWN: [(&str, &str, &str); 3] = [
     // What a run is put together from goes into a file of its own.
     ("mentor", "commands/eval", "commands/train"),
     ("mentor", "commands/replay", "commands/train"),
-    // So does what a card says of labels and folders, beside the reading of the card.
-    ("mentor-data", "label_map", "card"),
-    ("mentor-data", "read", "card"),
-    ("mentor-data", "split", "card"),
     // So does what a report shows, beside its page.
     ("mentor-report", "sections/*", "report"),
 ];
