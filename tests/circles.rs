@@ -12,12 +12,9 @@ use crate::sources::{crates, rust_files, tokens, without_test_modules};
 
 /// Needs that still close a circle: crate, who needs, what is needed. The list may only shrink: whoever unties one strikes
 /// it here.
-const KNOWN: [(&str, &str, &str); 3] = [
+const KNOWN: [(&str, &str, &str); 1] = [
     // What a run is put together from goes into a file of its own.
-    ("mentor", "commands/eval", "commands/train"),
     ("mentor", "commands/replay", "commands/train"),
-    // So does what a report shows, beside its page.
-    ("mentor-report", "sections/*", "report"),
 ];
 
 /// A path of modules from the root of the crate, then perhaps an item.

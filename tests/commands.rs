@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use mentor_weights::to_safetensors;
 use serde_json::Value;
 
 use crate::support::{fail, mentor, recipe, root, succeed, tiny};
@@ -128,6 +129,53 @@ fn a_term_is_evaluated_on_tensors_from_a_file() {
     assert!(grad.exists());
     let unknown = fail(mentor().args(["term", "pixelwise"]).arg("--in").arg(&input));
     assert!(unknown.contains("pixel_wise"), "{unknown}");
+}
+
+/// A file of tensors with these shapes, filled with a pattern.
+fn tensors(folder: &std::path::Path, shapes: &[(&str, &[usize])]) -> std::path::PathBuf {
+    let tensor = |(name, shape): &(&str, &[usize])| {
+        let values = (0..shape.iter().product()).map(|i: usize| (i % 7) as f32 - 3.0).collect();
+        ((*name).to_owned(), (shape.to_vec(), values))
+    };
+    let path = folder.join("tensors.safetensors");
+    fs::write(&path, to_safetensors(&shapes.iter().map(tensor).collect()).unwrap()).unwrap();
+    path
+}
+
+#[test]
+fn every_column_of_a_term_is_printed() {
+    let folder = tempfile::tempdir().unwrap();
+    let map: &[usize] = &[2, 3, 4, 4];
+    let shapes = [("student_feature", map), ("teacher_feature", map), ("student_logits", map), ("teacher_logits", map)];
+    let path = tensors(folder.path(), &shapes);
+    let places = r#"at=[{student="p3",teacher="p3"},{student="c5",teacher="c4",weight=0.5},{student="logits",teacher="logits"}]"#;
+    let printed = succeed(mentor().args(["term", "pair_wise", "--set", places]).arg("--in").arg(path));
+    let columns: Vec<String> = printed
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["column"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(columns, ["pair_wise@p3", "pair_wise@c5-c4", "pair_wise@logits"]);
+}
+
+#[test]
+fn tensors_that_do_not_fit_a_term_are_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let map: &[usize] = &[2, 3, 4, 4];
+    for (term, wrong, said) in [
+        ("pixel_wise", ("teacher_logits", &[][..]), "`teacher_logits` has shape [], expected 4 dimensions"),
+        ("pixel_wise", ("teacher_logits", &[2, 3, 0, 4][..]), "expected no side of 0"),
+        ("pixel_wise", ("teacher_logits", &[2, 4, 4, 4][..]), "other classes"),
+        ("fixmatch", ("teacher_logits", &[3, 3, 4, 4][..]), "other images"),
+        ("holistic", ("images", &[2, 4, 8, 8][..]), "expected 3 channels"),
+        ("holistic", ("images", &[1, 3, 8, 8][..]), "other images"),
+    ] {
+        let teacher = ("teacher_logits", map);
+        let others = [("student_logits", map), teacher];
+        let shapes: Vec<_> = others.into_iter().filter(|(name, _)| *name != wrong.0).chain([wrong]).collect();
+        let path = tensors(folder.path(), &shapes);
+        let error = fail(mentor().args(["term", term]).arg("--in").arg(path));
+        assert!(error.contains(wrong.0) && error.contains(said), "{term}: {error}");
+    }
 }
 
 #[test]

@@ -15,13 +15,12 @@ const TOLERANCE: f64 = 2e-2;
 
 const CARD: &str = r#"
 name = "shapes"
-task = "seg"
 title = "Discs and bars on noise"
 licence = "drawn by a test"
 source = "drawn by a test"
 get = "beside this card"
 
-[labels]
+[masks]
 format = "index"
 ignore = [255]
 

@@ -26,8 +26,8 @@ fn data(folder: &Path) -> PathBuf {
 }
 
 fn write_card(data: &Path, names: [&str; 3], values: [u8; 3]) {
-    let mut card = "name = \"small\"\ntask = \"seg\"\ntitle = \"small\"\nlicence = \"CC0\"\nsource = \"a test\"\nget = \"a test\"\n\
-                    splits = { all = { list = \"all.txt\" } }\n[labels]\nformat = \"index\"\n"
+    let mut card = "name = \"small\"\ntitle = \"small\"\nlicence = \"CC0\"\nsource = \"a test\"\nget = \"a test\"\n\
+                    splits = { all = { list = \"all.txt\" } }\n[masks]\nformat = \"index\"\n"
         .to_owned();
     let values = values.iter().enumerate().map(|(to, from)| format!("{{ from = {from}, to = {to} }}"));
     card += &format!("values = [{}]\n", values.collect::<Vec<_>>().join(", "));

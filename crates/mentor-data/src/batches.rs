@@ -250,8 +250,8 @@ mod tests {
         image::GrayImage::new(8, 8).save(file("m.png")).unwrap();
         image::RgbImage::new(8, 8).save(file("a.png")).unwrap();
         std::fs::write(file("train.txt"), "a.png m.png\n").unwrap();
-        let text = "name = \"t\"\ntask = \"seg\"\ntitle = \"t\"\nlicence = \"t\"\nsource = \"t\"\nget = \"t\"\n\
-                    splits = { train = { list = \"train.txt\" } }\nlabels = { format = \"index\" }\n\
+        let text = "name = \"t\"\ntitle = \"t\"\nlicence = \"t\"\nsource = \"t\"\nget = \"t\"\n\
+                    splits = { train = { list = \"train.txt\" } }\nmasks = { format = \"index\" }\n\
                     classes = [{ name = \"a\", color = [1, 0, 0] }]\n";
         let card = Card::parse(text, &file("dataset.toml"), folder.to_owned()).unwrap();
         let dataset = Arc::new(Dataset::new(card, &[]).unwrap());

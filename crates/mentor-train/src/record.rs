@@ -1,6 +1,7 @@
 //! What a step and an evaluation leave behind: a line of the log, and numbers for TensorBoard.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Instant;
 
 use burn::tensor::Tensor;
@@ -9,10 +10,41 @@ use serde_json::json;
 
 use crate::finite::numbers;
 use crate::log::TermLine;
-use crate::{Evaluation, EventFile, Log, LogLine, TrainError};
+use crate::{Evaluation, EventFile, Log, LogLine, Progress, TrainError};
+
+/// Where a run writes down how it goes: the log, TensorBoard's file, and what a person sees.
+pub(crate) struct Records<'a> {
+    log: Log,
+    events: EventFile,
+    progress: &'a Progress,
+}
+
+impl<'a> Records<'a> {
+    /// Opens the files of a run folder; what they say of later steps than `step` goes.
+    pub(crate) fn open(folder: &Path, step: u64, progress: &'a Progress) -> Result<Self, TrainError> {
+        let log = Log::open(folder.join("log.jsonl"), step)?;
+        Ok(Self { log, events: EventFile::create(folder, step)?, progress })
+    }
+
+    /// Writes down a step.
+    pub(crate) fn step(&mut self, line: &LogLine) -> Result<(), TrainError> {
+        record(line, &mut self.log, &mut self.events)?;
+        self.progress.show(line);
+        Ok(())
+    }
+
+    /// Writes down what models were judged by.
+    pub(crate) fn judged(&mut self, step: u64, evaluations: &[Evaluation], start: Instant) -> Result<(), TrainError> {
+        for evaluation in evaluations {
+            record(&eval_line(step, evaluation, start), &mut self.log, &mut self.events)?;
+            self.progress.judged(step, evaluation);
+        }
+        Ok(())
+    }
+}
 
 /// Writes a line to the log, and its numbers to the event file.
-pub(crate) fn record(line: &LogLine, log: &mut Log, events: &mut EventFile) -> Result<(), TrainError> {
+fn record(line: &LogLine, log: &mut Log, events: &mut EventFile) -> Result<(), TrainError> {
     log.write(line)?;
     match line {
         LogLine::Step { step, lr, total, grad_norm, terms, stats, .. } => {
@@ -72,7 +104,7 @@ pub(crate) fn step_line(
     LogLine::Step { step, lr, total, grad_norm, terms, stats, time }
 }
 
-pub(crate) fn eval_line(step: u64, evaluation: &Evaluation, start: Instant) -> LogLine {
+fn eval_line(step: u64, evaluation: &Evaluation, start: Instant) -> LogLine {
     LogLine::Eval {
         step,
         model: evaluation.model.clone(),

@@ -5,8 +5,9 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use burn::module::Module;
 use burn::optim::{GradientsAccumulator, GradientsParams};
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 use mentor_types::Key;
 use mentor_weights::{
     NamedTensors, clip_by_global_norm, from_safetensors, global_norm, load_named, named_weights, to_safetensors,
@@ -15,10 +16,10 @@ use mentor_weights::{
 use crate::clock::Clock;
 use crate::files::{MODEL, OPTIMIZER};
 use crate::finite::FiniteCheck;
-use crate::record::{eval_line, record, step_line};
+use crate::record::{Records, step_line};
 use crate::{
-    Best, Checkpoint, CheckpointState, Checkpoints, Evaluation, EventFile, Log, Losses, Method, Moment, Optimizer,
-    OptimizerConfig, Progress, ScheduleConfig, TrainConfig, TrainError,
+    Best, Checkpoint, CheckpointState, Checkpoints, Evaluation, Losses, Method, Moment, Optimizer, OptimizerConfig,
+    Progress, ScheduleConfig, TrainConfig, TrainError,
 };
 
 /// Gives the micro-batches of the next step, or what went wrong with the data.
@@ -86,28 +87,20 @@ pub fn train<M: Method>(run: Run<'_, M>) -> Result<Outcome<M>, TrainError> {
     let checkpoints = Checkpoints::open(run.folder.join("checkpoints"))?;
     let mut optimizer = Optimizer::new(run.optimizer.clone());
     let (mut step, mut best) = (0, None);
-    if let Some(Checkpoint { state, mut files }) = run.resume {
-        let fail = |file: &str, reason: String| TrainError::Checkpoint { path: file.into(), reason };
-        let mut take = |file: &str| files.remove(file).ok_or_else(|| fail(file, "is missing".to_owned()));
-        let tensors = |file: &str, bytes: Vec<u8>| from_safetensors(&bytes).map_err(|e| fail(file, e.to_string()));
-        model = load_named(model, tensors(MODEL, take(MODEL)?)?).map_err(|e| fail(MODEL, e.to_string()))?;
-        optimizer = Optimizer::resumed(run.optimizer, tensors(OPTIMIZER, take(OPTIMIZER)?)?, &model, &run.device)
-            .map_err(|reason| fail(OPTIMIZER, reason))?;
-        method.load(files.into_iter().collect()).map_err(|reason| fail("method", reason))?;
+    if let Some(Checkpoint { state, files }) = run.resume {
+        (model, optimizer) = taken_up(model, &mut method, run.optimizer, files, &run.device)?;
         (step, best) = (state.step, state.best);
     }
-    let mut log = Log::open(run.folder.join("log.jsonl"), step)?;
-    let mut events = EventFile::create(run.folder, step)?;
+    let mut records = Records::open(run.folder, step, progress)?;
     let mut finite = FiniteCheck::new(&run.device);
     let mut clock = Clock::new(&train);
-    let mut evaluations = Vec::new();
+    let (mut evaluations, mut stopping) = (Vec::new(), false);
     let key = Key::new(run.seed).at("step", 0);
 
     if step >= train.steps {
         // A finished run that is resumed says again what came out.
         evaluations = evaluate(&method, &model, step).map_err(|reason| TrainError::Evaluation { step, reason })?;
     }
-    let mut stopping = false;
     while step < train.steps && !stopping {
         let micro_batches = clock.waiting(&mut *batches).map_err(TrainError::Data)?;
         let factor = schedule.factor(step, train.steps);
@@ -123,14 +116,7 @@ pub fn train<M: Method>(run: Run<'_, M>) -> Result<Outcome<M>, TrainError> {
             seen.push((terms, stats));
             carries.push(carry);
         }
-        let grads = sum.grads();
-        let (grads, norm) = match train.clip_norm {
-            Some(most) => clip_by_global_norm(grads, &model, most),
-            None => {
-                let norm = global_norm(&grads, &model);
-                (grads, norm)
-            }
-        };
+        let (grads, norm) = clipped(sum.grads(), &model, train.clip_norm);
         let norm = norm.ok_or(TrainError::NoLoss { step: step + 1 })?;
         finite.see(step + 1, "the gradient", &norm, &seen[0].0)?;
         model = optimizer.step(model, grads, factor, &|path| method.is_head(path));
@@ -153,21 +139,15 @@ pub fn train<M: Method>(run: Run<'_, M>) -> Result<Outcome<M>, TrainError> {
             finite.settle()?;
         }
         if logs {
-            let line = step_line(step, optimizer.lr() * factor, &norm, &seen, clock.line(train.steps - step));
-            record(&line, &mut log, &mut events)?;
-            progress.show(&line);
+            let time = clock.line(train.steps - step);
+            records.step(&step_line(step, optimizer.lr() * factor, &norm, &seen, time))?;
         }
         if judges {
             let start = Instant::now();
             evaluations = evaluate(&method, &model, step).map_err(|reason| TrainError::Evaluation { step, reason })?;
-            for evaluation in &evaluations {
-                record(&eval_line(step, evaluation, start), &mut log, &mut events)?;
-                progress.judged(step, evaluation);
-            }
-            if let Some(first) = evaluations.first()
-                && best.as_ref().is_none_or(|best: &Best| first.score > best.score)
-            {
-                best = Some(Best { step, score: first.score });
+            records.judged(step, &evaluations, start)?;
+            if let Some(better) = better(step, &evaluations, best.as_ref()) {
+                best = Some(better);
                 checkpoints.save_best(&checkpoint(step, best.as_ref(), &method, &model, &optimizer)?)?;
             }
             clock.pause(start);
@@ -181,6 +161,41 @@ pub fn train<M: Method>(run: Run<'_, M>) -> Result<Outcome<M>, TrainError> {
     progress.finish();
     let stopped = step < train.steps;
     Ok(Outcome { method, model, step, stopped, best, evaluations, images_per_second: clock.images_per_second() })
+}
+
+/// Model and optimizer as a checkpoint has them; the method takes up its own files.
+fn taken_up<M: Method>(
+    model: M::Model,
+    method: &mut M,
+    optimizer: OptimizerConfig,
+    mut files: BTreeMap<String, Vec<u8>>,
+    device: &Device,
+) -> Result<(M::Model, Optimizer), TrainError> {
+    let fail = |file: &str, reason: String| TrainError::Checkpoint { path: file.into(), reason };
+    let mut take = |file: &str| files.remove(file).ok_or_else(|| fail(file, "is missing".to_owned()));
+    let tensors = |file: &str, bytes: Vec<u8>| from_safetensors(&bytes).map_err(|e| fail(file, e.to_string()));
+    let model = load_named(model, tensors(MODEL, take(MODEL)?)?).map_err(|e| fail(MODEL, e.to_string()))?;
+    let optimizer = Optimizer::resumed(optimizer, tensors(OPTIMIZER, take(OPTIMIZER)?)?, &model, device)
+        .map_err(|reason| fail(OPTIMIZER, reason))?;
+    method.load(files.into_iter().collect()).map_err(|reason| fail("method", reason))?;
+    Ok((model, optimizer))
+}
+
+/// The first evaluation, where it beats the best one so far.
+fn better(step: u64, evaluations: &[Evaluation], best: Option<&Best>) -> Option<Best> {
+    let score = evaluations.first()?.score;
+    best.is_none_or(|best| score > best.score).then_some(Best { step, score })
+}
+
+/// The gradients with their global norm, which `most` bounds.
+fn clipped<M: Module>(grads: GradientsParams, model: &M, most: Option<f64>) -> (GradientsParams, Option<Tensor<1>>) {
+    match most {
+        Some(most) => clip_by_global_norm(grads, model, most),
+        None => {
+            let norm = global_norm(&grads, model);
+            (grads, norm)
+        }
+    }
 }
 
 fn checkpoint<M: Method>(
@@ -203,9 +218,8 @@ fn checkpoint<M: Method>(
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::{LogLine, Precision, SgdConfig};
-    use burn::module::{Module, Param};
-    use burn::tensor::Tensor;
+    use crate::{Log, LogLine, Precision, SgdConfig};
+    use burn::module::Param;
     use mentor_types::{LossTerms, Stats};
     use serde_json::json;
 

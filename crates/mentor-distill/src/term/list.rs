@@ -60,7 +60,8 @@ macro_rules! terms {
             }
 
             fn terms(&self) -> Vec<(&'static str, &dyn $crate::Term<$Seen>)> {
-                let all = [$((stringify!($file), self.$file.as_ref().map(|term| term as &dyn $crate::Term<$Seen>))),*];
+                let all: [(&'static str, Option<&dyn $crate::Term<$Seen>>); _] =
+                    [$((stringify!($file), self.$file.as_ref().map(|term| term as _))),*];
                 all.into_iter().filter_map(|(name, term)| Some((name, term?))).collect()
             }
         }

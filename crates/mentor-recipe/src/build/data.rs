@@ -58,12 +58,12 @@ pub struct BuiltData {
 }
 
 impl BuiltData {
-    /// Opens card, lists and images.
+    /// Opens lists and images of a card.
     ///
     /// # Errors
-    /// A missing card, split or image folder.
-    pub fn open<T: Task>(recipe: &Recipe<T>, places: &Places) -> Result<Self, BuildError> {
-        let dataset = Arc::new(Dataset::new(Card::find(&recipe.data.card, &places.cards)?, &places.data)?);
+    /// A missing split or image folder.
+    pub(super) fn open<T: Task>(recipe: &Recipe<T>, card: Card, places: &Places) -> Result<Self, BuildError> {
+        let dataset = Arc::new(Dataset::new(card, &places.data)?);
         let plan = BatchPlan {
             seed: recipe.seed,
             batch_labelled: recipe.train.batch_labelled,

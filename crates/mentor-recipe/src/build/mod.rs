@@ -2,8 +2,10 @@
 
 mod data;
 mod nets;
+mod prepared;
 mod run;
 
 pub use data::{BuiltData, Places, check_classes, find_card};
 pub use nets::{BuiltNets, load_net, weights_path};
+pub use prepared::Prepared;
 pub use run::{Which, load_run, net_of, run_recipe};

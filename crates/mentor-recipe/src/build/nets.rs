@@ -32,7 +32,7 @@ impl<T: Task> BuiltNets<T> {
     ///
     /// # Errors
     /// Weights that are missing or do not fit.
-    pub fn new(loaded: &Loaded<Recipe<T>>, class_names: &[String], device: &Device) -> Result<Self, BuildError> {
+    pub(super) fn new(loaded: &Loaded<Recipe<T>>, class_names: &[String], device: &Device) -> Result<Self, BuildError> {
         let (recipe, classes) = (&loaded.value, class_names.len());
         let at_key = |key: &str, config: &T::NetConfig, error: BuildError| match error {
             BuildError::Classes { path, reason } => {
@@ -63,7 +63,15 @@ impl<T: Task> BuiltNets<T> {
         let adapters = adapters(loaded, &student, &teachers, &training)?;
         let companions = Companions::fresh(recipe.distill.terms(), &Start { classes, seed: recipe.seed, device });
         let average = recipe.ema.clone().map(|config| Average::of(&student, config));
-        let method = T::method(recipe, Parts { teachers, average, companions });
+        let method = T::method(Parts {
+            supervised: recipe.supervised.clone(),
+            distill: recipe.distill.clone(),
+            unlabelled: recipe.unlabelled.clone(),
+            precision: recipe.train.precision.dtype(),
+            teachers,
+            average,
+            companions,
+        });
         Ok(Self { method, model: Student { net: student, adapters }, reports })
     }
 }

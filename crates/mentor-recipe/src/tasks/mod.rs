@@ -6,7 +6,7 @@ mod seg;
 use std::fmt::Debug;
 
 use burn::module::Module;
-use burn::tensor::Device;
+use burn::tensor::{DType, Device};
 use mentor_data::Card;
 use mentor_distill::{Companions, Sees, TermTable};
 use mentor_nets::{Frozen, Student};
@@ -15,8 +15,6 @@ use mentor_types::{Found, Tap, TaskName};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-
-use crate::recipe::Recipe;
 
 /// A table of a recipe.
 pub trait Table: Clone + Debug + PartialEq + Serialize + DeserializeOwned + JsonSchema + 'static {
@@ -51,9 +49,17 @@ pub trait SupervisedTable<S: Sees>: Table + Default + TermTable<S> {
     fn check_classes(&self, classes: usize, found: &mut Found);
 }
 
-/// What a method is put together from, besides its recipe.
+/// What a method is put together from.
 #[derive(Debug)]
 pub struct Parts<T: Task> {
+    /// `[supervised]`.
+    pub supervised: T::Supervised,
+    /// `[distill]`.
+    pub distill: T::Distill,
+    /// `[unlabelled]`.
+    pub unlabelled: T::Unlabelled,
+    /// The type of numbers that the nets compute in.
+    pub precision: DType,
     /// `[teachers]`, by name.
     pub teachers: Vec<(String, Frozen<T::Net>)>,
     /// `[ema]`.
@@ -91,5 +97,5 @@ pub trait Task: Sees + Clone + PartialEq {
     fn tap_channels(net: &Self::Net, tap: Tap) -> Option<usize>;
 
     /// The method of a checked recipe.
-    fn method(recipe: &Recipe<Self>, parts: Parts<Self>) -> Self::Method;
+    fn method(parts: Parts<Self>) -> Self::Method;
 }

@@ -11,7 +11,6 @@ use mentor_seg::{EvalConfig, Seg, SegMethod};
 use mentor_types::{Found, Tap, TaskName};
 
 use super::{NetTable, Parts, SupervisedTable, Table, Task};
-use crate::recipe::Recipe;
 
 impl Task for Seg {
     const NAME: TaskName = TaskName::Seg;
@@ -33,15 +32,15 @@ impl Task for Seg {
         net.tap_channels(tap)
     }
 
-    fn method(recipe: &Recipe<Self>, parts: Parts<Self>) -> SegMethod {
+    fn method(parts: Parts<Self>) -> SegMethod {
         SegMethod {
-            supervised: (recipe.supervised.weight > 0.0).then(|| recipe.supervised.clone()),
-            distill: recipe.distill.clone(),
-            unlabelled: recipe.unlabelled.clone(),
+            supervised: (parts.supervised.weight > 0.0).then_some(parts.supervised),
+            distill: parts.distill,
+            unlabelled: parts.unlabelled,
             teachers: parts.teachers,
             average: parts.average,
             companions: parts.companions,
-            precision: recipe.train.precision.dtype(),
+            precision: parts.precision,
         }
     }
 }

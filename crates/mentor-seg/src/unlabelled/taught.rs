@@ -123,7 +123,7 @@ mod tests {
     use crate::nets::{NetConfig, NetTable};
     use crate::unlabelled::{FixMatch, MeanTeacher, unlabelled};
     use crate::views::testing::*;
-    use crate::views::{Origin, PseudoLabels};
+    use crate::views::{Origin, PseudoLabels, weak_probabilities};
     use mentor_nets::BackboneKind;
     use mentor_types::{Images, LossTerms, SegOutput, Stats, Taps};
     use rand::RngExt;
@@ -180,11 +180,19 @@ mod tests {
         let [student, average] = [1, 2].map(|seed| NetConfig::Fcn(table.clone()).init(3, seed, &device));
         let nets = Labellers { student: &student, average: Some(&average), precision: DType::F32 };
         let pairs = mirrored_pairs(32);
+        // Half of what each labeller says is sure enough.
+        let [of_student, of_average] = [Teaching::Student, Teaching::Ema].map(|teaching| {
+            let weak = DevicePairs::upload(pairs.clone(), &device).weak.normalised();
+            let probabilities = weak_probabilities(nets.weak_logits(teaching, &weak), [32, 32]);
+            let mut confidence = values(probabilities.max_dim(1));
+            confidence.sort_by(f32::total_cmp);
+            f64::from(confidence[confidence.len() / 2])
+        });
         let mut shares = Vec::new();
-        for (teacher, min_confidence) in [(Teaching::Student, Some(0.9)), (Teaching::Ema, None)] {
+        for (teacher, min_confidence) in [(Teaching::Student, Some(of_average)), (Teaching::Ema, None)] {
             let config = UnlabelledConfig {
                 mean_teacher: Some(MeanTeacher { min_confidence, ..MeanTeacher::default() }),
-                fixmatch: Some(FixMatch { threshold: 0.5, teacher, ..FixMatch::default() }),
+                fixmatch: Some(FixMatch { threshold: of_student, teacher, ..FixMatch::default() }),
                 ..UnlabelledConfig::default()
             };
             let uploaded = DevicePairs::upload(pairs.clone(), &device);

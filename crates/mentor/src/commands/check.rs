@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use anyhow::Result;
 use clap::Args;
-use mentor_data::{Card, Dataset, ReadLabels};
-use mentor_recipe::{AnyRecipe, BuiltData, BuiltNets, Loaded, Recipe, check_classes, find_card};
+use mentor_data::ReadLabels;
+use mentor_recipe::{AnyRecipe, Loaded, Prepared, Recipe, check_classes, find_card};
 use mentor_seg::Seg;
 use mentor_seg::nets::{NetConfig, SegNet};
 use mentor_seg::upload::DeviceBatch;
@@ -78,7 +78,7 @@ impl Check {
             say(&describe(&format!("teacher {name}"), teacher, classes, &loaded, &device));
         }
         if !self.no_data {
-            self.check_data(&loaded, card, &say, &device, &device_name)?;
+            self.check_data(&loaded, &say, &device, &device_name)?;
         }
         say(&format!("# {} is a valid recipe", loaded.path.display()));
         Ok(ExitCode::SUCCESS)
@@ -87,15 +87,14 @@ impl Check {
     fn check_data(
         &self,
         loaded: &Loaded<Recipe<Seg>>,
-        card: Card,
         say: &dyn Fn(&str),
         device: &burn::tensor::Device,
         device_name: &str,
     ) -> Result<()> {
         let recipe = &loaded.value;
-        let places = self.places.places();
-        let dataset = Dataset::<LabelMask>::new(card, &places.data)?;
-        let names = dataset.card().class_names();
+        let prepared = Prepared::open(loaded, &self.places.places(), None)?;
+        let Prepared { data, classes: names, .. } = &prepared;
+        let dataset = &data.dataset;
         let stats = dataset.verify_split(&dataset.split(&recipe.data.labelled)?, recipe.data.on_bad_sample, None)?;
         let counts = stats.counts;
         let all = counts.classes.iter().sum::<u64>() + counts.ignored + counts.unknown;
@@ -104,8 +103,7 @@ impl Check {
         for (name, pixels) in rows.chain([("ignored", counts.ignored), ("unknown", counts.unknown)]) {
             say(&format!("# {name:<20} {:6.2} % of the labelled pixels", share(pixels)));
         }
-        let data = BuiltData::open(recipe, &places)?;
-        let nets = BuiltNets::new(loaded, &names, device)?;
+        let nets = prepared.nets(device)?;
         for (name, report) in &nets.reports {
             say(&format!("# weights of {name}: {report}"));
         }

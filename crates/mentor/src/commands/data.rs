@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use mentor_distill::TermTable;
-use mentor_recipe::{AnyRecipe, BuiltData, RunClasses, find_card};
+use mentor_recipe::{AnyRecipe, Prepared};
 use mentor_seg::unlabelled::pseudo_of;
 
 use super::{DeviceArgs, PlaceArgs, RecipeArgs};
@@ -46,8 +46,7 @@ impl Data {
     /// Runs the command.
     pub fn run(&self) -> Result<ExitCode> {
         let AnyRecipe::Seg(loaded) = self.recipe.read()?;
-        find_card(&loaded, &self.places.places())?;
-        let data = BuiltData::open(&loaded.value, &self.places.places())?;
+        let Prepared { data, classes, .. } = Prepared::open(&loaded, &self.places.places(), self.run.as_deref())?;
         let card = data.dataset.card();
         let (device, _) = device::choose(self.device.device)?;
         let recipe = &loaded.value;
@@ -58,13 +57,12 @@ impl Data {
                     "--run has no effect: no term under [unlabelled] of {} makes pseudo-labels",
                     loaded.path.display()
                 );
-                RunClasses::read(run)?.check_card(run, &data.dataset)?;
-                Some(RunNets::load(run, recipe, card.classes.len(), &device)?)
+                Some(RunNets::load(run, recipe, classes.len(), &device)?)
             }
             None => None,
         };
         std::fs::create_dir_all(&self.out).with_context(|| self.out.display().to_string())?;
-        let palette = Palette::new(card.class_names(), card.class_colours());
+        let palette = Palette::new(classes, card.class_colours());
         let (mut labelled, mut unlabelled, mut step) = (0, 0, self.step);
         let pairs_wanted = if recipe.train.batch_unlabelled > 0 { self.draw } else { 0 };
         while labelled < self.draw || unlabelled < pairs_wanted {

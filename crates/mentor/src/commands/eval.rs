@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use mentor_data::{Card, Dataset};
-use mentor_recipe::{AnyRecipe, BuiltData, RunClasses, load_net, run_recipe};
+use mentor_recipe::{AnyRecipe, Prepared, load_net, run_recipe};
 use mentor_seg::metrics::SegMetrics;
 use mentor_types::Scores;
 
@@ -68,22 +68,19 @@ impl Eval {
 
     fn eval_run(&self, run: &Path) -> Result<(SegMetrics, Vec<String>)> {
         let AnyRecipe::Seg(loaded) = run_recipe(run)?;
-        let recipe = loaded.value;
         let (device, _) = device::choose(self.device.device)?;
-        let data = BuiltData::open(&recipe, &self.places.places())?;
-        let classes = data.dataset.card().class_names();
+        let of_run = self.weights.is_none().then_some(run);
+        let Prepared { data, classes, .. } = Prepared::open(&loaded, &self.places.places(), of_run)?;
+        let recipe = &loaded.value;
         let net = match &self.weights {
             Some(weights) => load_net(&recipe.student, &classes, weights, &device)?.0,
-            None => {
-                RunClasses::read(run)?.check_card(run, &data.dataset)?;
-                self.which.net(run, &recipe, classes.len(), &device)?
-            }
+            None => self.which.net(run, recipe, classes.len(), &device)?,
         };
         let split = match &self.split {
             Some(name) => data.dataset.split(name)?,
             None => data.val.clone(),
         };
-        let matrix = data.evaluate(&net, &split, &recipe, &recipe.eval, &device)?;
+        let matrix = data.evaluate(&net, &split, recipe, &recipe.eval, &device)?;
         Ok((scored(&matrix)?, classes))
     }
 

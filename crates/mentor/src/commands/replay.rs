@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use mentor_data::Loader;
-use mentor_recipe::{BuiltData, BuiltNets, RunClasses, check_classes};
+use mentor_recipe::Prepared;
 use mentor_seg::upload::DeviceBatch;
 use mentor_train::{Checkpoint, Progress, Run, TrainError};
 
@@ -21,11 +21,9 @@ pub fn replay(job: &Job<'_>, step: u64) -> Result<PathBuf> {
     let recipe = &job.loaded.value;
     let steps = recipe.train.steps;
     ensure!((1..=steps).contains(&step), "--replay {step}: the run has steps 1 to {steps}");
-    let data = BuiltData::open(recipe, job.places)?;
-    let card = data.dataset.card();
-    check_classes(job.loaded, card.class_names().len())?;
-    RunClasses::read(job.out)?.check_card(job.out, &data.dataset)?;
-    let nets = BuiltNets::new(job.loaded, &card.class_names(), &job.device.0)?;
+    let prepared = Prepared::open(job.loaded, job.places, Some(job.out))?;
+    let data = &prepared.data;
+    let nets = prepared.nets(&job.device.0)?;
     let resume = RunFolder::of_same_recipe(job.out, job.loaded)?.checkpoint_before(step)?;
     let first = resume.as_ref().map_or(0, |checkpoint: &Checkpoint| checkpoint.state.step);
 
@@ -34,7 +32,7 @@ pub fn replay(job: &Job<'_>, step: u64) -> Result<PathBuf> {
         fs::remove_dir_all(&folder).with_context(|| folder.display().to_string())?;
     }
     fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-    let palette = Palette::new(card.class_names(), card.class_colours());
+    let palette = Palette::new(prepared.classes.clone(), data.dataset.card().class_colours());
     let progress = Progress::new(first, step);
     progress.line(&format!("step {step} of {}, from {first} steps on {}", job.out.display(), job.device.1));
 

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use burn::tensor::Device;
 use clap::Args;
-use mentor_recipe::{AnyRecipe, BuiltData, BuiltNets, Loaded, Recipe, RowResult, RunClasses, mean, spread};
+use mentor_recipe::{AnyRecipe, BuiltData, Loaded, Prepared, Recipe, RowResult, mean, spread};
 use mentor_report::{Comparison, Model, ReportInput, html};
 use mentor_seg::Seg;
 use mentor_seg::SegMethod;
@@ -41,15 +41,13 @@ impl Report {
         loaded.path = RunInfo::read(&self.run)?.recipe;
         let result = RunResult::read(&self.run)?;
         let (device, _) = device::choose(self.device.device)?;
-        let data = BuiltData::open(&loaded.value, &self.places.places())?;
-        let classes = data.dataset.card().classes.len();
-        RunClasses::read(&self.run)?.check_card(&self.run, &data.dataset)?;
-        let built = BuiltNets::new(&loaded, &data.dataset.card().class_names(), &device)?;
-        let nets = RunNets::load(&self.run, &loaded.value, classes, &device)?;
+        let prepared = Prepared::open(&loaded, &self.places.places(), Some(&self.run))?;
+        let built = prepared.nets(&device)?;
+        let nets = RunNets::load(&self.run, &loaded.value, prepared.classes.len(), &device)?;
         let job = Job {
             run: &self.run,
             loaded: &loaded,
-            data: &data,
+            data: &prepared.data,
             method: &built.method,
             nets: &nets,
             device: &device,

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use clap::Args;
 use mentor_recipe::{
-    AnyRecipe, BuiltData, Job as StudyJob, Loaded, Need, Recipe, RowResult, Study as Plan, changes_no_result,
-    find_card, row_key, table, weights_path,
+    AnyRecipe, Job as StudyJob, Loaded, Need, Prepared, Recipe, RowResult, Study as Plan, changes_no_result, row_key,
+    table, weights_path,
 };
 use mentor_seg::Seg;
 use mentor_weights::write_atomically;
@@ -113,8 +113,7 @@ impl Study {
     /// The key of a row: what it is, whatever folder it lies in and however fast it is loaded.
     fn key(&self, job: &StudyJob, keys: &BTreeMap<(String, u64), String>) -> Result<String> {
         let AnyRecipe::Seg(loaded) = AnyRecipe::read(&job.recipe, &job.changes_for_key())?;
-        find_card(&loaded, &self.places.places())?;
-        let data = BuiltData::open(&loaded.value, &self.places.places())?.fingerprint(&loaded.value)?;
+        let data = Prepared::open(&loaded, &self.places.places(), None)?.data.fingerprint(&loaded.value)?;
         let mut needed: Vec<String> =
             job.needs.iter().filter_map(|need| keys.get(&(need.row.clone(), need.seed)).cloned()).collect();
         needed.extend(weight_hashes(&loaded)?);

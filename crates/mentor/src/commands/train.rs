@@ -12,12 +12,12 @@ use burn::tensor::Device;
 use clap::Args;
 use mentor_data::{BadSample, Loader};
 use mentor_nets::Student;
-use mentor_recipe::{AnyRecipe, BuiltData, BuiltNets, Loaded, Recipe, RunClasses, check_classes, find_card};
+use mentor_recipe::{AnyRecipe, BuiltData, BuiltNets, Loaded, Prepared, Recipe, RunClasses};
 use mentor_seg::Seg;
 use mentor_seg::SegMethod;
 use mentor_seg::nets::SegNet;
 use mentor_seg::upload::DeviceBatch;
-use mentor_train::{Evaluation, Outcome, Progress, Run, RunInfo, RunResult, SkippedSample, TrainError};
+use mentor_train::{Evaluation, Outcome, Precision, Progress, Run, RunInfo, RunResult, SkippedSample, TrainError};
 use mentor_types::{ScoreRecord, Scores};
 use mentor_weights::weights_fingerprint;
 
@@ -170,45 +170,24 @@ fn ignore_hangup() {}
 pub fn run_job(job: &Job<'_>) -> Result<Finished> {
     let start = Instant::now();
     let recipe = &job.loaded.value;
-    find_card(job.loaded, job.places)?;
     if job.report {
         compared_results(job.loaded, SCORES)?;
     }
-    let precision = recipe.train.precision;
-    ensure!(
-        job.device.0.supports_dtype(precision.dtype()),
-        "train.precision: {} cannot compute in {precision:?}: take \"f32\"",
-        job.device.1
-    );
-    let data = BuiltData::open(recipe, job.places)?;
+    check_precision(recipe.train.precision, &job.device)?;
+    let resumed = (job.mode == Mode::Resume && job.out.join(RunInfo::FILE).exists()).then_some(job.out);
+    let prepared = Prepared::open(job.loaded, job.places, resumed)?;
+    let data = &prepared.data;
     let counts =
         data.dataset.verify_split(&data.dataset.split(&recipe.data.labelled)?, recipe.data.on_bad_sample, None)?;
     data.dataset.verify_split(&data.val, recipe.data.on_bad_sample, None)?;
-    let card = data.dataset.card();
-    let classes = card.class_names();
-    check_classes(job.loaded, classes.len())?;
-    if job.mode == Mode::Resume && job.out.join(RunInfo::FILE).exists() {
-        RunClasses::read(job.out)?.check_card(job.out, &data.dataset)?;
-    }
-    let nets = BuiltNets::new(job.loaded, &classes, &job.device.0)?;
-    let info = RunInfo {
-        commit: COMMIT.to_owned(),
-        device: job.device.1.clone(),
-        command: std::env::args().collect(),
-        recipe: std::path::absolute(&job.loaded.path)?,
-        data: data.fingerprint(recipe)?,
-        weights: loaded_weights(&nets),
-        card: recipe.data.card.clone(),
-        classes: classes.clone(),
-        class_values: RunClasses::of(&data.dataset).values,
-        colours: card.class_colours(),
-    };
+    let nets = prepared.nets(&job.device.0)?;
+    let info = run_info(job, &prepared, &nets)?;
     let (folder, resume) = RunFolder::open(job.out, job.mode, job.loaded, &info)?;
     let first = resume.as_ref().map_or(0, |checkpoint| checkpoint.state.step);
     let progress = Progress::new(first, recipe.train.steps);
-    introduce(&progress, job, &data, &nets, counts.labelled_images, first);
+    introduce(&progress, job, data, &nets, counts.labelled_images, first);
 
-    let teachers = verify_teachers(&progress, job, &data, &nets.method)?;
+    let teachers = verify_teachers(&progress, job, data, &nets.method)?;
     let device = job.device.0.clone();
     let upload = move |batch| DeviceBatch::upload(batch, &device);
     let mut loader = Loader::start(data.maker.clone(), first..recipe.train.steps, &recipe.data, upload)?;
@@ -216,20 +195,7 @@ pub fn run_job(job: &Job<'_>) -> Result<Finished> {
     let accumulate = recipe.train.accumulate;
     let mut batches = || (0..accumulate).map(|_| loader.next().map_err(|error| error.to_string())).collect();
     let mut evaluate = |method: &SegMethod, model: &Student<SegNet>, _step: u64| {
-        let mut evaluations = Vec::new();
-        for (name, net) in RunNets::of(method, model).all() {
-            let counts = data
-                .evaluate(net, &data.val, recipe, &recipe.eval, &job.device.0)
-                .map_err(|error| error.to_string())?;
-            let scores = scored(&counts).map_err(|error| error.to_string())?;
-            evaluations.push(Evaluation {
-                model: name.to_owned(),
-                score: scores.main(),
-                shown: format!("{:.2} % {}", 100.0 * scores.main(), SCORES.main[1]),
-                metrics: scores.record(&classes).into(),
-            });
-        }
-        Ok(evaluations)
+        evaluations(&prepared, &RunNets::of(method, model), &job.device.0).map_err(|error| format!("{error:#}"))
     };
     let outcome = mentor_train::train(Run {
         method: nets.method,
@@ -248,12 +214,7 @@ pub fn run_job(job: &Job<'_>) -> Result<Finished> {
     });
     let outcome = outcome.map_err(|error| with_way_on(error, job))?;
     if outcome.stopped {
-        note!(
-            "stopped after step {}; go on with:\n  mentor train {} --out {} --resume",
-            outcome.step,
-            job.loaded.path.display(),
-            job.out.display()
-        );
+        say_stopped(job, outcome.step);
         return Ok(Finished { result: None });
     }
     let skipped = bad.list().iter().map(skipped).collect();
@@ -263,7 +224,7 @@ pub fn run_job(job: &Job<'_>) -> Result<Finished> {
         let report = ReportJob {
             run: folder.path(),
             loaded: job.loaded,
-            data: &data,
+            data,
             method: &outcome.method,
             nets: &RunNets::of(&outcome.method, &outcome.model),
             device: &job.device.0,
@@ -274,6 +235,50 @@ pub fn run_job(job: &Job<'_>) -> Result<Finished> {
         say!("\nreport    {}\npictures  {}", written.display(), folder.path().join("pictures").display());
     }
     Ok(Finished { result: Some(result) })
+}
+
+/// How each net does on val; the first decides which checkpoint is best.
+fn evaluations(prepared: &Prepared<'_, Seg>, nets: &RunNets, device: &Device) -> Result<Vec<Evaluation>> {
+    let (Prepared { data, classes, .. }, recipe) = (prepared, &prepared.loaded.value);
+    let mut evaluations = Vec::new();
+    for (name, net) in nets.all() {
+        let scores = scored(&data.evaluate(net, &data.val, recipe, &recipe.eval, device)?)?;
+        evaluations.push(Evaluation {
+            model: name.to_owned(),
+            score: scores.main(),
+            shown: format!("{:.2} % {}", 100.0 * scores.main(), SCORES.main[1]),
+            metrics: scores.record(classes).into(),
+        });
+    }
+    Ok(evaluations)
+}
+
+fn check_precision(precision: Precision, (device, name): &(Device, String)) -> Result<()> {
+    let computes = device.supports_dtype(precision.dtype());
+    ensure!(computes, "train.precision: {name} cannot compute in {precision:?}: take \"f32\"");
+    Ok(())
+}
+
+/// What makes this run.
+fn run_info(job: &Job<'_>, prepared: &Prepared<'_, Seg>, nets: &BuiltNets<Seg>) -> Result<RunInfo> {
+    let (Prepared { data, classes, .. }, recipe) = (prepared, &job.loaded.value);
+    Ok(RunInfo {
+        commit: COMMIT.to_owned(),
+        device: job.device.1.clone(),
+        command: std::env::args().collect(),
+        recipe: std::path::absolute(&job.loaded.path)?,
+        data: data.fingerprint(recipe)?,
+        weights: loaded_weights(nets),
+        card: recipe.data.card.clone(),
+        classes: classes.clone(),
+        class_values: RunClasses::of(&data.dataset).values,
+        colours: data.dataset.card().class_colours(),
+    })
+}
+
+fn say_stopped(job: &Job<'_>, step: u64) {
+    let (recipe, out) = (job.loaded.path.display(), job.out.display());
+    note!("stopped after step {step}; go on with:\n  mentor train {recipe} --out {out} --resume");
 }
 
 /// The error, with what to type next where something can be typed.
