@@ -25,24 +25,31 @@ impl<L: ReadLabels> Decoded<L> {
 #[derive(Debug)]
 pub(crate) struct Cache<L> {
     limit: usize,
-    kept: Mutex<(usize, BTreeMap<usize, Arc<Decoded<L>>>)>,
+    kept: Mutex<Kept<L>>,
+}
+
+/// What is kept, and how much memory it takes.
+#[derive(Debug)]
+struct Kept<L> {
+    bytes: usize,
+    images: BTreeMap<usize, Arc<Decoded<L>>>,
 }
 
 impl<L: ReadLabels> Cache<L> {
     pub fn new(megabytes: usize) -> Self {
-        Self { limit: megabytes << 20, kept: Mutex::default() }
+        Self { limit: megabytes << 20, kept: Mutex::new(Kept { bytes: 0, images: BTreeMap::new() }) }
     }
 
     /// The image under `key`, decoded now unless it is kept.
     pub fn get<E>(&self, key: usize, decode: impl FnOnce() -> Result<Decoded<L>, E>) -> Result<Arc<Decoded<L>>, E> {
         let lock = || self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(kept) = lock().1.get(&key) {
+        if let Some(kept) = lock().images.get(&key) {
             return Ok(kept.clone());
         }
         let decoded = Arc::new(decode()?);
         let mut kept = lock();
-        if kept.0 + decoded.bytes() <= self.limit && kept.1.insert(key, decoded.clone()).is_none() {
-            kept.0 += decoded.bytes();
+        if kept.bytes + decoded.bytes() <= self.limit && kept.images.insert(key, decoded.clone()).is_none() {
+            kept.bytes += decoded.bytes();
         }
         Ok(decoded)
     }

@@ -86,3 +86,161 @@ pub trait ReadLabels: Labels {
     /// What is wrong with so many images without anything that belongs to a class, and as many bad ones.
     fn no_class(counts: &Self::Counts, images: usize, bad: usize) -> String;
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use crate::batches::{BatchMaker, BatchPlan};
+    use crate::config::{DataConfig, OnBadSample, StrongConfig, ViewsConfig};
+    use crate::dataset::Dataset;
+    use crate::error::BadSample;
+    use mentor_types::{Images, MAX_CLASSES, UNKNOWN};
+
+    /// A second kind of label: points with a class, lines of `x y class` in a file beside the image.
+    #[derive(Clone, Debug, PartialEq)]
+    struct Points(Vec<([f64; 2], u8)>);
+
+    impl Labels for Points {
+        type Targets = Vec<Points>;
+        type Link = Vec<Geometry>;
+    }
+
+    impl ReadLabels for Points {
+        type Reader = ();
+        type Counts = usize;
+
+        fn files(_: &Card) -> LabelFiles<'_> {
+            LabelFiles::default()
+        }
+
+        fn reader(_: &Card) -> Result<(), DataError> {
+            Ok(())
+        }
+
+        fn read((): &(), split: &Split, entry: &Entry, _: [usize; 2], _: bool) -> Result<Option<Self>, DataError> {
+            let Some(path) = split.label_path(entry) else { return Ok(None) };
+            let text = std::fs::read_to_string(&path).map_err(|error| DataError::io(&path, error))?;
+            let point = |line: &str| {
+                let mut numbers = line.split(' ').map(str::parse::<f64>);
+                let mut number = || numbers.next()?.ok();
+                Some(([number()?, number()?], number()? as u8))
+            };
+            let points = text.lines().map(|line| point(line).ok_or_else(|| BadSample::new(&path, line)));
+            Ok(Some(Self(points.collect::<Result<_, _>>()?)))
+        }
+
+        fn may_be_partial((): &(), entry: &Entry) -> bool {
+            entry.label.is_none()
+        }
+
+        fn unknown(_: [usize; 2]) -> Self {
+            Self(Vec::new())
+        }
+
+        fn only(&mut self, classes: &[u8]) {
+            self.0.iter_mut().filter(|(_, class)| !classes.contains(class)).for_each(|(_, class)| *class = UNKNOWN);
+        }
+
+        fn bytes(&self) -> usize {
+            size_of_val(self.0.as_slice())
+        }
+
+        fn view(&self, view_to_source: Geometry, [height, width]: [usize; 2], _: u8) -> Self {
+            let to_view = view_to_source.inverse();
+            let inside = |[x, y]: [f64; 2]| (0.0..width as f64).contains(&x) && (0.0..height as f64).contains(&y);
+            let moved = self.0.iter().map(|(point, class)| (to_view.apply(*point), *class));
+            Self(moved.filter(|(point, _)| inside(*point)).collect())
+        }
+
+        fn push(self, targets: &mut Vec<Self>) {
+            targets.push(self);
+        }
+
+        fn link(strong_to_weak: Geometry, _: Geometry, _: [usize; 2], _: [usize; 2]) -> Vec<Geometry> {
+            vec![strong_to_weak]
+        }
+
+        fn push_link(next: Vec<Geometry>, link: &mut Vec<Geometry>) {
+            link.extend(next);
+        }
+
+        fn paste(_: &mut Vec<Geometry>, _: &Vec<Geometry>, _: [usize; 2], cut: CutBox, _: usize, _: usize) {
+            panic!("nothing is pasted here: {cut:?}");
+        }
+
+        fn count(&self, classes: usize) -> usize {
+            self.0.iter().filter(|(_, class)| usize::from(*class) < classes.min(MAX_CLASSES)).count()
+        }
+
+        fn has_class(counts: &usize) -> bool {
+            *counts > 0
+        }
+
+        fn no_class(_: &usize, images: usize, bad: usize) -> String {
+            format!("no point in {images} images ({bad} bad)")
+        }
+    }
+
+    /// Whether the pixel at a point of a batch's image is the marked one.
+    fn is_marked(images: &Images, sample: usize, [x, y]: [f64; 2]) -> bool {
+        let place = (sample * images.height + y as usize) * images.width + x as usize;
+        images.rgb[3 * place] > 200
+    }
+
+    fn dataset(folder: &Path) -> Dataset<Points> {
+        for (name, [x, y]) in [("a", [3, 9]), ("b", [12, 2])] {
+            let mark = image::Rgb([255, 0, 0]);
+            let mut photo = image::RgbImage::new(16, 16);
+            photo.put_pixel(x, y, mark);
+            photo.save(folder.join(format!("{name}.png"))).unwrap();
+            let text = format!("{}.5 {}.5 1\n5.5 5.5 0\n", x, y);
+            std::fs::write(folder.join(format!("{name}.txt")), text).unwrap();
+        }
+        std::fs::write(folder.join("train.txt"), "a.png a.txt class_1\nb.png b.txt class_1\n").unwrap();
+        let card = crate::card::tests::card("format = \"index\"", 2).unwrap();
+        Dataset::new(Card { folder: folder.to_owned(), ..card }, &[]).unwrap()
+    }
+
+    #[test]
+    fn another_kind_of_label_is_read_follows_its_views_and_goes_from_the_weak_to_the_strong_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let dataset = Arc::new(dataset(folder.path()));
+        let split = dataset.split("train").unwrap();
+        assert_eq!(dataset.sample(&split, 1).unwrap().labels, Points(vec![([12.5, 2.5], 1), ([5.5, 5.5], UNKNOWN)]));
+        assert_eq!(dataset.verify_split(&split, OnBadSample::Fail, None).unwrap().counts, 2);
+        let strong = StrongConfig {
+            jitter_probability: 0.0,
+            grey: 0.0,
+            blur: 0.0,
+            cutmix: 0.0,
+            flip: Some(0.5),
+            shift: Some(0.1),
+            ..StrongConfig::default()
+        };
+        let views = ViewsConfig { scale: [1.0, 1.0], strong: Some(strong), ..ViewsConfig::of_size([20, 18]) };
+        let data: DataConfig = toml::from_str("card = \"t\"\nlabelled = \"train\"\nval = \"train\"").unwrap();
+        let plan = BatchPlan { seed: 5, batch_labelled: 2, batch_unlabelled: 2, accumulate: 1 };
+        let maker = BatchMaker::new(dataset, &data, &views, plan).unwrap();
+        let mut flipped = 0;
+        for step in 0..8 {
+            let batch = maker.make(step, 0).unwrap();
+            for (sample, points) in batch.labelled.targets.iter().enumerate() {
+                assert!(is_marked(&batch.labelled.images, sample, points.0[0].0));
+            }
+            let pairs = batch.unlabelled.unwrap();
+            for (sample, (points, strong_to_weak)) in pairs.targets.iter().zip(&pairs.link).enumerate() {
+                let weak = points.0[0].0;
+                let strong = strong_to_weak.inverse().apply(weak);
+                assert!(is_marked(&pairs.weak, sample, weak));
+                let inside = (0.0..18.0).contains(&strong[0]) && (0.0..20.0).contains(&strong[1]);
+                assert!(!inside || is_marked(&pairs.strong, sample, strong));
+                flipped += usize::from(strong_to_weak.scale[0] < 0.0);
+            }
+        }
+        assert!((1..16).contains(&flipped), "{flipped}");
+    }
+}
