@@ -10,9 +10,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Result;
-use mentor_data::{
-    BatchMaker, BatchPlan, Card, DataConfig, OnBadSample, Photometric, SegDataset, SegLoader, ViewsConfig,
-};
+use mentor_data::{BatchMaker, BatchPlan, Card, DataConfig, Dataset, Loader, OnBadSample, Photometric, ViewsConfig};
+use mentor_types::LabelMask;
 use mentor_weights::NamedTensors;
 use serde_json::json;
 
@@ -52,7 +51,7 @@ pub fn cases(sizes: &Sizes, workers: usize) -> Vec<Case> {
 }
 
 fn build(folder: &Path, batches: u64, workers: usize, cache_mb: usize) -> Result<Built> {
-    let dataset = Arc::new(SegDataset::new(Card::read(&folder.join("dataset.toml"))?, &[])?);
+    let dataset = Arc::new(Dataset::new(Card::read(&folder.join("dataset.toml"))?, &[])?);
     let data = DataConfig {
         card: folder.display().to_string(),
         labelled: "train".to_owned(),
@@ -72,8 +71,8 @@ fn build(folder: &Path, batches: u64, workers: usize, cache_mb: usize) -> Result
 }
 
 struct Loading {
-    dataset: Arc<SegDataset>,
-    maker: Arc<BatchMaker>,
+    dataset: Arc<Dataset<LabelMask>>,
+    maker: Arc<BatchMaker<LabelMask>>,
     data: DataConfig,
     batches: u64,
 }
@@ -89,14 +88,14 @@ impl Work for Loading {
         let batch = [images.n, images.height, images.width].map(|side| side as f32).to_vec();
         [
             ("image".to_owned(), ([shape.clone(), vec![3]].concat(), floats(&sample.image.rgb))),
-            ("labels".to_owned(), (shape, floats(sample.mask.labels()))),
+            ("labels".to_owned(), (shape, floats(sample.labels.labels()))),
             ("batch".to_owned(), (vec![3], batch)),
         ]
         .into()
     }
 
     fn run(&mut self) {
-        let mut loader = SegLoader::start(self.maker.clone(), 0..self.batches, &self.data, |batch| batch)
+        let mut loader = Loader::start(self.maker.clone(), 0..self.batches, &self.data, |batch| batch)
             .expect("threads can be started");
         for _ in 0..self.batches {
             drop(loader.next().expect("the sample's images can be read"));

@@ -2,13 +2,14 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use mentor_types::{Images, Key, Pairs, Samples, SegBatch};
+use mentor_types::{Batch, Images, Key, Pairs, Samples};
 use rayon::prelude::*;
 
 use crate::cache::{Cache, Decoded};
 use crate::config::{DataConfig, OnBadSample, ViewsConfig};
-use crate::dataset::SegDataset;
+use crate::dataset::Dataset;
 use crate::error::{BadSamples, DataError};
+use crate::labels::ReadLabels;
 use crate::sampler::Sampler;
 use crate::split::Split;
 use crate::views::{self, Known};
@@ -46,29 +47,29 @@ impl Stream {
 
 /// Makes any batch of a run: the same bytes for the same seed, step and micro-batch, whoever asks and when.
 #[derive(Debug)]
-pub struct BatchMaker {
-    dataset: Arc<SegDataset>,
+pub struct BatchMaker<L: ReadLabels> {
+    dataset: Arc<Dataset<L>>,
     labelled: Split,
     unlabelled: Option<Split>,
-    /// Images of the unlabelled stream: below the length of the labelled split an image of that one with unknown pixels,
-    /// from there on one of the unlabelled split.
+    /// Images of the unlabelled stream: below the length of the labelled split an image of that one with unknown parts, from
+    /// there on one of the unlabelled split.
     pool: Vec<usize>,
     /// The order of each stream, kept from one micro-batch to the next; `None` for a stream that takes no image.
     orders: [Option<Mutex<Sampler>>; 2],
     views: ViewsConfig,
     plan: BatchPlan,
     on_bad: OnBadSample,
-    cache: Cache,
+    cache: Cache<L>,
     bad: BadSamples,
 }
 
-impl BatchMaker {
+impl<L: ReadLabels> BatchMaker<L> {
     /// A maker for a run's splits.
     ///
     /// # Errors
     /// Where a split cannot be opened, or unlabelled images are asked for and there are none.
     pub fn new(
-        dataset: Arc<SegDataset>,
+        dataset: Arc<Dataset<L>>,
         data: &DataConfig,
         views: &ViewsConfig,
         plan: BatchPlan,
@@ -132,17 +133,17 @@ impl BatchMaker {
     ///
     /// # Errors
     /// On a bad sample, or where every sample of a stream is bad and skipped.
-    pub fn make(&self, step: u64, micro: usize) -> Result<SegBatch, DataError> {
+    pub fn make(&self, step: u64, micro: usize) -> Result<Batch<L>, DataError> {
         let labelled = self.labelled_samples(&self.drawn(Stream::Labelled, step, micro))?;
         let unlabelled = self.drawn(Stream::Unlabelled, step, micro);
         if unlabelled.is_empty() {
-            return Ok(SegBatch { labelled, unlabelled: None });
+            return Ok(Batch { labelled, unlabelled: None });
         }
         let mut pairs = self.pairs(&unlabelled)?;
         let strong = self.views.strong.clone().unwrap_or_default();
         let key = Key::new(self.plan.seed).at("cutmix", step).at("micro", micro as u64);
         views::cutmix(&mut pairs, &strong, key);
-        Ok(SegBatch { labelled, unlabelled: Some(pairs) })
+        Ok(Batch { labelled, unlabelled: Some(pairs) })
     }
 
     /// Which images of a stream a micro-batch takes, as places in the stream, and the key of each.
@@ -159,34 +160,39 @@ impl BatchMaker {
         places.map(|place| (order.index(step * per_step + place), key.at("step", step).at("sample", place))).collect()
     }
 
-    fn labelled_samples(&self, drawn: &[(usize, Key)]) -> Result<Samples, DataError> {
+    fn labelled_samples(&self, drawn: &[(usize, Key)]) -> Result<Samples<L>, DataError> {
         let one = |(position, key): &(usize, Key)| {
             let (_, decoded) = self.good(Stream::Labelled, *position)?;
-            Ok(views::labelled_view(&decoded.image, &decoded.mask, &self.views, *key))
+            Ok(views::labelled_view(&decoded.image, &decoded.labels, &self.views, *key))
         };
-        let mut samples = Samples { images: self.empty_images(drawn.len()), targets: Vec::new() };
+        let mut samples = Samples::<L> { images: self.empty_images(drawn.len()), targets: L::Targets::default() };
         for view in in_order(drawn.par_iter().map(one).collect())? {
             samples.images.rgb.extend(view.rgb);
-            samples.targets.extend(view.target);
+            view.labels.push(&mut samples.targets);
         }
         Ok(samples)
     }
 
-    fn pairs(&self, drawn: &[(usize, Key)]) -> Result<Pairs, DataError> {
+    fn pairs(&self, drawn: &[(usize, Key)]) -> Result<Pairs<L>, DataError> {
         let one = |(position, key): &(usize, Key)| {
             let (item, decoded) = self.good(Stream::Unlabelled, *position)?;
             let known = if item < self.labelled.len() { Known::Labels } else { Known::TruthOnly };
-            Ok(views::pair_view(&decoded.image, &decoded.mask, known, &self.views, *key))
+            Ok(views::pair_view(&decoded.image, &decoded.labels, known, &self.views, *key))
         };
         let images = self.empty_images(drawn.len());
-        let mut pairs = Pairs { weak: images.clone(), strong: images, ..Pairs::default() };
-        let pixels = i32::try_from(pairs.weak.height * pairs.weak.width).unwrap_or(i32::MAX);
-        for (sample, view) in (0..).zip(in_order(drawn.par_iter().map(one).collect())?) {
+        let mut pairs = Pairs::<L> {
+            weak: images.clone(),
+            strong: images,
+            link: L::Link::default(),
+            targets: L::Targets::default(),
+            truth: L::Targets::default(),
+        };
+        for view in in_order(drawn.par_iter().map(one).collect())? {
             pairs.weak.rgb.extend(view.weak);
             pairs.strong.rgb.extend(view.strong);
-            pairs.origin.extend(view.origin.iter().map(|place| if *place < 0 { -1 } else { place + sample * pixels }));
-            pairs.targets.extend(view.target);
-            pairs.truth.extend(view.truth);
+            L::push_link(view.link, &mut pairs.link);
+            view.labels.push(&mut pairs.targets);
+            view.truth.push(&mut pairs.truth);
         }
         Ok(pairs)
     }
@@ -197,7 +203,7 @@ impl BatchMaker {
     }
 
     /// The image at a position of a stream or, where that one is bad and skipped, the next good one.
-    fn good(&self, stream: Stream, position: usize) -> Result<(usize, Arc<Decoded>), DataError> {
+    fn good(&self, stream: Stream, position: usize) -> Result<(usize, Arc<Decoded<L>>), DataError> {
         let len = self.stream_lengths()[stream as usize];
         for ahead in 0..len {
             let place = (position + ahead) % len;
@@ -216,12 +222,12 @@ impl BatchMaker {
         })
     }
 
-    fn decode(&self, item: usize) -> Result<Decoded, DataError> {
-        let (image, mask) = match (item.checked_sub(self.labelled.len()), &self.unlabelled) {
+    fn decode(&self, item: usize) -> Result<Decoded<L>, DataError> {
+        let (image, labels) = match (item.checked_sub(self.labelled.len()), &self.unlabelled) {
             (Some(index), Some(split)) => self.dataset.decode(split, &split.entries[index], false)?,
             _ => self.dataset.decode(&self.labelled, &self.labelled.entries[item], true)?,
         };
-        Ok(Decoded { image, mask })
+        Ok(Decoded { image, labels })
     }
 }
 
@@ -236,9 +242,10 @@ mod tests {
     use super::*;
     use crate::card::Card;
     use crate::split::Entry;
+    use mentor_types::LabelMask;
 
     /// A maker whose labelled stream has `len` images, all of one file.
-    fn maker(folder: &std::path::Path, len: usize, plan: BatchPlan) -> BatchMaker {
+    fn maker(folder: &std::path::Path, len: usize, plan: BatchPlan) -> BatchMaker<LabelMask> {
         let file = |name: &str| folder.join(name);
         image::GrayImage::new(8, 8).save(file("m.png")).unwrap();
         image::RgbImage::new(8, 8).save(file("a.png")).unwrap();
@@ -247,7 +254,7 @@ mod tests {
                     splits = { train = { list = \"train.txt\" } }\nmasks = { format = \"index\" }\n\
                     classes = [{ name = \"a\", color = [1, 0, 0] }]\n";
         let card = Card::parse(text, &file("dataset.toml"), folder.to_owned()).unwrap();
-        let dataset = Arc::new(SegDataset::new(card, &[]).unwrap());
+        let dataset = Arc::new(Dataset::new(card, &[]).unwrap());
         let data: DataConfig = toml::from_str("card = \"t\"\nlabelled = \"train\"\nval = \"train\"").unwrap();
         let mut maker = BatchMaker::new(dataset, &data, &ViewsConfig::of_size([8, 8]), plan).unwrap();
         let entry: Entry = maker.labelled.entries[0].clone();

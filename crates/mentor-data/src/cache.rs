@@ -4,44 +4,52 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use image::RgbImage;
-use mentor_types::LabelMask;
+
+use crate::labels::ReadLabels;
 
 /// An image with its labels, before any view of it.
 #[derive(Debug)]
-pub(crate) struct Decoded {
+pub(crate) struct Decoded<L> {
     pub image: RgbImage,
-    pub mask: LabelMask,
+    pub labels: L,
 }
 
-impl Decoded {
+impl<L: ReadLabels> Decoded<L> {
     fn bytes(&self) -> usize {
-        self.image.as_raw().len() + self.mask.labels().len()
+        self.image.as_raw().len() + self.labels.bytes()
     }
 }
 
 /// Keeps what comes first until it is full, and then no more: an epoch visits every image once, so throwing out the
 /// oldest would throw out exactly what comes next.
 #[derive(Debug)]
-pub(crate) struct Cache {
+pub(crate) struct Cache<L> {
     limit: usize,
-    kept: Mutex<(usize, BTreeMap<usize, Arc<Decoded>>)>,
+    kept: Mutex<Kept<L>>,
 }
 
-impl Cache {
+/// What is kept, and how much memory it takes.
+#[derive(Debug)]
+struct Kept<L> {
+    bytes: usize,
+    images: BTreeMap<usize, Arc<Decoded<L>>>,
+}
+
+impl<L: ReadLabels> Cache<L> {
     pub fn new(megabytes: usize) -> Self {
-        Self { limit: megabytes << 20, kept: Mutex::default() }
+        Self { limit: megabytes << 20, kept: Mutex::new(Kept { bytes: 0, images: BTreeMap::new() }) }
     }
 
     /// The image under `key`, decoded now unless it is kept.
-    pub fn get<E>(&self, key: usize, decode: impl FnOnce() -> Result<Decoded, E>) -> Result<Arc<Decoded>, E> {
+    pub fn get<E>(&self, key: usize, decode: impl FnOnce() -> Result<Decoded<L>, E>) -> Result<Arc<Decoded<L>>, E> {
         let lock = || self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(kept) = lock().1.get(&key) {
+        if let Some(kept) = lock().images.get(&key) {
             return Ok(kept.clone());
         }
         let decoded = Arc::new(decode()?);
         let mut kept = lock();
-        if kept.0 + decoded.bytes() <= self.limit && kept.1.insert(key, decoded.clone()).is_none() {
-            kept.0 += decoded.bytes();
+        if kept.bytes + decoded.bytes() <= self.limit && kept.images.insert(key, decoded.clone()).is_none() {
+            kept.bytes += decoded.bytes();
         }
         Ok(decoded)
     }
@@ -51,6 +59,7 @@ impl Cache {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use mentor_types::LabelMask;
 
     #[test]
     fn it_keeps_images_up_to_its_bound() {
@@ -60,7 +69,7 @@ mod tests {
             let decode = || {
                 *decodes.lock().unwrap() += 1;
                 // 600 kB each: one fits into 1 MiB, two do not.
-                Ok::<_, ()>(Decoded { image: RgbImage::new(500, 300), mask: LabelMask::filled(500, 300, 0) })
+                Ok::<_, ()>(Decoded { image: RgbImage::new(500, 300), labels: LabelMask::filled(500, 300, 0) })
             };
             cache.get(key, decode).unwrap();
             *decodes.lock().unwrap()

@@ -2,69 +2,66 @@
 
 use std::path::{Path, PathBuf};
 
-use mentor_types::{Images, LabelMask, UNKNOWN};
+use image::RgbImage;
+use mentor_types::Images;
 use rayon::prelude::*;
 
 use crate::card::Card;
 use crate::config::OnBadSample;
 use crate::error::{BadSample, DataError, folders};
-use crate::files::{ask, exists};
-use crate::label_map::LabelMap;
-use crate::read::{read_mask, read_rgb, read_size};
+use crate::files::ask;
+use crate::labels::ReadLabels;
+use crate::read::{read_rgb, read_size};
 use crate::split::{Entry, Split};
 
 /// Splits whose files are at most this many bytes together are hashed by content.
 const HASHED_BY_CONTENT_BYTES: u64 = 32 * 1024 * 1024;
 
-/// A data set on the disk.
+/// A data set on the disk, with one kind of label.
 #[derive(Clone, Debug)]
-pub struct SegDataset {
+pub struct Dataset<L: ReadLabels> {
     card: Card,
-    map: LabelMap,
+    reader: L::Reader,
     places: Vec<PathBuf>,
 }
 
 /// One image with its labels, at the labels' own size.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sample {
+pub struct Sample<L> {
     /// The image's path in the list.
     pub name: String,
     /// The image, `n` = 1.
     pub image: Images,
     /// Its labels: all unknown where nobody labelled it.
-    pub mask: LabelMask,
+    pub labels: L,
     /// The classes that were labelled in this image, sorted; `None` where all were. Evaluation leaves the others out.
     pub classes_labelled: Option<Vec<u8>>,
 }
 
 /// What the labels of a split hold.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SplitStats {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SplitStats<C> {
     /// Images read.
     pub images: usize,
-    /// Images that have a pixel of a class.
+    /// Images that have something of a class.
     pub labelled_images: usize,
-    /// Pixels by class.
-    pub class_pixels: Vec<u64>,
-    /// Ignored pixels.
-    pub ignored_pixels: u64,
-    /// Unknown pixels.
-    pub unknown_pixels: u64,
+    /// How much there is of what.
+    pub counts: C,
     /// Bad samples, where they are skipped.
     pub bad: Vec<BadSample>,
 }
 
-impl SegDataset {
+impl<L: ReadLabels> Dataset<L> {
     /// A card, with its files searched in `roots` (each directly, then in its folder with the card's name), then beside
     /// the card.
     ///
     /// # Errors
-    /// Where the card has no masks, or gives a value of theirs two meanings.
+    /// Where the card has no labels of this kind, or says of them what has two meanings.
     pub fn new(card: Card, roots: &[PathBuf]) -> Result<Self, DataError> {
-        let map = card.label_map()?;
+        let reader = L::reader(&card)?;
         let mut places: Vec<PathBuf> = roots.iter().flat_map(|root| [root.clone(), root.join(&card.name)]).collect();
         places.push(card.folder.clone());
-        Ok(Self { card, map, places })
+        Ok(Self { card, reader, places })
     }
 
     /// The card.
@@ -73,18 +70,10 @@ impl SegDataset {
         &self.card
     }
 
-    /// The meaning of the values in its masks.
+    /// What the card says of the labels.
     #[must_use]
-    pub fn label_map(&self) -> &LabelMap {
-        &self.map
-    }
-
-    /// Reads a mask that any tool wrote in the card's format.
-    ///
-    /// # Errors
-    /// One line with the path.
-    pub fn read_mask(&self, path: &Path) -> Result<LabelMask, DataError> {
-        read_mask(path, &self.map)
+    pub fn reader(&self) -> &L::Reader {
+        &self.reader
     }
 
     /// A split and the first folder that holds one of its images.
@@ -92,7 +81,7 @@ impl SegDataset {
     /// # Errors
     /// Where the card's list is bad, or no place holds any of the images: every place is named.
     pub fn split(&self, name: &str) -> Result<Split, DataError> {
-        let entries = self.card.entries(name, &self.places)?;
+        let entries = self.card.entries(name, &self.places, L::files(&self.card))?;
         let holds = |place: &&PathBuf| entries.iter().any(|entry| place.join(&entry.image).is_file());
         match self.places.iter().find(holds) {
             Some(root) => Ok(Split { name: name.to_owned(), root: root.clone(), entries }),
@@ -113,119 +102,86 @@ impl SegDataset {
     ///
     /// # Panics
     /// Where the split has no image `index`.
-    pub fn sample(&self, split: &Split, index: usize) -> Result<Sample, DataError> {
+    pub fn sample(&self, split: &Split, index: usize) -> Result<Sample<L>, DataError> {
         let entry = &split.entries[index];
-        let (image, mask) = self.decode(split, entry, true)?;
+        let (image, labels) = self.decode(split, entry, true)?;
         let (width, height) = (image.width() as usize, image.height() as usize);
         Ok(Sample {
             name: entry.image.clone(),
             image: Images { n: 1, height, width, rgb: image.into_raw() },
-            mask,
+            labels,
             classes_labelled: entry.classes.clone(),
         })
     }
 
-    /// The image and the three-state labels of an entry. Where labels are not `required` (they are only compared with),
-    /// a mask that does not exist counts as unknown; one that is broken is bad all the same.
-    pub(crate) fn decode(
+    /// The image and the labels of an entry. Where labels are not `required` (they are only compared with), those of a file
+    /// that does not exist are unknown; one that is broken is bad all the same.
+    pub(crate) fn decode(&self, split: &Split, entry: &Entry, required: bool) -> Result<(RgbImage, L), DataError> {
+        let image = read_rgb(&split.image_path(entry))?;
+        let labels = self.labels(split, entry, image.dimensions(), required)?;
+        Ok((image, labels))
+    }
+
+    /// The labels of an entry whose image has the given width and height.
+    fn labels(
         &self,
         split: &Split,
         entry: &Entry,
+        (width, height): (u32, u32),
         required: bool,
-    ) -> Result<(image::RgbImage, LabelMask), DataError> {
-        let image = read_rgb(&split.image_path(entry))?;
-        let (width, height) = image.dimensions();
-        let label = match split.label_path(entry) {
-            Some(path) if required || exists(&path)? => Some(path),
-            _ => None,
+    ) -> Result<L, DataError> {
+        let size = [height as usize, width as usize];
+        let Some(mut labels) = L::read(&self.reader, split, entry, size, required)? else {
+            return Ok(L::unknown(size));
         };
-        let Some(path) = label else {
-            return Ok((image, LabelMask::filled(width as usize, height as usize, UNKNOWN)));
-        };
-        let mask = self.mask(&path, entry, (width, height))?;
-        Ok((image, mask))
-    }
-
-    /// The three-state labels of an entry whose image has the given size.
-    fn mask(&self, path: &Path, entry: &Entry, (width, height): (u32, u32)) -> Result<LabelMask, DataError> {
-        let mut mask = read_mask(path, &self.map)?;
-        if (mask.width(), mask.height()) != (width as usize, height as usize) {
-            let (mask_width, mask_height) = (mask.width(), mask.height());
-            let reason = format!("the mask is {mask_width} x {mask_height} pixels, its image {width} x {height}");
-            return Err(BadSample::new(path, reason).into());
-        }
         if let Some(classes) = &entry.classes {
-            // A pixel outside the labelled classes was looked at for those only: unknown, never background.
-            let class_count = self.map.classes();
-            for label in mask.labels_mut() {
-                if usize::from(*label) < class_count && !classes.contains(label) {
-                    *label = UNKNOWN;
-                }
-            }
+            labels.only(classes);
         }
-        Ok(mask)
+        Ok(labels)
     }
 
-    /// Whether an entry has, or by its card and list may have, unknown pixels.
+    /// Whether an entry has, or by its card and list may have, unknown parts.
     pub(crate) fn may_be_partial(&self, entry: &Entry) -> bool {
-        let some_only = entry.classes.as_ref().is_some_and(|classes| classes.len() < self.map.classes());
-        entry.label.is_none() || some_only || self.map.raw_value(UNKNOWN).is_some()
+        let some_only = entry.classes.as_ref().is_some_and(|classes| classes.len() < self.card.classes.len());
+        some_only || L::may_be_partial(&self.reader, entry)
     }
 
     /// Reads the labels of a split (of `at_most` images, in the order of the list) and counts them.
     ///
     /// # Errors
     /// The first bad sample of the list where bad ones are not skipped; a file that the system does not give out; and
-    /// where no pixel of the split belongs to a class, since nothing could be learnt or measured.
+    /// where nothing in the split belongs to a class, since nothing could be learnt or measured.
     pub fn verify_split(
         &self,
         split: &Split,
         on_bad: OnBadSample,
         at_most: Option<usize>,
-    ) -> Result<SplitStats, DataError> {
-        let count = at_most.unwrap_or(split.len()).min(split.len());
-        let counts: Vec<Result<[u64; 256], DataError>> =
-            split.entries[..count].par_iter().map(|entry| self.count_labels(split, entry)).collect();
-        let classes = self.map.classes();
-        let mut stats = SplitStats { class_pixels: vec![0; classes], ..SplitStats::default() };
+    ) -> Result<SplitStats<L::Counts>, DataError> {
+        let first = at_most.unwrap_or(split.len()).min(split.len());
+        let counts: Vec<Result<L::Counts, DataError>> =
+            split.entries[..first].par_iter().map(|entry| self.count(split, entry)).collect();
+        let mut stats = SplitStats { images: 0, labelled_images: 0, counts: L::Counts::default(), bad: Vec::new() };
         for counts in counts {
             match counts {
                 Ok(counts) => {
                     stats.images += 1;
-                    stats.labelled_images += usize::from(counts[..classes].iter().any(|pixels| *pixels > 0));
-                    stats.class_pixels.iter_mut().zip(counts).for_each(|(sum, pixels)| *sum += pixels);
-                    stats.ignored_pixels += counts[usize::from(mentor_types::IGNORE)];
-                    stats.unknown_pixels += counts[usize::from(UNKNOWN)];
+                    stats.labelled_images += usize::from(L::has_class(&counts));
+                    stats.counts += counts;
                 }
                 Err(DataError::Bad(bad)) if on_bad == OnBadSample::Skip => stats.bad.push(bad),
                 Err(error) => return Err(error),
             }
         }
         if stats.labelled_images == 0 {
-            let message = format!(
-                "no pixel belongs to a class in {} images ({} ignored, {} unknown pixels, {} bad samples); \
-                 compare [masks] of the card with the values in the masks",
-                stats.images,
-                stats.ignored_pixels,
-                stats.unknown_pixels,
-                stats.bad.len()
-            );
+            let message = L::no_class(&stats.counts, stats.images, stats.bad.len());
             return Err(DataError::Split { card: self.card.name.clone(), split: split.name.clone(), message });
         }
         Ok(stats)
     }
 
-    fn count_labels(&self, split: &Split, entry: &Entry) -> Result<[u64; 256], DataError> {
+    fn count(&self, split: &Split, entry: &Entry) -> Result<L::Counts, DataError> {
         let size = read_size(&split.image_path(entry))?;
-        let mut counts = [0; 256];
-        let Some(path) = split.label_path(entry) else {
-            counts[usize::from(UNKNOWN)] = u64::from(size.0) * u64::from(size.1);
-            return Ok(counts);
-        };
-        for label in self.mask(&path, entry, size)?.labels() {
-            counts[usize::from(*label)] += 1;
-        }
-        Ok(counts)
+        Ok(self.labels(split, entry, size, true)?.count(self.card.classes.len()))
     }
 
     /// A hash of what a split holds, hexadecimal: the meaning of its labels, its list, and its files, by content where
@@ -244,7 +200,7 @@ impl SegDataset {
         let sizes: Vec<Option<u64>> = sizes.collect::<Result<_, _>>()?;
         let small = sizes.iter().flatten().sum::<u64>() <= HASHED_BY_CONTENT_BYTES;
         let mut hasher = blake3::Hasher::new();
-        hasher.update(format!("{:?}\n", self.map).as_bytes());
+        hasher.update(format!("{:?}\n", self.reader).as_bytes());
         for entry in &split.entries {
             hasher.update(format!("{}\t{:?}\t{:?}\n", entry.image, entry.label, entry.classes).as_bytes());
         }
@@ -272,6 +228,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::card::tests::card;
+    use mentor_types::LabelMask;
 
     #[test]
     fn a_fingerprint_is_of_the_data_whatever_the_form_of_their_card() {
@@ -282,7 +239,7 @@ mod tests {
         }
         let mut card = card("format = \"index\"\nignore = [255]", 3).unwrap();
         card.folder = folder.path().to_owned();
-        let dataset = SegDataset::new(card, &[]).unwrap();
+        let dataset = Dataset::<LabelMask>::new(card, &[]).unwrap();
         // As it was when cards still said [labels]: results and runs from then are known by it.
         let before = "34cbb341fa85a4fda28bf0729df9ee61c57270bba1f5b40faa8e8a85252a4231";
         assert_eq!(dataset.fingerprint(&dataset.split("train").unwrap()).unwrap(), before);

@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::error::{BadSample, DataError};
 
 /// The extensions of images, in lower case.
-pub const IMAGE_EXTENSIONS: [&str; 7] = ["jpg", "jpeg", "png", "bmp", "tif", "tiff", "webp"];
+pub(crate) const IMAGE_EXTENSIONS: [&str; 7] = ["jpg", "jpeg", "png", "bmp", "tif", "tiff", "webp"];
 
 /// The largest file that is read, in bytes.
 const MAX_FILE_BYTES: u64 = 512 * 1024 * 1024;
@@ -76,6 +76,27 @@ pub(crate) fn check_file(path: &Path) -> Result<(), DataError> {
 pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>, DataError> {
     check_file(path)?;
     ask(path, || std::fs::read(path))
+}
+
+/// The paths of all images in `folder` and below it, relative to `start`, with forward slashes, in no order.
+pub(crate) fn images_below(start: &Path, folder: &Path, images: &mut Vec<String>) -> Result<(), DataError> {
+    for entry in std::fs::read_dir(folder).map_err(|source| DataError::io(folder, source))? {
+        let entry = entry.map_err(|source| DataError::io(folder, source))?;
+        let path = entry.path();
+        let kind = entry.file_type().map_err(|source| DataError::io(&path, source))?;
+        // Linked folders are not followed: they could lead round in a circle.
+        if kind.is_dir() {
+            images_below(start, &path, images)?;
+        }
+        if kind.is_dir() || !is_image_name(&path) {
+            continue;
+        }
+        let relative = path.strip_prefix(start).unwrap_or(&path);
+        let parts: Option<Vec<&str>> = relative.iter().map(|part| part.to_str()).collect();
+        let parts = parts.ok_or_else(|| BadSample::new(&path, "its name is no UTF-8 text"))?;
+        images.push(parts.join("/"));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

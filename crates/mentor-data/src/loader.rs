@@ -6,13 +6,14 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use mentor_types::SegBatch;
+use mentor_types::Batch;
 use rayon::prelude::*;
 
 use crate::batches::BatchMaker;
 use crate::config::{DataConfig, OnBadSample};
-use crate::dataset::{Sample, SegDataset};
+use crate::dataset::{Dataset, Sample};
 use crate::error::{BadSamples, DataError};
+use crate::labels::ReadLabels;
 use crate::split::Split;
 
 /// A thread that sends values through a bounded queue; dropping it stops and joins the thread.
@@ -74,25 +75,23 @@ impl<T> Drop for Ahead<T> {
 
 /// The batches of some steps, made ahead by worker threads.
 #[derive(Debug)]
-pub struct SegLoader<B = SegBatch> {
+pub struct Loader<B> {
     ahead: Ahead<Result<B, DataError>>,
-    bad: BadSamples,
 }
 
-impl<B: Send + 'static> SegLoader<B> {
+impl<B: Send + 'static> Loader<B> {
     /// Starts making the batches of `steps` (counted from 0, the end not included; for each step its micro-batches in
     /// order). `finish` sees each of them on the loader's own thread, in order: there it can go to a device ahead of
     /// its step.
     ///
     /// # Errors
     /// Where the threads cannot be started.
-    pub fn start(
-        maker: Arc<BatchMaker>,
+    pub fn start<L: ReadLabels>(
+        maker: Arc<BatchMaker<L>>,
         steps: Range<u64>,
         data: &DataConfig,
-        finish: impl Fn(SegBatch) -> B + Send + 'static,
+        finish: impl Fn(Batch<L>) -> B + Send + 'static,
     ) -> Result<Self, DataError> {
-        let bad = maker.bad_samples().clone();
         let ahead = Ahead::start(data.workers, data.queue, move |pool, sender| {
             for step in steps {
                 for micro in 0..maker.plan().accumulate {
@@ -104,7 +103,7 @@ impl<B: Send + 'static> SegLoader<B> {
                 }
             }
         })?;
-        Ok(Self { ahead, bad })
+        Ok(Self { ahead })
     }
 
     /// The next micro-batch.
@@ -121,28 +120,22 @@ impl<B: Send + 'static> SegLoader<B> {
     pub fn waited(&self) -> Duration {
         self.ahead.waited
     }
-
-    /// The bad samples skipped so far.
-    #[must_use]
-    pub fn bad_samples(&self) -> &BadSamples {
-        &self.bad
-    }
 }
 
 /// The images of a split in the order of its list, read ahead by worker threads. A bad one stops it, or is left out and
 /// noted: evaluation takes no image twice.
 #[derive(Debug)]
-pub struct EvalLoader {
-    ahead: Ahead<Result<Sample, DataError>>,
+pub struct EvalLoader<L> {
+    ahead: Ahead<Result<Sample<L>, DataError>>,
     bad: BadSamples,
 }
 
-impl EvalLoader {
+impl<L: ReadLabels> EvalLoader<L> {
     /// Starts reading.
     ///
     /// # Errors
     /// Where the threads cannot be started.
-    pub fn start(dataset: Arc<SegDataset>, split: Split, data: &DataConfig) -> Result<Self, DataError> {
+    pub fn start(dataset: Arc<Dataset<L>>, split: Split, data: &DataConfig) -> Result<Self, DataError> {
         let bad = BadSamples::default();
         let (skip, noted, at_once) = (data.on_bad_sample == OnBadSample::Skip, bad.clone(), data.workers.max(1));
         let ahead = Ahead::start(data.workers, data.queue, move |pool, sender| {
@@ -172,8 +165,8 @@ impl EvalLoader {
     }
 }
 
-impl Iterator for EvalLoader {
-    type Item = Result<Sample, DataError>;
+impl<L: ReadLabels> Iterator for EvalLoader<L> {
+    type Item = Result<Sample<L>, DataError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         self.ahead.next()

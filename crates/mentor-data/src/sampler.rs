@@ -5,7 +5,7 @@ use rand::RngExt;
 
 /// An endless stream of indices: every epoch visits each of `len` images once, in an order of its own.
 #[derive(Clone, Debug)]
-pub struct Sampler {
+pub(crate) struct Sampler {
     key: Key,
     len: usize,
     /// The epoch whose order is kept, once any position was asked for.
@@ -18,7 +18,6 @@ impl Sampler {
     ///
     /// # Panics
     /// Where `len` is 0.
-    #[must_use]
     pub fn new(key: Key, len: usize) -> Self {
         assert!(len > 0, "a sampler over no images");
         Self { key, len, epoch: None, order: Vec::new() }

@@ -1,10 +1,11 @@
-//! Split lists: which images a split has, where their masks are, what was labelled in them.
+//! Split lists: which images a split has, where their labels are, what was labelled in them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use crate::card::{Card, SplitSpec};
-use crate::error::{DataError, hint, names};
+use crate::card::Card;
+use crate::error::{DataError, folders, hint, names};
+use crate::files::images_below;
 use crate::paths::{check_relative, fill, id_of};
 
 /// One image of a split.
@@ -12,10 +13,21 @@ use crate::paths::{check_relative, fill, id_of};
 pub struct Entry {
     /// The image, relative to the split's root, with forward slashes; its name in reports.
     pub image: String,
-    /// The mask, relative to the root; `None` where nobody labelled the image.
+    /// The file of its labels, relative to the root; `None` where there is none.
     pub label: Option<String>,
     /// The classes that were labelled in this image, sorted; `None` where all were.
     pub classes: Option<Vec<u8>>,
+}
+
+/// Where the files of images' labels lie, as a card says for one kind of label.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LabelFiles<'c> {
+    /// Their folder below the root, put before every path of theirs.
+    pub root: &'c str,
+    /// The path of an image's file, with an `{id}` to be filled in, for lists without a label column.
+    pub path: Option<&'c str>,
+    /// Whether `path` also replaces the label column of a line that has one.
+    pub replace_column: bool,
 }
 
 /// The images of a split and the folder that holds them.
@@ -48,7 +60,7 @@ impl Split {
         self.root.join(&entry.image)
     }
 
-    /// The path of an image's mask.
+    /// The path of the file with an image's labels.
     #[must_use]
     pub fn label_path(&self, entry: &Entry) -> Option<PathBuf> {
         entry.label.as_ref().map(|label| self.root.join(label))
@@ -61,7 +73,7 @@ impl Card {
     ///
     /// # Errors
     /// On an unknown split, a bad list line (with its place), a wrong count, or an empty split.
-    pub fn entries(&self, split: &str, roots: &[PathBuf]) -> Result<Vec<Entry>, DataError> {
+    pub fn entries(&self, split: &str, roots: &[PathBuf], files: LabelFiles<'_>) -> Result<Vec<Entry>, DataError> {
         let spec = self.splits.get(split).ok_or_else(|| DataError::UnknownSplit {
             card: self.name.clone(),
             name: split.to_owned(),
@@ -70,11 +82,11 @@ impl Card {
         })?;
         let fail = |message: String| DataError::Split { card: self.name.clone(), split: split.to_owned(), message };
         let entries = match (&spec.list, &spec.folder, &spec.all_of, &spec.minus) {
-            (Some(list), ..) => self.read_list(&self.list_folder().join(list))?,
-            (_, Some(folder), ..) => self.scan(split, folder, roots)?,
+            (Some(list), ..) => self.read_list(&self.list_folder().join(list), files)?,
+            (_, Some(folder), ..) => self.scan(split, folder, roots, files)?,
             (.., Some(all_of), Some(minus)) => {
-                let taken = self.entries(minus, roots)?;
-                without(self.entries(all_of, roots)?, &taken)
+                let taken = self.entries(minus, roots, files)?;
+                without(self.entries(all_of, roots, files)?, &taken)
                     .map_err(|image| fail(format!("`{image}` of `{minus}` is not in `{all_of}`")))?
             }
             _ => Vec::new(),
@@ -88,13 +100,7 @@ impl Card {
         }
     }
 
-    /// The number of images that the card promises for a split.
-    #[must_use]
-    pub fn promised_count(&self, split: &str) -> Option<usize> {
-        self.splits.get(split).and_then(|spec: &SplitSpec| spec.count)
-    }
-
-    fn read_list(&self, path: &Path) -> Result<Vec<Entry>, DataError> {
+    fn read_list(&self, path: &Path, files: LabelFiles<'_>) -> Result<Vec<Entry>, DataError> {
         let bytes = std::fs::read(path).map_err(|source| DataError::io(path, source))?;
         let text = std::str::from_utf8(&bytes).map_err(|error| {
             let before = &bytes[..error.valid_up_to()];
@@ -110,7 +116,7 @@ impl Card {
                 continue;
             }
             let fail = |message: String| DataError::List { path: path.to_owned(), line, message };
-            let entry = self.parse_line(text).map_err(fail)?;
+            let entry = self.parse_line(text, files).map_err(fail)?;
             if let Some(before) = lines_by_image.insert(entry.image.clone(), line) {
                 return Err(fail(format!("`{}` is already in line {before}", entry.image)));
             }
@@ -119,7 +125,7 @@ impl Card {
         Ok(entries)
     }
 
-    fn parse_line(&self, text: &str) -> Result<Entry, String> {
+    fn parse_line(&self, text: &str, files: LabelFiles<'_>) -> Result<Entry, String> {
         // Tabs separate where there are any, so that paths may hold spaces.
         let columns: Vec<&str> = if text.contains('\t') {
             text.split('\t').map(str::trim).collect()
@@ -141,20 +147,25 @@ impl Card {
         if label.is_none() && classes.is_some() {
             return Err("names labelled classes but no label".to_owned());
         }
-        self.entry(image, label, classes)
+        self.entry(image, label, classes, files)
     }
 
-    fn entry(&self, first: &str, label: Option<&str>, classes: Option<Vec<u8>>) -> Result<Entry, String> {
+    fn entry(
+        &self,
+        first: &str,
+        label: Option<&str>,
+        classes: Option<Vec<u8>>,
+        files: LabelFiles<'_>,
+    ) -> Result<Entry, String> {
         check_relative(first)?;
         let (mut image, mut label) = (first.to_owned(), label.map(str::to_owned));
-        let masks = self.masks.as_ref();
-        let replaces = label.is_none() || masks.is_some_and(|masks| masks.replace_column);
+        let replaces = label.is_none() || files.replace_column;
         if let Some(pairing) = self.pairing.as_ref().filter(|_| replaces) {
             let id = id_of(&pairing.id, first)?;
             if let Some(pattern) = &pairing.image {
                 image = fill(pattern, id);
             }
-            if let Some(pattern) = masks.and_then(|masks| masks.path.as_ref()) {
+            if let Some(pattern) = files.path {
                 label = Some(fill(pattern, id));
             }
         }
@@ -164,11 +175,7 @@ impl Card {
         let below = |root: &str, path: String| {
             if root.is_empty() { path } else { format!("{}/{path}", root.trim_end_matches('/')) }
         };
-        Ok(Entry {
-            image: below(&self.image_root, image),
-            label: label.map(|label| below(masks.map_or("", |masks| &masks.root), label)),
-            classes,
-        })
+        Ok(Entry { image: below(&self.image_root, image), label: label.map(|label| below(files.root, label)), classes })
     }
 
     /// A third column: class names or indices, with commas.
@@ -191,23 +198,29 @@ impl Card {
         Ok(classes.into_iter().collect())
     }
 
-    fn scan(&self, split: &str, folder: &str, roots: &[PathBuf]) -> Result<Vec<Entry>, DataError> {
+    fn scan(
+        &self,
+        split: &str,
+        folder: &str,
+        roots: &[PathBuf],
+        files: LabelFiles<'_>,
+    ) -> Result<Vec<Entry>, DataError> {
         let below_root = Path::new(&self.image_root).join(folder);
         let Some(root) = roots.iter().find(|root| root.join(&below_root).is_dir()) else {
             return Err(DataError::ImagesNotFound {
                 card: self.name.clone(),
                 split: split.to_owned(),
                 example: below_root.display().to_string(),
-                searched: crate::error::folders(roots),
+                searched: folders(roots),
                 get: self.get.clone(),
             });
         };
         let start = root.join(&self.image_root);
         let mut images = Vec::new();
-        crate::read::images_below(&start, &start.join(folder), &mut images)?;
+        images_below(&start, &start.join(folder), &mut images)?;
         images.sort();
         let fail = |message: String| DataError::Split { card: self.name.clone(), split: split.to_owned(), message };
-        images.iter().map(|image| self.entry(image, None, None).map_err(fail)).collect()
+        images.iter().map(|image| self.entry(image, None, None, files).map_err(fail)).collect()
     }
 }
 
@@ -225,8 +238,14 @@ fn without(all: Vec<Entry>, taken: &[Entry]) -> Result<Vec<Entry>, String> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::card::Pairing;
     use crate::card::tests::card;
+    use crate::card::{Pairing, SplitSpec};
+    use crate::labels::ReadLabels;
+    use mentor_types::LabelMask;
+
+    fn entries(card: &Card, split: &str) -> Result<Vec<Entry>, DataError> {
+        card.entries(split, &[], LabelMask::files(card))
+    }
 
     fn read(list: &str) -> Result<Vec<Entry>, DataError> {
         read_with(list, |_| {})
@@ -238,7 +257,7 @@ mod tests {
         let mut card = card("format = \"index\"", 3).unwrap();
         card.folder = folder.path().to_owned();
         change(&mut card);
-        card.entries("train", &[])
+        entries(&card, "train")
     }
 
     #[test]
@@ -285,10 +304,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut card = card("format = \"index\"", 3).unwrap();
         card.folder = folder.path().to_owned();
-        assert!(card.entries("train", &[]).unwrap_err().to_string().contains("train.txt: "));
+        assert!(entries(&card, "train").unwrap_err().to_string().contains("train.txt: "));
         std::fs::write(folder.path().join("train.txt"), b"a.jpg\nb\xff.jpg").unwrap();
-        assert!(card.entries("train", &[]).unwrap_err().to_string().contains("train.txt:2: is no UTF-8 text"));
-        let message = card.entries("trian", &[]).unwrap_err().to_string();
+        assert!(entries(&card, "train").unwrap_err().to_string().contains("train.txt:2: is no UTF-8 text"));
+        let message = entries(&card, "trian").unwrap_err().to_string();
         assert_eq!(message, "card `t` has no split `trian`, did you mean `train`?; it has `train`");
     }
 
@@ -334,9 +353,9 @@ mod tests {
         ] {
             card.splits.insert(name.into(), spec);
         }
-        let images: Vec<String> = card.entries("rest", &[]).unwrap().into_iter().map(|e| e.image).collect();
+        let images: Vec<String> = entries(&card, "rest").unwrap().into_iter().map(|e| e.image).collect();
         assert_eq!(images, ["a", "c"]);
-        assert!(card.entries("short", &[]).unwrap_err().to_string().ends_with("has 2 images, the card says 3"));
-        assert!(card.entries("wrong", &[]).unwrap_err().to_string().ends_with("`z` of `alien` is not in `train`"));
+        assert!(entries(&card, "short").unwrap_err().to_string().ends_with("has 2 images, the card says 3"));
+        assert!(entries(&card, "wrong").unwrap_err().to_string().ends_with("`z` of `alien` is not in `train`"));
     }
 }

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use image::{GrayImage, Luma, Rgb, RgbImage};
-use mentor_data::{BatchMaker, BatchPlan, Card, DataConfig, EvalLoader, OnBadSample, SegDataset, ViewsConfig};
-use mentor_types::{IGNORE, UNKNOWN};
+use mentor_data::{BatchMaker, BatchPlan, Card, DataConfig, Dataset, EvalLoader, OnBadSample, ViewsConfig};
+use mentor_types::{IGNORE, LabelMask, UNKNOWN};
 
 const CARD: &str = r#"
 name = "made"
@@ -36,9 +36,9 @@ fn write(folder: &Path, list: &str) {
     std::fs::write(folder.join("train.txt"), list).unwrap();
 }
 
-fn open(folder: &Path) -> Arc<SegDataset> {
+fn open(folder: &Path) -> Arc<Dataset<LabelMask>> {
     let card = Card::find(folder.to_str().unwrap(), &[]).unwrap();
-    Arc::new(SegDataset::new(card, &[]).unwrap())
+    Arc::new(Dataset::new(card, &[]).unwrap())
 }
 
 fn config(on_bad_sample: OnBadSample) -> DataConfig {
@@ -47,7 +47,11 @@ fn config(on_bad_sample: OnBadSample) -> DataConfig {
     data
 }
 
-fn maker(folder: &Path, on_bad: OnBadSample, batch_unlabelled: usize) -> Result<BatchMaker, mentor_data::DataError> {
+fn maker(
+    folder: &Path,
+    on_bad: OnBadSample,
+    batch_unlabelled: usize,
+) -> Result<BatchMaker<LabelMask>, mentor_data::DataError> {
     let mut views = ViewsConfig::of_size([6, 8]);
     (views.scale, views.flip) = ([1.0, 1.0], 0.0);
     let plan = BatchPlan { seed: 3, batch_labelled: 4, batch_unlabelled, accumulate: 1 };
@@ -61,13 +65,13 @@ fn a_class_outside_the_third_column_is_unknown_and_ignored_stays_ignored() {
     let dataset = open(folder.path());
     let split = dataset.split("train").unwrap();
     let sample = dataset.sample(&split, 0).unwrap();
-    assert_eq!(sample.mask.labels()[..8], [0, 0, UNKNOWN, UNKNOWN, 2, 2, IGNORE, IGNORE]);
+    assert_eq!(sample.labels.labels()[..8], [0, 0, UNKNOWN, UNKNOWN, 2, 2, IGNORE, IGNORE]);
     assert_eq!(sample.classes_labelled, Some(vec![0, 2]));
     let nobody = dataset.sample(&split, 2).unwrap();
-    assert!(nobody.mask.labels().iter().all(|label| *label == UNKNOWN));
+    assert!(nobody.labels.labels().iter().all(|label| *label == UNKNOWN));
     let stats = dataset.verify_split(&split, OnBadSample::Fail, None).unwrap();
-    assert_eq!((stats.images, stats.labelled_images, stats.class_pixels), (3, 2, vec![24, 12, 24]));
-    assert_eq!((stats.ignored_pixels, stats.unknown_pixels), (24, 12 + 48));
+    assert_eq!((stats.images, stats.labelled_images, stats.counts.classes), (3, 2, vec![24, 12, 24]));
+    assert_eq!((stats.counts.ignored, stats.counts.unknown), (24, 12 + 48));
 }
 
 #[test]

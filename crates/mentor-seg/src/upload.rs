@@ -1,7 +1,7 @@
 //! Host batches to device tensors.
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
-use mentor_types::{Images, Pairs, Samples, SegBatch};
+use mentor_types::{Batch, Images, LabelMask, Pairs, Samples};
 
 /// Mean of the three channels that images are normalised by, as torchvision's `ImageNet` weights expect.
 pub const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
@@ -66,7 +66,7 @@ pub fn labels(labels: Vec<u8>, shape: [usize; 3], device: &Device) -> Tensor<3, 
     Tensor::from_data(TensorData::new(labels, shape), device)
 }
 
-/// A micro-batch on the device; see [`SegBatch`].
+/// A micro-batch on the device; see [`Batch`].
 ///
 /// The loader's thread makes it, on a GPU on a stream of its own, so that bytes travel while the step before is computed.
 #[derive(Clone, Debug)]
@@ -80,7 +80,7 @@ pub struct DeviceBatch {
 impl DeviceBatch {
     /// Uploads a micro-batch to the plain device.
     #[must_use]
-    pub fn upload(batch: SegBatch, device: &Device) -> Self {
+    pub fn upload(batch: Batch<LabelMask>, device: &Device) -> Self {
         Self {
             labelled: DeviceSamples::upload(batch.labelled, device),
             unlabelled: batch.unlabelled.map(|pairs| DevicePairs::upload(pairs, device)),
@@ -98,7 +98,7 @@ pub struct DeviceSamples {
 }
 
 impl DeviceSamples {
-    fn upload(samples: Samples, device: &Device) -> Self {
+    fn upload(samples: Samples<LabelMask>, device: &Device) -> Self {
         let shape = [samples.images.n, samples.images.height, samples.images.width];
         let targets = labels(samples.targets, shape, device);
         Self { images: DeviceImages::upload(samples.images, device), targets }
@@ -128,10 +128,10 @@ pub struct PairPixels {
 }
 
 impl DevicePairs {
-    pub(crate) fn upload(pairs: Pairs, device: &Device) -> Self {
+    pub(crate) fn upload(pairs: Pairs<LabelMask>, device: &Device) -> Self {
         let shape = [pairs.weak.n, pairs.weak.height, pairs.weak.width];
         let pixels = PairPixels {
-            origin: Tensor::from_data(TensorData::new(pairs.origin, shape), device),
+            origin: Tensor::from_data(TensorData::new(pairs.link, shape), device),
             targets: labels(pairs.targets, shape, device),
             truth: labels(pairs.truth, shape, device),
         };

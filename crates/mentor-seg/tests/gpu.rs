@@ -23,7 +23,7 @@ use mentor_train::{
     Average, EmaConfig, Evaluation, LogLine, Method, Moment, Optimizer, OptimizerConfig, Precision, Progress, Run,
     ScheduleConfig, SgdConfig, TrainConfig,
 };
-use mentor_types::{IGNORE, Images, Key, Pairs, Samples, SegBatch, UNKNOWN};
+use mentor_types::{Batch, IGNORE, Images, Key, Pairs, Samples, UNKNOWN};
 use rand::RngExt;
 
 /// One test at a time: both read the one device, and one of them counts.
@@ -93,11 +93,11 @@ fn batch(step: u64, device: &Device) -> DeviceBatch {
     let unlabelled = Some(Pairs {
         weak: images(n, key.at("weak", 0)),
         strong: images(n, key.at("strong", 0)),
-        origin: (0..i32::try_from(pixels).unwrap()).map(origin).collect(),
+        link: (0..i32::try_from(pixels).unwrap()).map(origin).collect(),
         targets: vec![UNKNOWN; pixels],
         truth: (0..pixels).map(target).collect(),
     });
-    DeviceBatch::upload(SegBatch { labelled, unlabelled }, device)
+    DeviceBatch::upload(Batch { labelled, unlabelled }, device)
 }
 
 fn sgd() -> OptimizerConfig {

@@ -7,7 +7,9 @@
 mod adapter;
 mod batch;
 mod found;
+mod geometry;
 mod key;
+mod labels;
 mod mask;
 mod output;
 mod scores;
@@ -16,9 +18,11 @@ mod task;
 mod terms;
 
 pub use adapter::{AdapterKind, AdapterSpec};
-pub use batch::{Images, Pairs, Samples, SegBatch};
+pub use batch::{Batch, Images, Pairs, Samples};
 pub use found::{Found, below, check_probability, check_weight};
+pub use geometry::{CutBox, Geometry};
 pub use key::{Key, KeyRng};
+pub use labels::Labels;
 pub use mask::{IGNORE, LabelMask, MAX_CLASSES, UNKNOWN};
 pub use output::{SegOutput, Taps};
 pub use scores::{ClassScore, ScoreNames, ScoreRecord, ScoreRow, Scores};

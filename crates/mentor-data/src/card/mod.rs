@@ -9,9 +9,9 @@ use mentor_toml::{Changes, Moved, TomlFile, show_key};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use self::masks::{MaskFormat, Masks, OtherValues, ValueMap};
+pub use self::masks::{MaskFormat, Masks};
 use crate::error::{DataError, folders, hint};
-use crate::label_map::LabelMap;
+use crate::labels::LabelMap;
 use crate::paths::{check_name, check_pattern, check_relative};
 
 /// The file name of a card inside its folder.

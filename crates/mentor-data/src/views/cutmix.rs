@@ -1,35 +1,23 @@
 //! `CutMix`: a box of one image of a batch pasted into another.
 
-use mentor_types::{Key, Pairs};
+use mentor_types::{CutBox, Key, Pairs};
 use rand::RngExt;
 
+use super::between;
 use crate::config::StrongConfig;
-use crate::views::between;
+use crate::labels::ReadLabels;
 
-/// A box of pixels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CutBox {
-    /// First column.
-    pub x: usize,
-    /// First row.
-    pub y: usize,
-    /// Columns.
-    pub width: usize,
-    /// Rows.
-    pub height: usize,
-}
-
-/// Pastes into some of the strong views a box of another one's, at the same place, and the origins with it, so that each
-/// pasted pixel keeps pointing at the weak pixel that shows it. The other image is a fixed number of samples ahead,
+/// Pastes into some of the strong views a box of another one's, at the same place, and the link with it, so that what is
+/// pasted keeps leading to the weak view that shows it. The other image is a fixed number of samples ahead,
 /// around the batch; a batch of one is left alone.
-pub fn cutmix(pairs: &mut Pairs, strong: &StrongConfig, key: Key) {
+pub(crate) fn cutmix<L: ReadLabels>(pairs: &mut Pairs<L>, strong: &StrongConfig, key: Key) {
     let (n, height, width) = (pairs.strong.n, pairs.strong.height, pairs.strong.width);
     if n < 2 {
         return;
     }
     let ahead = key.at("partner", 0).rng().random_range(1..n as u32) as usize;
     // Sources are read as they were before any pasting.
-    let (before, origin_before) = (pairs.strong.rgb.clone(), pairs.origin.clone());
+    let (before, link_before) = (pairs.strong.rgb.clone(), pairs.link.clone());
     for sample in 0..n {
         let mut rng = key.at("sample", sample as u64).rng();
         if rng.random::<f64>() >= strong.cutmix {
@@ -39,11 +27,10 @@ pub fn cutmix(pairs: &mut Pairs, strong: &StrongConfig, key: Key) {
         let ratio = between(strong.cutmix_ratio, rng.random());
         let cut = place([height, width], area, ratio, [rng.random(), rng.random()]);
         let source = (sample + ahead) % n;
+        L::paste(&mut pairs.link, &link_before, [height, width], cut, source, sample);
+        let bytes = cut.width * 3;
         for y in cut.y..cut.y + cut.height {
-            let from = (source * height + y) * width + cut.x;
-            let to = (sample * height + y) * width + cut.x;
-            pairs.origin[to..to + cut.width].copy_from_slice(&origin_before[from..from + cut.width]);
-            let (from, to, bytes) = (from * 3, to * 3, cut.width * 3);
+            let [from, to] = [source, sample].map(|sample| ((sample * height + y) * width + cut.x) * 3);
             pairs.strong.rgb[to..to + bytes].copy_from_slice(&before[from..from + bytes]);
         }
     }
@@ -62,7 +49,7 @@ fn place([height, width]: [usize; 2], area: f64, ratio: f64, at: [f64; 2]) -> Cu
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mentor_types::Images;
+    use mentor_types::{Images, LabelMask};
 
     #[test]
     fn a_box_has_its_share_and_stays_inside() {
@@ -74,11 +61,17 @@ mod tests {
         assert_eq!(place([100, 200], 0.0, 1.0, [0.0, 0.0]).width, 0);
     }
 
-    fn pairs(n: usize) -> Pairs {
+    fn pairs(n: usize) -> Pairs<LabelMask> {
         let (height, width) = (8, 10);
         let pixels = n * height * width;
         let rgb = (0..pixels * 3).map(|place| (place / 3 / (height * width)) as u8).collect();
-        Pairs { strong: Images { n, height, width, rgb }, origin: (0..pixels as i32).collect(), ..Pairs::default() }
+        Pairs {
+            weak: Images::default(),
+            strong: Images { n, height, width, rgb },
+            link: (0..pixels as i32).collect(),
+            targets: Vec::new(),
+            truth: Vec::new(),
+        }
     }
 
     #[test]
@@ -87,7 +80,7 @@ mod tests {
         let mut mixed = pairs(3);
         cutmix(&mut mixed, &always, Key::new(4));
         let mut pasted = 0;
-        for (place, origin) in mixed.origin.iter().enumerate() {
+        for (place, origin) in mixed.link.iter().enumerate() {
             let source = *origin as usize / 80;
             assert_eq!(usize::from(mixed.strong.rgb[place * 3]), source);
             assert_eq!(*origin as usize % 80, place % 80);

@@ -1,93 +1,95 @@
 //! Random views of an image, each a pure function of image, settings and key.
 
 mod cutmix;
-mod geometry;
 mod photometric;
 mod resample;
 
-pub use cutmix::{CutBox, cutmix};
-pub use geometry::Geometry;
-pub use photometric::{blur, grey, jitter};
-pub use resample::{FILL, resample_image, resample_labels};
-
 use image::RgbImage;
-use mentor_types::{IGNORE, Key, LabelMask, UNKNOWN};
+use mentor_types::{Geometry, IGNORE, Key, UNKNOWN};
 use rand::RngExt;
 
+pub(crate) use self::cutmix::cutmix;
+use self::photometric::{blur, grey, jitter};
+use self::resample::resample_image;
 use crate::config::{Photometric, StrongConfig, ViewsConfig};
+use crate::labels::ReadLabels;
 
 /// A view of a labelled image.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LabelledView {
+pub(crate) struct LabelledView<L> {
     /// sRGB bytes, `[height, width, 3]`.
     pub rgb: Vec<u8>,
-    /// `[height, width]`; padding is ignored.
-    pub target: Vec<u8>,
+    /// What is known of it; padding is ignored.
+    pub labels: L,
 }
 
 /// A weak and a strong view of one image.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PairView {
+pub(crate) struct PairView<L: ReadLabels> {
     /// Bytes of the weak view, `[height, width, 3]`.
     pub weak: Vec<u8>,
     /// Bytes of the strong view, `[height, width, 3]`.
     pub strong: Vec<u8>,
-    /// For every pixel of the strong view the index `y * width + x` of the weak pixel that shows the same spot, or -1.
-    pub origin: Vec<i32>,
-    /// Labels of the weak view; padding is ignored.
-    pub target: Vec<u8>,
+    /// From the strong view to the weak one.
+    pub link: L::Link,
+    /// What is known of the weak view; padding is ignored.
+    pub labels: L,
     /// The truth of the weak view, unknown where there is none.
-    pub truth: Vec<u8>,
+    pub truth: L,
 }
 
 /// What is known of the labels of an image in the unlabelled stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Known {
-    /// Its mask may be trained on; what is unknown in it is free for pseudo-labels.
+pub(crate) enum Known {
+    /// They may be trained on; what is unknown in them is free for pseudo-labels.
     Labels,
-    /// Its mask is only compared with: to the training every pixel is unknown.
+    /// They are only compared with: to the training all is unknown.
     TruthOnly,
 }
 
 /// A random view of a labelled image.
-#[must_use]
-pub fn labelled_view(image: &RgbImage, mask: &LabelMask, views: &ViewsConfig, key: Key) -> LabelledView {
+pub(crate) fn labelled_view<L: ReadLabels>(
+    image: &RgbImage,
+    labels: &L,
+    views: &ViewsConfig,
+    key: Key,
+) -> LabelledView<L> {
     let geometry = weak_geometry(image, views, key);
     LabelledView {
         rgb: weak_image(image, geometry, views, key).into_raw(),
-        target: resample_labels(mask, geometry, views.crop_px, IGNORE),
+        labels: labels.view(geometry, views.crop_px, IGNORE),
     }
 }
 
-/// A random weak and strong view of one image, with the geometry between them, before `CutMix`.
-#[must_use]
-pub fn pair_view(image: &RgbImage, mask: &LabelMask, known: Known, views: &ViewsConfig, key: Key) -> PairView {
+/// A random weak and strong view of one image, with what leads from one to the other, before `CutMix`.
+pub(crate) fn pair_view<L: ReadLabels>(
+    image: &RgbImage,
+    labels: &L,
+    known: Known,
+    views: &ViewsConfig,
+    key: Key,
+) -> PairView<L> {
     let defaults = StrongConfig::default();
     let strong = views.strong.as_ref().unwrap_or(&defaults);
     let weak_to_source = weak_geometry(image, views, key);
     let strong_to_weak = relative_geometry(views.crop_px, strong, key.at("strong_geometry", 0));
     let strong_to_source = strong_to_weak.then(&weak_to_source);
     let size = [image.height() as usize, image.width() as usize];
-    let target = match known {
-        Known::Labels => resample_labels(mask, weak_to_source, views.crop_px, IGNORE),
-        Known::TruthOnly => {
-            let unknown = LabelMask::filled(size[1], size[0], UNKNOWN);
-            resample_labels(&unknown, weak_to_source, views.crop_px, IGNORE)
-        }
-    };
     let strong_image = resample_image(image, strong_to_source, views.crop_px);
     PairView {
         weak: weak_image(image, weak_to_source, views, key).into_raw(),
         strong: strong_colours(strong_image, strong, key.at("strong_colours", 0)).into_raw(),
-        origin: origin(strong_to_weak, weak_to_source, views.crop_px, size),
-        target,
-        truth: resample_labels(mask, weak_to_source, views.crop_px, UNKNOWN),
+        link: L::link(strong_to_weak, weak_to_source, views.crop_px, size),
+        labels: match known {
+            Known::Labels => labels.view(weak_to_source, views.crop_px, IGNORE),
+            Known::TruthOnly => L::unknown(size).view(weak_to_source, views.crop_px, IGNORE),
+        },
+        truth: labels.view(weak_to_source, views.crop_px, UNKNOWN),
     }
 }
 
 /// The geometry of the weak view of an image under a key: from its pixels to the image's.
-#[must_use]
-pub fn weak_geometry(image: &RgbImage, views: &ViewsConfig, key: Key) -> Geometry {
+fn weak_geometry(image: &RgbImage, views: &ViewsConfig, key: Key) -> Geometry {
     let mut rng = key.at("weak_geometry", 0).rng();
     let factor = between(views.scale, rng.random());
     let mut offset = [0.0; 2];
@@ -146,28 +148,6 @@ fn strong_colours(mut view: RgbImage, strong: &StrongConfig, key: Key) -> RgbIma
         view = blur(&view, between(strong.blur_sigma, rng.random()));
     }
     view
-}
-
-/// The weak pixel of every strong pixel, by the nearest centre; -1 outside the weak view and where either is padding.
-fn origin(strong_to_weak: Geometry, weak_to_source: Geometry, crop_px: [usize; 2], size: [usize; 2]) -> Vec<i32> {
-    let [height, width] = crop_px;
-    let strong_to_source = strong_to_weak.then(&weak_to_source);
-    let table = |axis: usize, len: usize, source: usize| -> Vec<Option<usize>> {
-        let strong_inside = strong_to_source.nearest(axis, len, source);
-        let weak_inside = weak_to_source.nearest(axis, len, source);
-        let weak = strong_to_weak.nearest(axis, len, len).into_iter().zip(strong_inside);
-        // At the image's edge the strong centre may lie on the image and the nearest weak centre just beside it.
-        weak.map(|(weak, inside)| weak.filter(|weak| inside.is_some() && weak_inside[*weak].is_some())).collect()
-    };
-    let (columns, rows) = (table(0, width, size[1]), table(1, height, size[0]));
-    let mut origin = Vec::with_capacity(height * width);
-    for row in &rows {
-        for column in &columns {
-            let index = row.zip(*column).and_then(|(y, x)| i32::try_from(y * width + x).ok());
-            origin.push(index.unwrap_or(-1));
-        }
-    }
-    origin
 }
 
 /// The point of a range at `unit` of [0, 1).

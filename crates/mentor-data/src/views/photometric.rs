@@ -8,8 +8,7 @@ use crate::config::Jitter;
 use crate::views::between;
 
 /// Brightness, contrast, saturation and hue, each by a random amount, in random order.
-#[must_use]
-pub fn jitter(mut image: RgbImage, amounts: &Jitter, rng: &mut KeyRng) -> RgbImage {
+pub(crate) fn jitter(mut image: RgbImage, amounts: &Jitter, rng: &mut KeyRng) -> RgbImage {
     let mut factor = |amount: f64| between([(1.0 - amount).max(0.0), 1.0 + amount], rng.random()) as f32;
     let factors = [factor(amounts.brightness), factor(amounts.contrast), factor(amounts.saturation)];
     let turn = between([-amounts.hue, amounts.hue], rng.random()) as f32;
@@ -29,15 +28,13 @@ pub fn jitter(mut image: RgbImage, amounts: &Jitter, rng: &mut KeyRng) -> RgbIma
 }
 
 /// The image without colour, still in three channels.
-#[must_use]
-pub fn grey(mut image: RgbImage) -> RgbImage {
+pub(crate) fn grey(mut image: RgbImage) -> RgbImage {
     each(&mut image, |pixel| [luma(pixel).round(); 3]);
     image
 }
 
 /// A Gaussian blur with a standard deviation in pixels.
-#[must_use]
-pub fn blur(image: &RgbImage, sigma: f64) -> RgbImage {
+pub(crate) fn blur(image: &RgbImage, sigma: f64) -> RgbImage {
     imageproc::filter::gaussian_blur_f32(image, sigma as f32)
 }
 

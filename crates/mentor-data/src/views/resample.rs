@@ -1,12 +1,10 @@
 //! Pixels of a view from the pixels behind it.
 
 use image::RgbImage;
-use mentor_types::LabelMask;
-
-use crate::views::Geometry;
+use mentor_types::Geometry;
 
 /// The colour of padding: the mean of ImageNet, which a normalised network sees as about 0.
-pub const FILL: [u8; 3] = [124, 116, 104];
+pub(crate) const FILL: [u8; 3] = [124, 116, 104];
 
 /// The weights of the source pixels that make one view pixel along an axis.
 struct Taps {
@@ -18,8 +16,7 @@ struct Taps {
 ///
 /// Bilinear where the view enlarges; where it shrinks, the same triangle is widened to cover the pixels that it skips, so
 /// that nothing aliases. A view pixel whose centre lies outside the image is [`FILL`].
-#[must_use]
-pub fn resample_image(source: &RgbImage, geometry: Geometry, size: [usize; 2]) -> RgbImage {
+pub(crate) fn resample_image(source: &RgbImage, geometry: Geometry, size: [usize; 2]) -> RgbImage {
     let [height, width] = size;
     let columns = taps(geometry, 0, width, source.width() as usize);
     let rows = taps(geometry, 1, height, source.height() as usize);
@@ -91,20 +88,6 @@ fn taps(geometry: Geometry, axis: usize, len: usize, limit: usize) -> Vec<Option
     (0..len).map(one).collect()
 }
 
-/// Labels seen through a geometry, `size` = height and width: the label under each centre, `outside` beyond the mask.
-#[must_use]
-pub fn resample_labels(mask: &LabelMask, geometry: Geometry, size: [usize; 2], outside: u8) -> Vec<u8> {
-    let columns = geometry.nearest(0, size[1], mask.width());
-    let mut view = Vec::with_capacity(size[0] * size[1]);
-    for row in geometry.nearest(1, size[0], mask.height()) {
-        match row.map(|y| &mask.labels()[y * mask.width()..(y + 1) * mask.width()]) {
-            Some(line) => view.extend(columns.iter().map(|column| column.map_or(outside, |x| line[x]))),
-            None => view.extend(std::iter::repeat_n(outside, size[1])),
-        }
-    }
-    view
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -136,12 +119,5 @@ mod tests {
         assert!(small.pixels().all(|pixel| pixel[0].abs_diff(100) <= 34), "{:?}", small.get_pixel(3, 3));
         let inner = small.get_pixel(16, 16)[0];
         assert!(inner.abs_diff(100) <= 1, "{inner}");
-    }
-
-    #[test]
-    fn labels_are_never_mixed() {
-        let mask = LabelMask::new(3, 1, vec![0, 7, 2]);
-        assert_eq!(resample_labels(&mask, Geometry::scaling(0.5), [3, 7], 255)[..7], [0, 0, 7, 7, 2, 2, 255]);
-        assert_eq!(resample_labels(&mask, Geometry::scaling(0.5), [3, 7], 255)[14..], [255; 7]);
     }
 }

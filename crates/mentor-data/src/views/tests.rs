@@ -1,9 +1,10 @@
 //! A coordinate image through every view: each pseudo-label must land on its own pixel.
 #![allow(clippy::unwrap_used)]
 
+use super::resample::FILL;
 use super::*;
 use image::Rgb;
-use mentor_types::{Images, Pairs};
+use mentor_types::{Images, LabelMask, Pairs};
 
 use crate::config::{Jitter, Photometric};
 
@@ -27,11 +28,11 @@ fn views(strong: StrongConfig) -> ViewsConfig {
 }
 
 /// Checks every strong pixel that has an origin against the weak pixel there; returns how many there were.
-fn check_pairs(pairs: &Pairs, tolerance: u8) -> usize {
+fn check_pairs(pairs: &Pairs<LabelMask>, tolerance: u8) -> usize {
     let weak = pairs.weak.rgb.as_chunks::<3>().0;
     let strong = pairs.strong.rgb.as_chunks::<3>().0;
     let mut found = 0;
-    for (place, origin) in pairs.origin.iter().enumerate() {
+    for (place, origin) in pairs.link.iter().enumerate() {
         let Ok(origin) = usize::try_from(*origin) else { continue };
         let [x, y, image] = strong[place];
         let [weak_x, weak_y, weak_image] = weak[origin];
@@ -44,10 +45,16 @@ fn check_pairs(pairs: &Pairs, tolerance: u8) -> usize {
     found
 }
 
-fn batch(n: usize, size: [u32; 2], views: &ViewsConfig, seed: u64) -> Pairs {
+fn batch(n: usize, size: [u32; 2], views: &ViewsConfig, seed: u64) -> Pairs<LabelMask> {
     let [height, width] = views.crop_px;
     let empty = Images { n, height, width, rgb: Vec::new() };
-    let mut pairs = Pairs { weak: empty.clone(), strong: empty, ..Pairs::default() };
+    let mut pairs = Pairs::<LabelMask> {
+        weak: empty.clone(),
+        strong: empty,
+        link: Vec::new(),
+        targets: Vec::new(),
+        truth: Vec::new(),
+    };
     for sample in 0..n {
         let image = coordinates(size[1], size[0], sample as u8 * 60);
         let mask = cells(size[1] as usize, size[0] as usize);
@@ -55,10 +62,9 @@ fn batch(n: usize, size: [u32; 2], views: &ViewsConfig, seed: u64) -> Pairs {
         let view = pair_view(&image, &mask, Known::TruthOnly, views, key);
         pairs.weak.rgb.extend(view.weak);
         pairs.strong.rgb.extend(view.strong);
-        let first = (sample * height * width) as i32;
-        pairs.origin.extend(view.origin.iter().map(|place| if *place < 0 { -1 } else { place + first }));
-        pairs.targets.extend(view.target);
-        pairs.truth.extend(view.truth);
+        LabelMask::push_link(view.link, &mut pairs.link);
+        view.labels.push(&mut pairs.targets);
+        view.truth.push(&mut pairs.truth);
     }
     cutmix(&mut pairs, views.strong.as_ref().unwrap(), Key::new(seed).at("cutmix", 0));
     pairs
@@ -70,7 +76,7 @@ fn a_view_with_the_weak_geometry_points_at_the_same_pixels() {
     for seed in 0..20 {
         let pairs = batch(1, [100, 130], &views, seed);
         assert!(check_pairs(&pairs, 0) > 0);
-        for (place, origin) in pairs.origin.iter().enumerate() {
+        for (place, origin) in pairs.link.iter().enumerate() {
             let padding = pairs.targets[place] == IGNORE;
             assert_eq!(*origin, if padding { -1 } else { place as i32 });
         }
@@ -123,7 +129,7 @@ fn a_flipped_strong_view_mirrors_the_weak_one_exactly() {
     let views = ViewsConfig { scale: [1.0, 1.0], flip: 0.0, ..views(strong) };
     let pairs = batch(1, [72, 96], &views, 1);
     let expected: Vec<i32> = (0..72 * 96).map(|place| place / 96 * 96 + 95 - place % 96).collect();
-    assert_eq!(pairs.origin, expected);
+    assert_eq!(pairs.link, expected);
     assert_eq!(pairs.weak.rgb, coordinates(96, 72, 0).into_raw());
 }
 
@@ -134,7 +140,7 @@ fn labels_go_with_their_pixels_and_padding_is_ignored() {
         let (image, mask) = (coordinates(90, 60, 7), cells(90, 60));
         let view = labelled_view(&image, &mask, &views, Key::new(seed));
         let mut classes = 0;
-        for (pixel, label) in view.rgb.as_chunks::<3>().0.iter().zip(&view.target) {
+        for (pixel, label) in view.rgb.as_chunks::<3>().0.iter().zip(view.labels.labels()) {
             if *label == IGNORE {
                 assert_eq!(*pixel, FILL);
                 continue;
@@ -161,11 +167,11 @@ fn an_unlabelled_image_shows_its_truth_to_statistics_only() {
     mask.labels_mut()[..800].fill(UNKNOWN);
     let views = views(still_colours());
     let hidden = pair_view(&image, &mask, Known::TruthOnly, &views, Key::new(2));
-    assert!(hidden.target.iter().all(|label| [UNKNOWN, IGNORE].contains(label)));
-    assert!(hidden.truth.iter().any(|label| *label < 16) && !hidden.truth.contains(&IGNORE));
+    assert!(hidden.labels.labels().iter().all(|label| [UNKNOWN, IGNORE].contains(label)));
+    assert!(hidden.truth.labels().iter().any(|label| *label < 16) && !hidden.truth.labels().contains(&IGNORE));
     let partial = pair_view(&image, &mask, Known::Labels, &views, Key::new(2));
-    assert!(partial.target.contains(&UNKNOWN) && partial.target.iter().any(|label| *label < 16));
-    assert_eq!((hidden.weak, hidden.origin), (partial.weak, partial.origin));
+    assert!(partial.labels.labels().contains(&UNKNOWN) && partial.labels.labels().iter().any(|label| *label < 16));
+    assert_eq!((hidden.weak, hidden.link), (partial.weak, partial.link));
 }
 
 #[test]
@@ -181,7 +187,7 @@ fn views_are_functions_of_their_key_and_colours_change_no_geometry() {
     assert_eq!(draw(&wild, 1), draw(&wild, 1));
     assert_ne!(draw(&wild, 1).weak, draw(&wild, 2).weak);
     let still = draw(&views(still_colours()), 1);
-    assert_eq!((draw(&wild, 1).origin, draw(&wild, 1).target), (still.origin, still.target));
+    assert_eq!((draw(&wild, 1).link, draw(&wild, 1).labels), (still.link, still.labels));
     assert_ne!(draw(&wild, 1).weak, still.weak);
     assert_ne!(draw(&wild, 1).strong, still.strong);
     let tiny = pair_view(&coordinates(1, 1, 9), &cells(1, 1), Known::Labels, &wild, Key::new(3));

@@ -4,11 +4,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use burn::tensor::Device;
-use mentor_data::{BatchMaker, BatchPlan, Card, DataError, EvalLoader, SegDataset, Split};
+use mentor_data::{BatchMaker, BatchPlan, Card, DataError, Dataset, EvalLoader, Split};
 use mentor_seg::metrics::ConfusionMatrix;
 use mentor_seg::nets::SegNet;
 use mentor_seg::{EvalConfig, Judged, Seg, evaluate};
 use mentor_toml::Loaded;
+use mentor_types::LabelMask;
 
 use crate::error::BuildError;
 use crate::recipe::Recipe;
@@ -49,9 +50,9 @@ fn check_task<T: Task>(loaded: &Loaded<Recipe<T>>, card: &Card) -> Result<(), Bu
 #[derive(Clone, Debug)]
 pub struct BuiltData {
     /// The data set.
-    pub dataset: Arc<SegDataset>,
+    pub dataset: Arc<Dataset<LabelMask>>,
     /// What makes its batches.
-    pub maker: Arc<BatchMaker>,
+    pub maker: Arc<BatchMaker<LabelMask>>,
     /// The split that is evaluated.
     pub val: Split,
 }
@@ -62,7 +63,7 @@ impl BuiltData {
     /// # Errors
     /// A missing split or image folder.
     pub(super) fn open<T: Task>(recipe: &Recipe<T>, card: Card, places: &Places) -> Result<Self, BuildError> {
-        let dataset = Arc::new(SegDataset::new(card, &places.data)?);
+        let dataset = Arc::new(Dataset::new(card, &places.data)?);
         let plan = BatchPlan {
             seed: recipe.seed,
             batch_labelled: recipe.train.batch_labelled,
@@ -104,7 +105,7 @@ impl BuiltData {
         let judged = loader.map(|sample| {
             sample.map(|sample| Judged {
                 image: sample.image,
-                truth: sample.mask,
+                truth: sample.labels,
                 classes_labelled: sample.classes_labelled,
             })
         });

@@ -15,7 +15,7 @@ use mentor_nets::{Fresh, Frozen, Student, conv, score_conv};
 use mentor_recipe::{Changes, NetTable, Parts, Places, Prepared, Recipe, SupervisedTable, Table, Task};
 use mentor_seg::upload;
 use mentor_train::{Average, Checkpoints, Evaluation, Log, LogLine, Losses, Method, Moment, Progress, Run, train};
-use mentor_types::{Found, LossTerms, SegBatch, Stats, Tap, TaskName};
+use mentor_types::{Batch, Found, LabelMask, LossTerms, Stats, Tap, TaskName};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -188,10 +188,10 @@ struct ToyMethod {
 
 impl Method for ToyMethod {
     type Model = Student<Point>;
-    type Batch = SegBatch;
+    type Batch = Batch<LabelMask>;
     type Carry = ();
 
-    fn losses(&self, model: &Student<Point>, batch: SegBatch, moment: Moment) -> Losses<()> {
+    fn losses(&self, model: &Student<Point>, batch: Batch<LabelMask>, moment: Moment) -> Losses<()> {
         let images = upload::images(batch.labelled.images, &Device::flex());
         let student = conv(&model.net.score, images.clone());
         let mut terms = LossTerms::default();

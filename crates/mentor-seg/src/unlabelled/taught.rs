@@ -65,7 +65,12 @@ pub struct TaughtView {
 /// The pseudo-labels that each term trains on, as the step makes them: by the term's own labeller, from the weak
 /// views, carried to the strong ones, where they are sure enough for the term.
 #[must_use]
-pub fn pseudo_of(config: &UnlabelledConfig, nets: Labellers<'_>, pairs: &Pairs, device: &Device) -> Vec<Taught> {
+pub fn pseudo_of(
+    config: &UnlabelledConfig,
+    nets: Labellers<'_>,
+    pairs: &Pairs<LabelMask>,
+    device: &Device,
+) -> Vec<Taught> {
     let on = config.terms();
     if on.is_empty() {
         return Vec::new();
@@ -83,7 +88,7 @@ pub fn pseudo_of(config: &UnlabelledConfig, nets: Labellers<'_>, pairs: &Pairs, 
     on.into_iter().filter_map(taught).collect()
 }
 
-fn taught_views(Pseudo { labels, threshold }: &Pseudo, pairs: &Pairs) -> Vec<TaughtView> {
+fn taught_views(Pseudo { labels, threshold }: &Pseudo, pairs: &Pairs<LabelMask>) -> Vec<TaughtView> {
     let classes = labels.classes_nhw.clone().into_data().convert::<u8>();
     let classes = classes.try_into_vec::<u8>().expect("converted to u8 above");
     let accepted = labels.accepted(*threshold).into_data().convert::<f32>();
@@ -95,7 +100,7 @@ fn taught_views(Pseudo { labels, threshold }: &Pseudo, pairs: &Pairs) -> Vec<Tau
         let (mut free, mut taken, mut known, mut right) = (0, 0, 0, 0);
         for (place, label) in labels.iter_mut().enumerate() {
             let pixel = first + place;
-            let Ok(weak) = usize::try_from(pairs.origin[pixel]) else { continue };
+            let Ok(weak) = usize::try_from(pairs.link[pixel]) else { continue };
             *label = pairs.targets[weak];
             free += usize::from(*label == UNKNOWN);
             if accepted[pixel] > 0.0 {
@@ -126,10 +131,10 @@ mod tests {
     #[test]
     fn what_is_shown_of_a_strong_view_tells_its_pixels_apart() {
         // Strong pixels: sure and right, sure and wrong, sure of unknown truth, unsure, labelled, ignored, no origin.
-        let pairs = Pairs {
+        let pairs = Pairs::<LabelMask> {
             weak: Images { n: 1, height: 1, width: 7, rgb: vec![0; 21] },
             strong: Images { n: 1, height: 1, width: 7, rgb: vec![0; 21] },
-            origin: vec![1, 0, 2, 3, 4, 5, -1],
+            link: vec![1, 0, 2, 3, 4, 5, -1],
             targets: vec![UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN, 1, IGNORE, UNKNOWN],
             truth: vec![1, 0, UNKNOWN, 0, 1, IGNORE, 0],
         };
@@ -145,7 +150,7 @@ mod tests {
     }
 
     /// Pairs whose strong views are their weak ones mirrored; the first row shows nothing.
-    fn mirrored_pairs(side: usize) -> Pairs {
+    fn mirrored_pairs(side: usize) -> Pairs<LabelMask> {
         let mut rng = Key::new(4).rng();
         let mut images = || Images {
             n: 2,
@@ -161,7 +166,7 @@ mod tests {
         Pairs {
             weak,
             strong,
-            origin: (0..2 * side * side).map(mirrored).collect(),
+            link: (0..2 * side * side).map(mirrored).collect(),
             targets: vec![UNKNOWN; 2 * side * side],
             truth: (0..2 * side * side).map(|pixel| (pixel % 3) as u8).collect(),
         }
@@ -223,13 +228,13 @@ mod tests {
     }
 
     /// The share accepted over all views, and the precision.
-    fn shares_of(taught: &Taught, pairs: &Pairs) -> [f64; 2] {
+    fn shares_of(taught: &Taught, pairs: &Pairs<LabelMask>) -> [f64; 2] {
         let labels: Vec<u8> = taught.views.iter().flat_map(|view| view.labels.labels()).copied().collect();
         let count = |counts: &dyn Fn(usize, u8) -> bool| {
             labels.iter().enumerate().filter(|(pixel, label)| counts(*pixel, **label)).count() as f64
         };
         let taken = count(&|_, label| label < UNKNOWN);
-        let truth = |pixel: usize| usize::try_from(pairs.origin[pixel]).map(|weak| pairs.truth[weak]);
+        let truth = |pixel: usize| usize::try_from(pairs.link[pixel]).map(|weak| pairs.truth[weak]);
         [taken / count(&|_, label| label != IGNORE), count(&|pixel, label| truth(pixel) == Ok(label)) / taken]
     }
 }

@@ -5,12 +5,13 @@ use std::time::Instant;
 
 use anyhow::Result;
 use clap::Args;
+use mentor_data::ReadLabels;
 use mentor_recipe::{AnyRecipe, Loaded, Prepared, Recipe, check_classes, find_card};
 use mentor_seg::Seg;
 use mentor_seg::nets::{NetConfig, SegNet};
 use mentor_seg::upload::DeviceBatch;
 use mentor_train::{Method, Moment};
-use mentor_types::Key;
+use mentor_types::{Key, LabelMask};
 
 use super::{DeviceArgs, PlaceArgs, RecipeArgs};
 use crate::device;
@@ -57,7 +58,7 @@ impl Check {
                 continue;
             }
             let entries = card
-                .entries(name, &places.data)
+                .entries(name, &places.data, LabelMask::files(&card))
                 .map_err(|error| loaded.problem(&format!("data.{key}"), error.to_string()))?;
             lists.push(format!("{key:<12} {name}: {} images", entries.len()));
         }
@@ -95,10 +96,11 @@ impl Check {
         let Prepared { data, classes: names, .. } = &prepared;
         let dataset = &data.dataset;
         let stats = dataset.verify_split(&dataset.split(&recipe.data.labelled)?, recipe.data.on_bad_sample, None)?;
-        let all = stats.class_pixels.iter().sum::<u64>() + stats.ignored_pixels + stats.unknown_pixels;
+        let counts = stats.counts;
+        let all = counts.classes.iter().sum::<u64>() + counts.ignored + counts.unknown;
         let share = |pixels: u64| 100.0 * pixels as f64 / all.max(1) as f64;
-        let rows = names.iter().zip(&stats.class_pixels).map(|(name, pixels)| (name.as_str(), *pixels));
-        for (name, pixels) in rows.chain([("ignored", stats.ignored_pixels), ("unknown", stats.unknown_pixels)]) {
+        let rows = names.iter().zip(&counts.classes).map(|(name, pixels)| (name.as_str(), *pixels));
+        for (name, pixels) in rows.chain([("ignored", counts.ignored), ("unknown", counts.unknown)]) {
             say(&format!("# {name:<20} {:6.2} % of the labelled pixels", share(pixels)));
         }
         let nets = prepared.nets(device)?;

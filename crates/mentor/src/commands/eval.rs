@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use mentor_data::{Card, SegDataset};
+use mentor_data::{Card, Dataset};
 use mentor_recipe::{AnyRecipe, Prepared, load_net, run_recipe};
 use mentor_seg::metrics::SegMetrics;
 use mentor_types::Scores;
@@ -88,7 +88,7 @@ impl Eval {
         let (predictions, card) =
             (self.predictions.as_ref().context("--predictions")?, self.card.as_ref().context("--card")?);
         let places = self.places.places();
-        let dataset = SegDataset::new(Card::find(card, &places.cards)?, &places.data)?;
+        let dataset = Dataset::new(Card::find(card, &places.cards)?, &places.data)?;
         Ok((score_files(truth, predictions, &dataset)?, dataset.card().class_names()))
     }
 }

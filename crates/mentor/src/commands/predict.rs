@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use mentor_data::{Card, SegDataset, is_image_name, read_image};
+use mentor_data::{Card, Dataset, is_image_name, read_image};
 use mentor_recipe::{AnyRecipe, RunClasses, run_recipe};
 use mentor_train::RunInfo;
 
@@ -57,7 +57,7 @@ impl Predict {
         let dataset = match self.as_labels {
             true => {
                 let places = self.places.places();
-                let dataset = SegDataset::new(Card::find(&info.card, &places.cards)?, &places.data)?;
+                let dataset = Dataset::new(Card::find(&info.card, &places.cards)?, &places.data)?;
                 RunClasses::read(&self.run)?.check_card(&self.run, &dataset)?;
                 Some(dataset)
             }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
-use mentor_data::SegLoader;
+use mentor_data::Loader;
 use mentor_recipe::Prepared;
 use mentor_seg::upload::DeviceBatch;
 use mentor_train::{Checkpoint, Progress, Run, TrainError};
@@ -36,7 +36,7 @@ pub fn replay(job: &Job<'_>, step: u64) -> Result<PathBuf> {
     let progress = Progress::new(first, step);
     progress.line(&format!("step {step} of {}, from {first} steps on {}", job.out.display(), job.device.1));
 
-    let mut loader = SegLoader::start(data.maker.clone(), first..step, &recipe.data, |batch| batch)?;
+    let mut loader = Loader::start(data.maker.clone(), first..step, &recipe.data, |batch| batch)?;
     let (accumulate, mut at) = (recipe.train.accumulate, first);
     let mut batches = || {
         let batches: Result<Vec<_>, _> = (0..accumulate).map(|_| loader.next().map_err(|e| e.to_string())).collect();

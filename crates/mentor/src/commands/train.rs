@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, anyhow, bail, ensure};
 use burn::tensor::Device;
 use clap::Args;
-use mentor_data::{BadSample, SegLoader};
+use mentor_data::{BadSample, Loader};
 use mentor_nets::Student;
 use mentor_recipe::{AnyRecipe, BuiltData, BuiltNets, Loaded, Prepared, Recipe, RunClasses};
 use mentor_seg::Seg;
@@ -190,7 +190,7 @@ pub fn run_job(job: &Job<'_>) -> Result<Finished> {
     let teachers = verify_teachers(&progress, job, data, &nets.method)?;
     let device = job.device.0.clone();
     let upload = move |batch| DeviceBatch::upload(batch, &device);
-    let mut loader = SegLoader::start(data.maker.clone(), first..recipe.train.steps, &recipe.data, upload)?;
+    let mut loader = Loader::start(data.maker.clone(), first..recipe.train.steps, &recipe.data, upload)?;
     let bad = data.maker.bad_samples().clone();
     let accumulate = recipe.train.accumulate;
     let mut batches = || (0..accumulate).map(|_| loader.next().map_err(|error| error.to_string())).collect();

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use burn::tensor::Device;
 use image::{GrayImage, RgbImage};
-use mentor_data::{DataError, MaskFormat, SegDataset};
+use mentor_data::{DataError, Dataset, MaskFormat};
 use mentor_distill::TermTable;
 use mentor_nets::Frozen;
 use mentor_recipe::{BuiltData, Recipe};
@@ -15,7 +15,7 @@ use mentor_seg::metrics::{ConfusionMatrix, SegMetrics};
 use mentor_seg::nets::SegNet;
 use mentor_seg::unlabelled::{Taught, TaughtView, pseudo_of};
 use mentor_seg::{EvalConfig, predict_mask};
-use mentor_types::{IGNORE, Images, LabelMask, Pairs, ScoreNames, Scores, SegBatch};
+use mentor_types::{Batch, IGNORE, Images, LabelMask, Pairs, ScoreNames, Scores};
 
 use super::{Drawn, Shown, best_and_worst, halves, pictures_of};
 use crate::weights::RunNets;
@@ -44,7 +44,7 @@ impl Palette {
         Self { names, colours }
     }
 
-    fn of_data(dataset: &SegDataset) -> Self {
+    fn of_data(dataset: &Dataset<LabelMask>) -> Self {
         let card = dataset.card();
         Self::new(card.class_names(), card.class_colours())
     }
@@ -61,7 +61,7 @@ impl Palette {
 
     /// Every sample of a batch as the networks see it: labelled ones with their labels, unlabelled ones with what
     /// each term teaches about them.
-    pub fn batch(&self, batch: &SegBatch, taught: &[Taught]) -> Drawn {
+    pub fn batch(&self, batch: &Batch<LabelMask>, taught: &[Taught]) -> Drawn {
         let samples = &batch.labelled;
         let masks = masks_of(&samples.targets, &samples.images);
         let labelled = pictures_of(&samples.images).into_iter().zip(&masks).map(|(image, mask)| {
@@ -72,7 +72,7 @@ impl Palette {
         Drawn { labelled: labelled.collect(), unlabelled }
     }
 
-    fn pairs(&self, pairs: &Pairs, taught: &[Taught]) -> Vec<RgbImage> {
+    fn pairs(&self, pairs: &Pairs<LabelMask>, taught: &[Taught]) -> Vec<RgbImage> {
         let views = pictures_of(&pairs.weak).into_iter().zip(pictures_of(&pairs.strong)).enumerate();
         let draw = |(index, (weak, strong)): (usize, (RgbImage, RgbImage))| {
             let masks: Vec<(String, &LabelMask)> =
@@ -109,7 +109,7 @@ pub fn save_labels(
     net: &SegNet,
     image: Images,
     config: &EvalConfig,
-    dataset: &SegDataset,
+    dataset: &Dataset<LabelMask>,
     path: &Path,
     device: &Device,
 ) -> Result<()> {
@@ -143,7 +143,7 @@ pub fn scored(matrix: &ConfusionMatrix) -> Result<SegMetrics> {
 }
 
 /// The scores of a folder of predicted masks against a folder of true ones.
-pub fn score_files(truth: &Path, predictions: &Path, dataset: &SegDataset) -> Result<SegMetrics> {
+pub fn score_files(truth: &Path, predictions: &Path, dataset: &Dataset<LabelMask>) -> Result<SegMetrics> {
     let classes = dataset.card().classes.len();
     let mut names: Vec<_> = std::fs::read_dir(truth)
         .with_context(|| truth.display().to_string())?
@@ -219,7 +219,7 @@ impl Judge<'_> {
             };
             let student = predict_mask(net, sample.image, config, self.device);
             let labelled = sample.classes_labelled.as_deref();
-            let counts = ConfusionMatrix::from_masks(&student, &sample.mask, classes, labelled)?;
+            let counts = ConfusionMatrix::from_masks(&student, &sample.labels, classes, labelled)?;
             sum.add(&counts);
             scores.extend(counts.metrics().map(|metrics| (index, metrics.main())));
         }
@@ -233,7 +233,7 @@ impl Judge<'_> {
                 photo: pictures_of(&sample.image).swap_remove(0),
                 name: sample.name,
                 score,
-                truth: sample.mask,
+                truth: sample.labels,
             });
         }
         Ok((sum, examples))
@@ -337,9 +337,9 @@ fn examples_gallery(examples: &[Predicted], palette: &Palette) -> Gallery {
 }
 
 /// The truth of the weak views where the strong ones show it; ignored where they show nothing.
-fn strong_truth(pairs: &Pairs) -> Vec<u8> {
+fn strong_truth(pairs: &Pairs<LabelMask>) -> Vec<u8> {
     let truth = |weak: &i32| usize::try_from(*weak).map_or(IGNORE, |weak| pairs.truth[weak]);
-    pairs.origin.iter().map(truth).collect()
+    pairs.link.iter().map(truth).collect()
 }
 
 fn pseudo_example(

@@ -20,7 +20,7 @@ impl LabelMap {
     ///
     /// # Errors
     /// Everything that has two meanings, none, or no effect, as key of the card and message.
-    pub fn new(masks: &Masks, colours: &[[u8; 3]]) -> Result<Self, Vec<(String, String)>> {
+    pub(crate) fn new(masks: &Masks, colours: &[[u8; 3]]) -> Result<Self, Vec<(String, String)>> {
         let mut found = Vec::new();
         let map = Self {
             format: masks.format,
@@ -39,12 +39,6 @@ impl LabelMap {
     #[must_use]
     pub fn format(&self) -> MaskFormat {
         self.format
-    }
-
-    /// The number of classes.
-    #[must_use]
-    pub fn classes(&self) -> usize {
-        self.classes
     }
 
     /// The raw value that index masks store for a label: what a written mask must hold to be read back.
@@ -67,7 +61,7 @@ impl LabelMap {
     ///
     /// # Errors
     /// On the first value without a meaning, with its pixel.
-    pub fn index_mask(&self, width: usize, height: usize, raw: &[u8]) -> Result<LabelMask, String> {
+    pub(crate) fn index_mask(&self, width: usize, height: usize, raw: &[u8]) -> Result<LabelMask, String> {
         let mut labels = Vec::with_capacity(raw.len());
         for (place, value) in raw.iter().enumerate() {
             labels.push(self.values[usize::from(*value)].ok_or_else(|| {
@@ -82,7 +76,7 @@ impl LabelMap {
     ///
     /// # Errors
     /// On the first colour without a meaning, with its pixel.
-    pub fn colour_mask(&self, width: usize, height: usize, rgb: &[u8]) -> Result<LabelMask, String> {
+    pub(crate) fn colour_mask(&self, width: usize, height: usize, rgb: &[u8]) -> Result<LabelMask, String> {
         let mut labels = Vec::with_capacity(width * height);
         // Neighbours mostly share a colour, so the last answer is tried first.
         let mut last = None;

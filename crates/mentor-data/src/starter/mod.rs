@@ -1,24 +1,16 @@
 //! A first card for a folder of anyone's images and masks.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod masks;
+
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use rayon::prelude::*;
+use self::masks::{MaskTable, pair_up, values_of};
+use crate::error::DataError;
+use crate::read::read_size;
 
-use crate::card::masks::MaskFormat;
-use crate::error::{BadSample, DataError};
-use crate::read::{decode_raw, images_below, read_size};
-
-/// The folder names that are taken for images and for masks.
+/// The folder names that are taken for images.
 const IMAGE_FOLDERS: [&str; 6] = ["images", "image", "imgs", "img", "photos", "JPEGImages"];
-const MASK_FOLDERS: [&str; 7] = ["labels", "label", "masks", "mask", "annotations", "gt", "SegmentationClass"];
-
-/// The endings that tell a mask from a photo of the same stem.
-const MASK_ENDINGS: [&str; 6] = ["_mask", "_label", "_labels", "_gt", "-mask", "_L"];
-
-/// Most values of a mask that are listed as classes with every number up to the largest.
-const DENSE_CLASSES: usize = 64;
 
 /// What `mentor new` writes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,7 +51,7 @@ pub fn starter_card(folder: &Path) -> Result<Starter, DataError> {
         return Err(fail("holds a single image with a mask; train and val need one each".to_owned()));
     }
     let values = values_of(folder, &found.pairs)?;
-    let labels = Labels::new(&values).map_err(fail)?;
+    let table = MaskTable::new(&values).map_err(fail)?;
     let (train, val) = divide(&found.pairs);
     let crop_px = crop(folder, &found.pairs)?;
     let name = folder_name(folder);
@@ -73,9 +65,9 @@ pub fn starter_card(folder: &Path) -> Result<Starter, DataError> {
     }
     let counts = [train.len(), val.len(), found.alone.len()];
     Ok(Starter {
-        card: card_text(&name, &labels, counts),
+        card: card_text(&name, &table, counts),
         lists,
-        classes: labels.classes.len(),
+        classes: table.classes.len(),
         labelled: [train.len(), val.len()],
         unlabelled: found.alone.len(),
         crop_px,
@@ -89,161 +81,14 @@ struct Found {
     alone: Vec<String>,
 }
 
-fn pair_up(folder: &Path) -> Result<Found, DataError> {
-    let named = |names: &[&'static str]| names.iter().copied().find(|name| folder.join(name).is_dir());
-    let mut photos = Vec::new();
-    let mut masks: BTreeMap<String, String> = BTreeMap::new();
-    if let (Some(images), Some(labels)) = (named(&IMAGE_FOLDERS), named(&MASK_FOLDERS)) {
-        images_below(&folder.join(images), &folder.join(images), &mut photos)?;
-        let mut files = Vec::new();
-        images_below(&folder.join(labels), &folder.join(labels), &mut files)?;
-        masks.extend(files.into_iter().map(|file| (mask_stem(&file).to_owned(), format!("{labels}/{file}"))));
-        photos.sort();
-        return Ok(split_by_mask(photos, &masks, &format!("{images}/")));
-    }
-    let mut files = Vec::new();
-    images_below(folder, folder, &mut files)?;
-    files.sort();
-    let photo_stems: BTreeSet<String> =
-        files.iter().filter(|file| !is_png(file)).map(|file| stem(file).to_owned()).collect();
-    for file in files {
-        // Of two files with one stem the PNG is the mask; else its ending must say so.
-        if is_png(&file) && (photo_stems.contains(stem(&file)) || mask_stem(&file) != stem(&file)) {
-            masks.insert(mask_stem(&file).to_owned(), file);
-        } else {
-            photos.push(file);
-        }
-    }
-    Ok(split_by_mask(photos, &masks, ""))
-}
-
-fn split_by_mask(photos: Vec<String>, masks: &BTreeMap<String, String>, prefix: &str) -> Found {
-    let mut found = Found { pairs: Vec::new(), alone: Vec::new() };
-    for photo in photos {
-        match masks.get(stem(&photo)) {
-            Some(mask) => found.pairs.push((format!("{prefix}{photo}"), mask.clone())),
-            None => found.alone.push(format!("{prefix}{photo}")),
-        }
-    }
-    found
-}
-
-fn is_png(file: &str) -> bool {
-    Path::new(file).extension().is_some_and(|extension| extension.eq_ignore_ascii_case("png"))
-}
-
 fn stem(file: &str) -> &str {
     file.rsplit_once('.').map_or(file, |(stem, _)| stem)
 }
 
-fn mask_stem(file: &str) -> &str {
-    let stem = stem(file);
-    MASK_ENDINGS.iter().find_map(|ending| stem.strip_suffix(ending)).unwrap_or(stem)
-}
-
-/// What occurs in the masks.
-enum Values {
-    Index(BTreeSet<u8>),
-    Colours(BTreeSet<[u8; 3]>),
-}
-
-fn values_of(folder: &Path, pairs: &[(String, String)]) -> Result<Values, DataError> {
-    let read = |(_, mask): &(String, String)| -> Result<Values, DataError> {
-        let path = folder.join(mask);
-        let (format, bytes) = decode_raw(&path)?;
-        match format {
-            MaskFormat::Index => Ok(Values::Index(bytes.into_iter().collect())),
-            MaskFormat::Color => {
-                let colours: BTreeSet<[u8; 3]> = bytes.as_chunks::<3>().0.iter().copied().collect();
-                let most = mentor_types::MAX_CLASSES;
-                if colours.len() > most {
-                    let reason = format!("has {} colours, more than {most} classes; is it a mask?", colours.len());
-                    return Err(BadSample::new(&path, reason).into());
-                }
-                Ok(Values::Colours(colours))
-            }
-        }
-    };
-    let all: Vec<Result<Values, DataError>> = pairs.par_iter().map(read).collect();
-    let mut all = all.into_iter().zip(pairs);
-    let mut sum = match all.next() {
-        Some((first, _)) => first?,
-        None => Values::Index(BTreeSet::new()),
-    };
-    for (values, (_, mask)) in all {
-        match (&mut sum, values?) {
-            (Values::Index(sum), Values::Index(values)) => sum.extend(values),
-            (Values::Colours(sum), Values::Colours(values)) => sum.extend(values),
-            _ => {
-                let reason = "is of another kind than the masks before it: some hold indices, some colours";
-                return Err(BadSample::new(&folder.join(mask), reason).into());
-            }
-        }
-    }
-    Ok(sum)
-}
-
-/// The `[masks]` table and the colours of the classes.
-struct Labels {
-    table: String,
-    classes: Vec<[u8; 3]>,
-}
-
-impl Labels {
-    fn new(values: &Values) -> Result<Self, String> {
-        match values {
-            Values::Colours(colours) if colours.len() > mentor_types::MAX_CLASSES => {
-                Err(format!("the masks hold {} colours together, too many for classes", colours.len()))
-            }
-            Values::Colours(colours) => Ok(Self {
-                table: "format = \"color\"\n\
-                        # Move here the colours of what is no class:\n\
-                        ignore_colors = []\n"
-                    .to_owned(),
-                classes: colours.iter().copied().collect(),
-            }),
-            Values::Index(values) => Ok(Self::of_indices(values)),
-        }
-    }
-
-    fn of_indices(values: &BTreeSet<u8>) -> Self {
-        let binary = values.len() == 2 && values.contains(&0) && values.contains(&255);
-        let ignored = values.contains(&255) && !binary;
-        let classes: Vec<u8> = values.iter().copied().filter(|value| !(ignored && *value == 255)).collect();
-        let largest = classes.last().map_or(0, |value| usize::from(*value));
-        let mut table = "format = \"index\"\n".to_owned();
-        if ignored {
-            table += "# 255 occurs and is taken for \"ignore\".\nignore = [255]\n";
-        }
-        let count = if largest < DENSE_CLASSES {
-            largest + 1
-        } else {
-            table += "# The values that occur in the masks, and the class that each means.\nvalues = [\n";
-            for (class, value) in classes.iter().enumerate() {
-                let _ = writeln!(table, "  {{ from = {value}, to = {class} }},");
-            }
-            table += "]\n";
-            classes.len()
-        };
-        Self { table, classes: (0..count).map(display_colour).collect() }
-    }
-}
-
-/// Colours far apart from their neighbours: the index's bits, lowest first, go round the three channels from their
-/// highest bit down, the colour map of PASCAL VOC.
-fn display_colour(index: usize) -> [u8; 3] {
-    let mut colour = [0_u8; 3];
-    for level in 0..3 {
-        for (channel, value) in colour.iter_mut().enumerate() {
-            let bit = (index + 1) >> (3 * level + channel) & 1;
-            *value |= (bit as u8) << (7 - level);
-        }
-    }
-    colour
-}
+/// An image and its mask.
+type Pair = (String, String);
 
 /// Every fifth image is for val, from the third on; with fewer than three the last one.
-type Pair = (String, String);
 fn divide(pairs: &[Pair]) -> (Vec<&Pair>, Vec<&Pair>) {
     let last = pairs.len() - 1;
     let for_val = |index: usize| if pairs.len() < 3 { index == last } else { index % 5 == 2 };
@@ -273,7 +118,7 @@ fn quoted(text: &str) -> String {
     toml::Value::String(text.to_owned()).to_string()
 }
 
-fn card_text(name: &str, labels: &Labels, [train, val, unlabelled]: [usize; 3]) -> String {
+fn card_text(name: &str, table: &MaskTable, [train, val, unlabelled]: [usize; 3]) -> String {
     let mut text = format!(
         "# A first card, made from the files in this folder: look through it and name the classes.\n\
          name = {}\n\
@@ -288,12 +133,12 @@ fn card_text(name: &str, labels: &Labels, [train, val, unlabelled]: [usize; 3]) 
          val = {{ list = \"val.txt\", count = {val} }}\n",
         quoted(name),
         quoted(name),
-        labels.table,
+        table.text,
     );
     if unlabelled > 0 {
         let _ = writeln!(text, "unlabelled = {{ list = \"unlabelled.txt\", count = {unlabelled} }}");
     }
-    for (index, colour) in labels.classes.iter().enumerate() {
+    for (index, colour) in table.classes.iter().enumerate() {
         let _ = write!(text, "\n[[classes]]\nname = \"class_{index}\"\ncolor = {colour:?}\n");
     }
     text
@@ -315,15 +160,16 @@ mod tests {
     use super::*;
     use crate::card::Card;
     use crate::config::OnBadSample;
-    use crate::dataset::SegDataset;
+    use crate::dataset::Dataset;
     use image::{GrayImage, Luma, Rgb, RgbImage};
+    use mentor_types::LabelMask;
 
-    fn save_starter(folder: &Path, starter: &Starter) -> SegDataset {
+    fn save_starter(folder: &Path, starter: &Starter) -> Dataset<LabelMask> {
         std::fs::write(folder.join("dataset.toml"), &starter.card).unwrap();
         for (name, text) in &starter.lists {
             std::fs::write(folder.join(name), text).unwrap();
         }
-        SegDataset::new(Card::read(&folder.join("dataset.toml")).unwrap(), &[]).unwrap()
+        Dataset::new(Card::read(&folder.join("dataset.toml")).unwrap(), &[]).unwrap()
     }
 
     #[test]
@@ -346,7 +192,7 @@ mod tests {
         assert_eq!(starter, starter_card(folder.path()).unwrap());
         let dataset = save_starter(folder.path(), &starter);
         let stats = dataset.verify_split(&dataset.split("train").unwrap(), OnBadSample::Fail, None).unwrap();
-        assert_eq!((stats.images, stats.ignored_pixels), (8, 8 * 70));
+        assert_eq!((stats.images, stats.counts.ignored), (8, 8 * 70));
         assert_eq!(dataset.split("unlabelled").unwrap().len(), 2);
         let tables: toml::Table = starter.recipe_tables.parse().unwrap();
         assert_eq!(tables["data"]["unlabelled"].as_str(), Some("unlabelled"));
@@ -364,18 +210,7 @@ mod tests {
         assert_eq!((starter.classes, starter.labelled), (2, [2, 1]));
         let dataset = save_starter(folder.path(), &starter);
         let stats = dataset.verify_split(&dataset.split("train").unwrap(), OnBadSample::Fail, None).unwrap();
-        assert_eq!(stats.class_pixels, [2 * 31 * 40, 2 * 9 * 40]);
-    }
-
-    #[test]
-    fn binary_and_sparse_values_become_a_value_list() {
-        let labels = Labels::of_indices(&BTreeSet::from([0, 255]));
-        assert!(labels.table.contains("{ from = 255, to = 1 }") && labels.classes.len() == 2);
-        let labels = Labels::of_indices(&BTreeSet::from([0, 128, 200, 255]));
-        assert!(labels.table.contains("ignore = [255]") && labels.table.contains("{ from = 200, to = 2 }"));
-        assert_eq!(Labels::of_indices(&BTreeSet::from([1, 5])).classes.len(), 6);
-        let colours: BTreeSet<[u8; 3]> = (0..254).map(display_colour).collect();
-        assert_eq!(colours.len(), 254);
+        assert_eq!(stats.counts.classes, [2 * 31 * 40, 2 * 9 * 40]);
     }
 
     #[test]

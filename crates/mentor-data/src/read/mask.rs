@@ -1,57 +1,16 @@
-//! Files to pixels, with limits, and one line where a file cannot be used.
-//!
-//! Photos become 8-bit RGB whatever they are: grey is repeated, 16 bits are rounded to 8, CMYK JPEGs are converted, alpha
-//! is dropped (not composited). The EXIF orientation is ignored, because the masks of data sets are drawn over the
-//! pixels as stored.
+//! Masks to labels: exact, never rounded, and one line where a file cannot be used.
 
 use std::io::Cursor;
 use std::path::Path;
 
-use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, RgbImage};
-use mentor_types::{Images, LabelMask};
+use image::{DynamicImage, ImageFormat, RgbImage};
+use mentor_types::LabelMask;
 
-use crate::card::masks::MaskFormat;
+use super::photo::{MAX_DECODER_BYTES, check_size, decode};
+use crate::card::MaskFormat;
 use crate::error::{BadSample, DataError};
-use crate::files::{IMAGE_EXTENSIONS, ask, check_file, is_image_name, read_file};
-use crate::label_map::LabelMap;
-
-/// The longest side of an image or mask that is decoded, in pixels.
-pub const MAX_SIDE_PX: u32 = 32_768;
-
-/// The most pixels of an image or mask that is decoded: a small file must not fill the memory.
-pub const MAX_PIXELS: u64 = 64 * 1024 * 1024;
-
-/// The most memory that a decoder may ask for, in bytes.
-const MAX_DECODER_BYTES: u64 = 768 * 1024 * 1024;
-
-/// Reads any photo as one 8-bit RGB image (`n` = 1).
-///
-/// # Errors
-/// Where it is missing, empty, truncated, too large or no image, a [`BadSample`]; where the system does not give it out,
-/// [`DataError::Io`]. One line with the path.
-pub fn read_image(path: &Path) -> Result<Images, DataError> {
-    let image = read_rgb(path)?;
-    let (width, height) = (image.width() as usize, image.height() as usize);
-    Ok(Images { n: 1, height, width, rgb: image.into_raw() })
-}
-
-/// Reads any photo.
-pub(crate) fn read_rgb(path: &Path) -> Result<RgbImage, DataError> {
-    let bytes = read_file(path)?;
-    Ok(decode_rgb(path, &bytes)?)
-}
-
-/// Width and height from the header alone.
-pub(crate) fn read_size(path: &Path) -> Result<(u32, u32), DataError> {
-    // An empty file would be reported as an unknown format.
-    check_file(path)?;
-    let size = ask(path, || match ImageReader::open(path)?.with_guessed_format()?.into_dimensions() {
-        // The system's own word comes through the decoder, too.
-        Err(image::ImageError::IoError(error)) if error.raw_os_error().is_some() => Err(error),
-        size => Ok(size),
-    })?;
-    Ok(size.map_err(|error| BadSample::new(path, reason(&error)))?)
-}
+use crate::files::read_file;
+use crate::labels::LabelMap;
 
 /// Reads a mask and gives its pixels their meaning.
 pub(crate) fn read_mask(path: &Path, map: &LabelMap) -> Result<LabelMask, DataError> {
@@ -88,44 +47,6 @@ fn refuse_jpeg(path: &Path, bytes: &[u8]) -> Result<(), BadSample> {
     Ok(())
 }
 
-/// The paths of all images in `folder` and below it, relative to `start`, with forward slashes, in no order.
-pub(crate) fn images_below(start: &Path, folder: &Path, images: &mut Vec<String>) -> Result<(), DataError> {
-    for entry in std::fs::read_dir(folder).map_err(|source| DataError::io(folder, source))? {
-        let entry = entry.map_err(|source| DataError::io(folder, source))?;
-        let path = entry.path();
-        let kind = entry.file_type().map_err(|source| DataError::io(&path, source))?;
-        // Linked folders are not followed: they could lead round in a circle.
-        if kind.is_dir() {
-            images_below(start, &path, images)?;
-        }
-        if kind.is_dir() || !is_image_name(&path) {
-            continue;
-        }
-        let relative = path.strip_prefix(start).unwrap_or(&path);
-        let parts: Option<Vec<&str>> = relative.iter().map(|part| part.to_str()).collect();
-        let parts = parts.ok_or_else(|| BadSample::new(&path, "its name is no UTF-8 text"))?;
-        images.push(parts.join("/"));
-    }
-    Ok(())
-}
-
-fn check_size(width: u32, height: u32) -> Result<(), String> {
-    let pixels = u64::from(width) * u64::from(height);
-    if width == 0 || height == 0 {
-        return Err(format!("is {width} x {height} pixels"));
-    }
-    if width > MAX_SIDE_PX || height > MAX_SIDE_PX || pixels > MAX_PIXELS {
-        return Err(format!(
-            "is {width} x {height} pixels, more than the limit ({MAX_SIDE_PX} a side, {MAX_PIXELS} in all)"
-        ));
-    }
-    Ok(())
-}
-
-fn decode_rgb(path: &Path, bytes: &[u8]) -> Result<RgbImage, BadSample> {
-    Ok(decode(path, bytes)?.into_rgb8())
-}
-
 /// The colours of a mask. Rounded to 8 bits, several classes could become one.
 fn decode_colours(path: &Path, bytes: &[u8]) -> Result<RgbImage, BadSample> {
     let picture = decode(path, bytes)?;
@@ -143,45 +64,6 @@ fn decode_colours(path: &Path, bytes: &[u8]) -> Result<RgbImage, BadSample> {
         return Err(BadSample::new(path, reason));
     }
     Ok(picture.into_rgb8())
-}
-
-fn decode(path: &Path, bytes: &[u8]) -> Result<DynamicImage, BadSample> {
-    let fail = |error: image::ImageError| BadSample::new(path, reason(&error));
-    let mut reader = ImageReader::new(Cursor::new(bytes))
-        .with_guessed_format()
-        .map_err(|error| BadSample::new(path, error.to_string()))?;
-    let format = reader.format();
-    let mut limits = image::Limits::default();
-    limits.max_alloc = Some(MAX_DECODER_BYTES);
-    reader.limits(limits);
-    let decoder = reader.into_decoder().map_err(fail)?;
-    let (width, height) = decoder.dimensions();
-    check_size(width, height).map_err(|reason| BadSample::new(path, reason))?;
-    if format == Some(ImageFormat::Jpeg) && !jpeg_ends(bytes) {
-        return Err(BadSample::new(path, "is a truncated JPEG (it has no end marker)"));
-    }
-    DynamicImage::from_decoder(decoder).map_err(fail)
-}
-
-/// Whether an end marker follows the last scan. The decoder itself fills what is missing with grey and says nothing.
-fn jpeg_ends(bytes: &[u8]) -> bool {
-    let last = |marker: u8| bytes.windows(2).rposition(|pair| pair == [0xff, marker]);
-    last(0xd9) > last(0xda)
-}
-
-/// What a decoder said, in words of ours where it only says "unknown".
-fn reason(error: &image::ImageError) -> String {
-    match error {
-        image::ImageError::Unsupported(error)
-            if matches!(error.format_hint(), image::error::ImageFormatHint::Unknown) =>
-        {
-            format!("is no image in a known format ({})", IMAGE_EXTENSIONS.join(", "))
-        }
-        image::ImageError::IoError(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
-            "is truncated".to_owned()
-        }
-        error => format!("cannot be decoded: {error}"),
-    }
 }
 
 /// Why a file gives no indices.
@@ -299,7 +181,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::card::tests::card;
-    use image::{GrayImage, Luma, Rgb, Rgba, RgbaImage};
+    use crate::read::read_rgb;
+    use image::{GrayImage, Luma, Rgb};
     use std::path::PathBuf;
 
     fn read_index(path: &Path) -> Result<(usize, usize, Vec<u8>), DataError> {
@@ -333,27 +216,6 @@ mod tests {
         let folder = tempfile::Builder::new().prefix("with space ö ").tempdir().unwrap();
         let path = folder.path().join("some mask ñ.png");
         (folder, path)
-    }
-
-    #[test]
-    fn grey_16_bit_and_alpha_photos_become_rgb_and_one_pixel_is_enough() {
-        let (_folder, path) = folder();
-        DynamicImage::ImageLuma8(GrayImage::from_pixel(1, 1, Luma([9]))).save(&path).unwrap();
-        assert_eq!(read_image(&path).unwrap(), Images { n: 1, height: 1, width: 1, rgb: vec![9; 3] });
-        let deep = image::ImageBuffer::from_pixel(2, 1, Rgb([0xffff_u16, 0x8080, 0]));
-        DynamicImage::ImageRgb16(deep).save(&path).unwrap();
-        assert_eq!(read_rgb(&path).unwrap().get_pixel(1, 0), &Rgb([255, 128, 0]));
-        RgbaImage::from_pixel(1, 2, Rgba([200, 100, 50, 0])).save(&path).unwrap();
-        assert_eq!(read_rgb(&path).unwrap().get_pixel(0, 1), &Rgb([200, 100, 50]));
-        assert_eq!(read_size(&path).unwrap(), (1, 2));
-    }
-
-    #[test]
-    fn a_cmyk_jpeg_is_converted() {
-        // 8 x 8 pixels of C = 0, M = 255, Y = 255, K = 0 (red), as print programs write them.
-        let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cmyk_red.jpg"));
-        let [r, g, b] = read_rgb(path).unwrap().get_pixel(4, 4).0;
-        assert!(r > 200 && g < 50 && b < 50, "{r} {g} {b}");
     }
 
     #[test]

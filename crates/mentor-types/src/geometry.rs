@@ -1,4 +1,4 @@
-//! Maps between the pixels of two images.
+//! Maps between the pixels of two images, and boxes of pixels.
 
 /// A map from points of a view to points of the image behind it: `scale * point + shift` for each axis (x, then y).
 ///
@@ -58,6 +58,19 @@ impl Geometry {
             })
             .collect()
     }
+}
+
+/// A box of pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CutBox {
+    /// First column.
+    pub x: usize,
+    /// First row.
+    pub y: usize,
+    /// Columns.
+    pub width: usize,
+    /// Rows.
+    pub height: usize,
 }
 
 #[cfg(test)]
