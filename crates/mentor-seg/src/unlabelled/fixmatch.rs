@@ -75,7 +75,7 @@ impl FixMatch {
     /// Nats, at least 0. Pseudo-labels are classes below `k`.
     ///
     /// # Reduction
-    /// Over the free pixels of the batch (see [`Origin::free_nhw`](super::Origin::free_nhw)), sure or not:
+    /// Over the free pixels of the batch (see [`Origin::free_nhw`](crate::views::Origin::free_nhw)), sure or not:
     /// while the teacher is unsure, the term is small. With no free pixel it is a finite zero with a zero
     /// gradient.
     ///
