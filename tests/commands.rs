@@ -119,6 +119,15 @@ fn a_term_with_weights_of_its_own_takes_them_from_file_or_seed() {
 }
 
 #[test]
+fn a_term_at_a_place_of_two_taps_takes_each_side_from_its_own() {
+    let input = root().join("tests/golden/term.safetensors");
+    let at = "at=[{ student = \"c5\", teacher = \"logits\" }]";
+    // The student's 8 channels meet the teacher's 5 classes; the file's adapter is for its 12 features.
+    let said = fail(mentor().args(["term", "cwd", "--set", at]).arg("--in").arg(&input));
+    assert!(said.contains("`adapter`"), "{said}");
+}
+
+#[test]
 fn a_folder_of_ones_own_gets_a_card_and_a_recipe() {
     let folder = tempfile::tempdir().unwrap();
     let own = folder.path().join("own");

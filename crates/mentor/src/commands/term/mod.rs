@@ -21,7 +21,7 @@ use mentor_weights::{NamedTensors, load_named, to_safetensors, write_atomically}
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use inputs::Inputs;
+use inputs::{Inputs, Side};
 
 use crate::print::say;
 use crate::same_file::identity;
@@ -163,8 +163,9 @@ impl Term {
     ) -> Result<Vec<Tensor<1>>> {
         let (student, teacher) = (inputs.student.output(), inputs.teacher.output());
         let channels = |column: &Column| {
-            let tap = column.place.map_or(Tap::Logits, |place| place.student);
-            [&student, &teacher].map(|side| side.at(tap).map_or(0, |features| features.dims()[1]))
+            let [of_student, of_teacher] = taps(column);
+            [(&student, of_student), (&teacher, of_teacher)]
+                .map(|(side, tap)| side.at(tap).map_or(0, |features| features.dims()[1]))
         };
         let mut adapters = Vec::new();
         for spec in columns.iter().flat_map(|column| term.adapters(column, channels(column))) {
@@ -202,18 +203,22 @@ impl Term {
     }
 }
 
+/// Where a column takes its maps from student and teacher: the class scores, if it has no place.
+fn taps(column: &Column) -> [Tap; 2] {
+    column.place.map_or([Tap::Logits; 2], |place| [place.student, place.teacher])
+}
+
 /// What the term reads must be in the file.
 fn check_inputs(table: Table, term: &dyn LossTerm<Seg>, columns: &[Column], inputs: &Inputs) -> Result<()> {
+    let need = |side: &str, maps: &Side, tap: Tap| {
+        let (what, map) = if tap == Tap::Logits { ("logits", &maps.logits) } else { ("feature", &maps.feature) };
+        inputs.need(&format!("{side}_{what}"), map.as_ref()).map(|_| ())
+    };
     for column in columns {
-        let of_logits = column.place.is_none_or(|place| place.student == Tap::Logits);
-        let (what, student, teacher) = if of_logits {
-            ("logits", &inputs.student.logits, &inputs.teacher.logits)
-        } else {
-            ("feature", &inputs.student.feature, &inputs.teacher.feature)
-        };
-        inputs.need(&format!("student_{what}"), student.as_ref())?;
+        let [of_student, of_teacher] = taps(column);
+        need("student", &inputs.student, of_student)?;
         if table != Table::Supervised {
-            inputs.need(&format!("teacher_{what}"), teacher.as_ref())?;
+            need("teacher", &inputs.teacher, of_teacher)?;
         }
     }
     if table == Table::Supervised {
