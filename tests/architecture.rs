@@ -1,8 +1,11 @@
 //! What must hold of the workspace as a whole.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::process::Command;
 
 use crate::sources::{crates, rust_files, without_test_modules};
+use crate::support::root;
 
 /// Every crate with its layer.
 const LAYERS: [(&str, u8); 13] = [
@@ -69,4 +72,28 @@ fn only_one_file_names_a_gpu() {
         let allowed = file.ends_with("mentor/src/device.rs");
         assert!(allowed || !text.contains("Device::cuda"), "{} chooses a device", file.display());
     }
+}
+
+/// Where one crate has other features in one of them, it and all that stands on it is built a second time.
+#[test]
+fn the_benchmark_and_the_binary_share_every_build() {
+    let features = |package: &str| {
+        let tree = Command::new(env!("CARGO"))
+            .args(["tree", "--offline", "--locked", "--edges", "normal,build", "--prefix", "none"])
+            .args(["--format", "{p} {f}", "--package", package])
+            .current_dir(root())
+            .output()
+            .unwrap();
+        assert!(tree.status.success(), "{}", String::from_utf8_lossy(&tree.stderr));
+        let lines: BTreeSet<String> = String::from_utf8(tree.stdout)
+            .unwrap()
+            .lines()
+            .map(|line| line.trim_end_matches(" (*)").to_owned())
+            .collect();
+        lines
+    };
+    let (binary, benchmark) = (features("mentor"), features("mentor-bench"));
+    let only: Vec<_> = benchmark.difference(&binary).filter(|line| !line.starts_with("mentor-bench ")).collect();
+    assert!(only.is_empty(), "built for the benchmark alone: {only:?}");
+    assert!(benchmark.len() > 150, "{} crates were looked at", benchmark.len());
 }

@@ -249,7 +249,7 @@ mod tests {
     #[test]
     fn a_record_holds_medians_ratio_samples_and_what_is_wrong() {
         let about = Circumstances {
-            device: "cpu (x, 2 threads)".to_owned(),
+            device: "cpu (x, 2 threads, AVX2)".to_owned(),
             threads: 2,
             commit: "abc".to_owned(),
             torch: Some("2.0".to_owned()),
@@ -262,7 +262,7 @@ mod tests {
             row("op/alone", &[1.0], &[]),
         ];
         let value = record(&about, &rows);
-        assert_eq!(value["device"], "cpu (x, 2 threads)");
+        assert_eq!(value["device"], "cpu (x, 2 threads, AVX2)");
         assert_eq!((&value["threads"], &value["torch"]), (&json!(2), &json!("2.0")));
         let first = &value["rows"][0];
         assert_eq!((&first["ours_ms"], &first["peer_ms"], &first["ratio"]), (&json!(2.0), &json!(2.0), &json!(1.0)));

@@ -6,11 +6,16 @@ Written from the papers' formulas, in double precision over single-precision inp
 pixel-wise   T^2 * mean over counted pixels of KL(teacher || student), or of the soft cross-entropy
              (Hinton et al. 2015; Liu et al. 2019, eq. 1)
 pair-wise    mean squared difference of the cosines between max-pooled nodes (Liu et al. 2019, eq. 2 and 3)
+channel-wise T^2 * mean over images and channels of KL(teacher || student) of the softmax over positions
+             (Shu et al. 2021)
 
 distill.safetensors holds, all as f32:
 pixel.student, pixel.teacher [2,5,4,6]; pixel.target [2,8,12] with 255 ignored and 254 unknown;
 pixel.{kl,ce}.t{1,2,4}.{value,grad}; pixel.masked.{value,grad} (kl, T 2, the target's ignored pixels left out);
-pair.{even,odd}.{student,teacher}; pair.{even,odd}.p{50,25}.value, .grad (norms attached), .grad_detached
+pair.{even,odd}.{student,teacher}; pair.{even,odd}.p{50,25}.value, .grad (norms attached), .grad_detached;
+channel.student, channel.teacher [3,5,4,6]; channel.target [3,8,12] with 255 ignored (all of the last image) and 254 unknown;
+channel.t{1,4}.{value,grad}; channel.masked.{value,grad} (T 4, the target's ignored pixels left out);
+channel.narrow [3,2,4,6], channel.adapter [5,2,1,1], channel.adapted.{value,grad} (T 4, the adapter before the comparison)
 """
 
 import pathlib
@@ -57,6 +62,17 @@ def pair_wise(student, teacher, fraction, detach_norm):
     return (cosines(teacher) - cosines(student)).pow(2).mean()
 
 
+def channel_wise(student, teacher, temperature, counted=None):
+    images = []
+    for index in range(len(student)):
+        of_image = torch.ones(student.shape[2:], dtype=torch.bool) if counted is None else counted[index]
+        if of_image.any():
+            p = F.softmax(teacher[index][:, of_image] / temperature, 1)
+            q = F.softmax(student[index][:, of_image] / temperature, 1)
+            images.append((p * (p / q).log()).sum(1).mean())
+    return torch.stack(images).mean() * temperature**2
+
+
 def pixel_cases():
     student, teacher = draw(1, 2, 5, 4, 6, scale=3.0), draw(2, 2, 5, 4, 6, scale=3.0)
     target = torch.randint(0, 5, (2, 8, 12), generator=torch.Generator().manual_seed(3))
@@ -92,6 +108,32 @@ def pair_cases():
             put(f"pair.{name}.p{percent}.grad_detached", gradient(pair_wise(student, teacher, percent / 100, True), student))
 
 
+def channel_cases():
+    student, teacher = draw(30, 3, 5, 4, 6, scale=3.0), draw(31, 3, 5, 4, 6, scale=3.0)
+    narrow, adapter = draw(32, 3, 2, 4, 6, scale=3.0), draw(33, 5, 2, 1, 1)
+    target = torch.randint(0, 5, (3, 8, 12), generator=torch.Generator().manual_seed(34))
+    target[0, 2:5, 1:8] = 255
+    target[1, 6:, :] = 255
+    target[:, :, 9:] = 254
+    target[2] = 255
+    maps = {"student": student, "teacher": teacher, "target": target, "narrow": narrow, "adapter": adapter}
+    for name, tensor in maps.items():
+        put(f"channel.{name}", tensor)
+    student, narrow = student.double().requires_grad_(), narrow.double().requires_grad_()
+    teacher, adapter = teacher.double(), adapter.double()
+
+    def put_case(name, loss, leaf):
+        put(f"channel.{name}.value", loss)
+        put(f"channel.{name}.grad", gradient(loss, leaf))
+
+    for temperature in (1, 4):
+        put_case(f"t{temperature}", channel_wise(student, teacher, temperature), student)
+    small = F.interpolate(target[:, None].double(), size=(4, 6), mode="nearest")[:, 0]
+    put_case("masked", channel_wise(student, teacher, 4, small != 255), student)
+    put_case("adapted", channel_wise(F.conv2d(narrow, adapter), teacher, 4), narrow)
+
+
 pixel_cases()
 pair_cases()
+channel_cases()
 save_file(tensors, HERE / "distill.safetensors")

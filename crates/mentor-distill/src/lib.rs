@@ -5,11 +5,13 @@
 //! A teacher's tensor is always taken off the graph; a gradient reaches the student alone.
 
 mod affinity;
+mod channel;
 mod mean;
 mod soft_labels;
 mod term;
 
 pub use affinity::{affinities, affinity_distance, pool_by_fraction};
+pub use channel::channel_divergence;
 pub use mean::weighted_mean;
 pub use soft_labels::{kl_divergence, soft_cross_entropy};
 pub use term::{

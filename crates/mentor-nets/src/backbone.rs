@@ -14,11 +14,11 @@ use crate::{Cost, Fresh, MobileNetV2, ResNet};
 pub enum BackboneKind {
     /// ResNet-18: basic blocks (arXiv 1512.03385).
     Resnet18,
-    /// ResNet-34: basic blocks.
+    /// ResNet-34: basic blocks (arXiv 1512.03385).
     Resnet34,
-    /// ResNet-50: bottleneck blocks.
+    /// ResNet-50: bottleneck blocks (arXiv 1512.03385).
     Resnet50,
-    /// ResNet-101: bottleneck blocks.
+    /// ResNet-101: bottleneck blocks (arXiv 1512.03385).
     Resnet101,
     /// `MobileNetV2` (arXiv 1801.04381). Its depthwise convolutions are slow on CPUs.
     MobilenetV2,

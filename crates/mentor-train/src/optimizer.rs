@@ -17,9 +17,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum OptimizerConfig {
-    /// Stochastic gradient descent with momentum.
+    /// Stochastic gradient descent with momentum, as `torch.optim.SGD`.
     Sgd(SgdConfig),
-    /// Adam with decoupled weight decay.
+    /// Adam with decoupled weight decay (arXiv 1711.05101).
     Adamw(AdamwConfig),
 }
 

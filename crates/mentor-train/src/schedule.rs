@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 pub enum ScheduleConfig {
     /// `(1 - step / steps) ^ power`.
     Poly(PolySchedule),
-    /// Half a cosine from 1 down to `final_factor`.
+    /// Half a cosine from 1 down to `final_factor` (arXiv 1608.03983).
     Cosine(CosineSchedule),
     /// A factor at each milestone.
     Step(StepSchedule),

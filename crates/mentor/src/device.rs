@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use anyhow::{Result, bail};
+use anyhow::{Error, Result, bail};
 use burn::tensor::Device;
 use mentor_train::cpu_name;
 
@@ -52,7 +52,7 @@ pub fn choose(request: DeviceRequest) -> Result<(Device, String)> {
     #[cfg(feature = "cuda")]
     keep_kernels();
     match request {
-        DeviceRequest::Cpu => Ok((Device::flex(), cpu_name())),
+        DeviceRequest::Cpu => Ok((Device::flex(), cpu_name().map_err(Error::msg)?)),
         DeviceRequest::Auto => match cuda_devices().into_iter().next() {
             Some(device) => Ok((device, DeviceRequest::Cuda(0).to_string())),
             None => choose(DeviceRequest::Cpu),

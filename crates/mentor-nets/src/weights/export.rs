@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::module::Module;
-use burn::store::burn_pack;
 use burn::tensor::{Bytes, DType, f16};
 use mentor_weights::{is_buffer, named_weights, write_atomically, write_parts_atomically};
 

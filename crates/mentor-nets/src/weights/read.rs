@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use burn::store::burn_pack;
-use burn::store::pytorch_reader::{self, PytorchReader};
 use burn::tensor::{Bytes, DType, bf16, f16};
 use mentor_weights::NamedTensors;
+use pytorch_reader::PytorchReader;
 use safetensors::tensor::{Dtype, SafeTensors};
 
 use super::{CHECKSUM, WeightsError, checksum};

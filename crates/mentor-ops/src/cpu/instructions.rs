@@ -28,6 +28,15 @@ impl Instructions {
         }
     }
 
+    /// As people write it.
+    fn title(self) -> &'static str {
+        match self {
+            Self::Avx512 => "AVX-512",
+            Self::Avx2 => "AVX2",
+            Self::Portable => "portable",
+        }
+    }
+
     #[cfg(target_arch = "x86_64")]
     fn is_available(self) -> bool {
         use std::arch::is_x86_feature_detected as has;
@@ -70,12 +79,23 @@ impl Instructions {
     /// If `MENTOR_CPU` names something unknown, or what this CPU cannot run.
     pub(crate) fn chosen() -> Self {
         static CHOSEN: OnceLock<Instructions> = OnceLock::new();
-        *CHOSEN.get_or_init(|| {
-            let name = std::env::var_os(VARIABLE);
-            let name = name.as_ref().map(|name| name.to_string_lossy());
-            Self::choose(name.as_deref()).unwrap_or_else(|message| panic!("{message}"))
-        })
+        *CHOSEN.get_or_init(|| Self::asked().unwrap_or_else(|message| panic!("{message}")))
     }
+
+    fn asked() -> Result<Self, String> {
+        let name = std::env::var_os(VARIABLE);
+        let name = name.as_ref().map(|name| name.to_string_lossy());
+        Self::choose(name.as_deref())
+    }
+}
+
+/// The instructions that the CPU operations of this process use, for people: `AVX-512`, `AVX2` or `portable`.
+///
+/// # Errors
+/// If the environment variable `MENTOR_CPU` names something unknown, or what this CPU cannot run. The operations
+/// would panic.
+pub fn instructions() -> Result<&'static str, String> {
+    Instructions::asked().map(Instructions::title)
 }
 
 #[cfg(test)]
@@ -88,6 +108,11 @@ mod tests {
         for instructions in Instructions::available() {
             assert_eq!(Instructions::choose(Some(instructions.name())), Ok(instructions));
         }
+    }
+
+    #[test]
+    fn people_are_told_what_the_operations_use() {
+        assert_eq!(instructions(), Ok(Instructions::chosen().title()));
     }
 
     #[test]

@@ -14,4 +14,5 @@ pub(crate) mod simd;
 mod threads;
 
 pub use alloc::tune_allocator;
+pub use instructions::instructions;
 pub use threads::start_threads;

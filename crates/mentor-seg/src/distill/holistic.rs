@@ -1,7 +1,7 @@
 //! `[distill.holistic]`: whole segmentations, judged by a rival.
 
 use burn::tensor::Tensor;
-use mentor_distill::{Column, Start, Needs, Shared, Stream, Term};
+use mentor_distill::{Column, Needs, Shared, Start, Stream, Term};
 use mentor_types::Found;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -18,6 +18,7 @@ terms! {
         ;
         pixel_wise::PixelWise,
         pair_wise::PairWise,
+        cwd::Cwd,
         holistic::Holistic,
     }
 }

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Ohem;
 use crate::context::Context;
-use crate::task::Seg;
 use crate::labels::Labels;
+use crate::task::Seg;
 
 /// Cross-entropy of the net's class probabilities with the labels.
 ///

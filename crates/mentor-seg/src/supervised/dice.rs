@@ -8,8 +8,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::context::Context;
-use crate::task::Seg;
 use crate::labels::Labels;
+use crate::task::Seg;
 
 /// Soft Dice: how little the regions of each class overlap.
 ///

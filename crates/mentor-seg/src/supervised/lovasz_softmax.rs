@@ -7,8 +7,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::context::Context;
-use crate::task::Seg;
 use crate::labels::Labels;
+use crate::task::Seg;
 
 /// Lovasz-softmax: the convex extension of one minus the Jaccard index, per class.
 ///

@@ -75,7 +75,7 @@ impl FixMatch {
     /// Nats, at least 0. Pseudo-labels are classes below `k`.
     ///
     /// # Reduction
-    /// Over the free pixels of the batch (see [`Origin::free_nhw`](super::Origin::free_nhw)), sure or not:
+    /// Over the free pixels of the batch (see [`Origin::free_nhw`](crate::views::Origin::free_nhw)), sure or not:
     /// while the teacher is unsure, the term is small. With no free pixel it is a finite zero with a zero
     /// gradient.
     ///
@@ -106,9 +106,9 @@ impl FixMatch {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use super::*;
     use crate::views::testing::*;
     use crate::views::{Origin, weak_probabilities};
-    use super::*;
     use burn::tensor::Device;
     use burn::tensor::activation::softmax;
     use mentor_types::{IGNORE, UNKNOWN};

@@ -139,9 +139,9 @@ impl MeanTeacher {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use super::{Consistency, MeanTeacher};
     use crate::views::testing::*;
     use crate::views::{Origin, weak_probabilities};
-    use super::{Consistency, MeanTeacher};
     use burn::tensor::activation::softmax;
     use burn::tensor::{Device, Tensor};
     use mentor_types::{IGNORE, UNKNOWN};

@@ -6,10 +6,11 @@ use anyhow::Result;
 use clap::Args;
 use mentor_data::Card;
 use mentor_distill::TermTable;
+use mentor_nets::BackboneKind;
+use mentor_recipe::Task;
 use mentor_seg::Seg;
-use mentor_seg::distill::DistillConfig;
-use mentor_seg::supervised::SupervisedConfig;
-use mentor_seg::unlabelled::UnlabelledConfig;
+use mentor_train::{OptimizerConfig, ScheduleConfig};
+use schemars::{JsonSchema, schema_for};
 
 use super::PlaceArgs;
 use crate::print::say;
@@ -22,39 +23,12 @@ pub struct List {
     places: PlaceArgs,
 }
 
-const NETS: [(&str, &str); 4] = [
-    ("fcn", "Long et al. 2015, arXiv 1411.4038; torchvision's form"),
-    ("pspnet", "Zhao et al. 2017, arXiv 1612.01105"),
-    ("deeplabv3", "Chen et al. 2017, arXiv 1706.05587; torchvision's form"),
-    ("deeplabv3plus", "Chen et al. 2018, arXiv 1802.02611"),
-];
-const BACKBONES: [(&str, &str); 5] = [
-    ("resnet18", "He et al. 2016, arXiv 1512.03385"),
-    ("resnet34", "He et al. 2016, arXiv 1512.03385"),
-    ("resnet50", "He et al. 2016, arXiv 1512.03385"),
-    ("resnet101", "He et al. 2016, arXiv 1512.03385"),
-    ("mobilenet_v2", "Sandler et al. 2018, arXiv 1801.04381"),
-];
 impl List {
     /// Runs the command.
     pub fn run(&self) -> Result<ExitCode> {
-        section("nets: [student.NAME], [teachers.T.NAME]", &NETS);
-        section("backbones: backbone = \"NAME\"", &BACKBONES);
-        terms::<SupervisedConfig>("losses on labels: [supervised.NAME]");
-        terms::<DistillConfig>("distillation: [distill.NAME]");
-        terms::<UnlabelledConfig>("unlabelled images: [unlabelled.NAME]");
-        section(
-            "optimizers: [optimizer.NAME]",
-            &[("sgd", "as torch.optim.SGD"), ("adamw", "Loshchilov & Hutter 2019, arXiv 1711.05101")],
-        );
-        section(
-            "schedules: [schedule.NAME]",
-            &[
-                ("poly", "(1 - step / steps) ^ power"),
-                ("cosine", "Loshchilov & Hutter 2017, arXiv 1608.03983"),
-                ("step", "a factor at each milestone"),
-            ],
-        );
+        of_task::<Seg>();
+        variants::<OptimizerConfig>("optimizers: [optimizer.NAME]");
+        variants::<ScheduleConfig>("schedules: [schedule.NAME]");
         say!("data sets: [data] card = \"NAME\"");
         let places = self.places.places();
         for name in Card::names(&places.cards) {
@@ -67,10 +41,32 @@ impl List {
     }
 }
 
+/// What the recipes of a task can name.
+fn of_task<T: Task>() {
+    let task = T::NAME.as_str();
+    variants::<T::NetConfig>(&format!("nets of {task}: [student.NAME], [teachers.T.NAME]"));
+    variants::<BackboneKind>("backbones: backbone = \"NAME\"");
+    terms::<T, T::Supervised>(&format!("losses on labels of {task}: [supervised.NAME]"));
+    terms::<T, T::Distill>(&format!("distillation of {task}: [distill.NAME]"));
+    terms::<T, T::Unlabelled>(&format!("unlabelled images of {task}: [unlabelled.NAME]"));
+}
+
 /// Every term that a table can name.
-fn terms<T: TermTable<Seg>>(title: &str) {
-    let all = T::all();
+fn terms<T: Task, Table: TermTable<T>>(title: &str) {
+    let all = Table::all();
     let rows: Vec<(&str, &str)> = all.terms().into_iter().map(|(name, term)| (name, term.source())).collect();
+    section(title, &rows);
+}
+
+/// Every variant of a type that a recipe names one of, with the first line of what its documentation says.
+fn variants<T: JsonSchema>(title: &str) {
+    let schema = schema_for!(T).to_value();
+    let mut rows = Vec::new();
+    for variant in schema["oneOf"].as_array().into_iter().flatten() {
+        let name = variant["const"].as_str().or_else(|| variant["required"][0].as_str());
+        let said = variant["description"].as_str().and_then(|text| text.lines().next());
+        rows.extend(name.map(|name| (name, said.unwrap_or_default())));
+    }
     section(title, &rows);
 }
 
