@@ -24,7 +24,7 @@ mod starter;
 mod views;
 
 pub use batches::{BatchMaker, BatchPlan};
-pub use card::{Card, Class, MaskFormat, Masks, Pairing, SplitSpec};
+pub use card::{Card, Class, MaskFormat, Masks, SplitSpec};
 pub use config::{DataConfig, Jitter, OnBadSample, Photometric, StrongConfig, ViewsConfig};
 pub use dataset::{Dataset, Sample, SplitStats};
 pub use error::{BadSample, BadSamples, DataError};

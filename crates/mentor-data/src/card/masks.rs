@@ -9,34 +9,34 @@ use serde::{Deserialize, Serialize};
 pub struct Masks {
     /// Folder of the masks below the root, put before every mask's path. Default: the root itself.
     #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub root: String,
+    pub(crate) root: String,
     /// The path of an image's mask, as `gtFine/{id}_labelIds.png`, for lists without a label column; `[pairing]` says
     /// what `{id}` is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub path: Option<String>,
+    pub(crate) path: Option<String>,
     /// Whether `path` also replaces the label column of a line that has one. Default no.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub replace_column: bool,
+    pub(crate) replace_column: bool,
     /// How a mask is stored.
-    pub format: MaskFormat,
+    pub(crate) format: MaskFormat,
     /// Raw values that are ignored: no loss, no metric. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub ignore: Vec<u8>,
+    pub(crate) ignore: Vec<u8>,
     /// Raw values that mean "nobody labelled this". Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub unknown: Vec<u8>,
+    pub(crate) unknown: Vec<u8>,
     /// Colours that are ignored, for the format `color`. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub ignore_colors: Vec<[u8; 3]>,
+    pub(crate) ignore_colors: Vec<[u8; 3]>,
     /// Added to a raw value to give its class: -1 where 1 is the first class. Default 0.
     #[serde(default, skip_serializing_if = "is_zero")]
-    pub offset: i32,
+    pub(crate) offset: i32,
     /// Raw values and their classes, one by one, instead of an offset. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub values: Vec<ValueMap>,
+    pub(crate) values: Vec<ValueMap>,
     /// What a raw value is that none of the above names. Default `error`.
     #[serde(default)]
-    pub other_values: OtherValues,
+    pub(crate) other_values: OtherValues,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
@@ -57,17 +57,17 @@ pub enum MaskFormat {
 /// One raw value and its class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct ValueMap {
+pub(crate) struct ValueMap {
     /// The value in the mask.
-    pub from: u8,
+    pub(crate) from: u8,
     /// The index of the class.
-    pub to: u8,
+    pub(crate) to: u8,
 }
 
 /// What an unnamed raw value is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum OtherValues {
+pub(crate) enum OtherValues {
     /// An error that names value and pixel.
     #[default]
     Error,

@@ -36,16 +36,16 @@ pub struct Card {
     pub get: String,
     /// Folder of the images below the root, put before every image path of a list. Default: the root itself.
     #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub image_root: String,
+    pub(crate) image_root: String,
     /// The card (a sibling folder) whose split lists this one shares. Default: its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub lists_from: Option<String>,
+    pub(crate) lists_from: Option<String>,
     /// Labels of pixels, where there are any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub masks: Option<Masks>,
     /// How a list's first column leads to the image and to its labels, for lists without a label column.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pairing: Option<Pairing>,
+    pub(crate) pairing: Option<Pairing>,
     /// The splits by name.
     pub splits: BTreeMap<String, SplitSpec>,
     /// The classes, in the order of their indices.
@@ -68,12 +68,12 @@ pub struct Class {
 /// How a list's first column leads to an image and to its labels. `{id}` stands for the part that they share.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Pairing {
+pub(crate) struct Pairing {
     /// The form of the first column, as `leftImg8bit/{id}_leftImg8bit.png`.
-    pub id: String,
+    pub(crate) id: String,
     /// The path of the image. Default: the first column itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub image: Option<String>,
+    pub(crate) image: Option<String>,
 }
 
 /// One split: exactly one of `list`, `folder` and `all_of` (with `minus`).
@@ -82,16 +82,16 @@ pub struct Pairing {
 pub struct SplitSpec {
     /// A list file beside the card: lines of `image [label [classes]]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub list: Option<String>,
+    pub(crate) list: Option<String>,
     /// A folder below the root: all images in it and below it, in the order of their paths.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub folder: Option<String>,
     /// Everything of another split ...
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub all_of: Option<String>,
+    pub(crate) all_of: Option<String>,
     /// ... without the images of this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub minus: Option<String>,
+    pub(crate) minus: Option<String>,
     /// How many images it must have. Default: not checked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub count: Option<usize>,
