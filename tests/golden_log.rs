@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use image::{GrayImage, Luma, Rgb, RgbImage};
 use serde_json::Value;
 
-use crate::support::{mentor, recipe, root, succeed};
+use crate::support::{log_without_times, mentor, recipe, root, succeed};
 
 /// How far a number may be from the kept one, relative to the larger of it and 1, on paths that only round differently.
 const TOLERANCE: f64 = 2e-2;
@@ -192,17 +192,6 @@ fn train(recipe: &Path, out: &Path) -> std::process::Command {
     command
 }
 
-/// The lines of a log without their times.
-fn log(run: &Path) -> Vec<Value> {
-    let text = fs::read_to_string(run.join("log.jsonl")).unwrap();
-    let lines = text.lines().map(|line| {
-        let mut line: Value = serde_json::from_str(line).unwrap();
-        line.as_object_mut().unwrap().remove("time");
-        line
-    });
-    lines.collect()
-}
-
 /// Whether two logs have the same lines and keys, and numbers that agree to `tolerance`; names the first that does not.
 fn compare(path: &str, found: &Value, kept: &Value, tolerance: f64) -> Result<(), String> {
     match (found, kept) {
@@ -240,7 +229,7 @@ fn the_log_of_ten_steps_with_everything_on_is_the_kept_one() {
     let everything = prepare(folder.path());
     let out = folder.path().join("portable");
     succeed(train(&everything, &out).env("MENTOR_CPU", "portable"));
-    let found = log(&out);
+    let found = log_without_times(&out);
     assert_eq!(found.len(), 10 + 2 * 2);
 
     let path = root().join("tests/golden/log.jsonl");
@@ -257,5 +246,5 @@ fn the_log_of_ten_steps_with_everything_on_is_the_kept_one() {
 
     let out = folder.path().join("best");
     succeed(&mut train(&everything, &out));
-    compare("vectors", &Value::from(log(&out)), &Value::from(kept), TOLERANCE).unwrap();
+    compare("vectors", &Value::from(log_without_times(&out)), &Value::from(kept), TOLERANCE).unwrap();
 }

@@ -13,7 +13,7 @@ use mentor_seg::unlabelled::UnlabelledConfig;
 use mentor_seg::views::Teaching;
 use serde_json::Value;
 
-use crate::support::{fail, mentor, recipe, succeed, tiny};
+use crate::support::{fail, log_without_times, mentor, recipe, succeed, tiny};
 
 /// Everything that has a memory: dropout, `CutMix`, an average, momentum, and every term that is in a list, with what it
 /// keeps from step to step.
@@ -70,13 +70,7 @@ fn outcome(run: &Path) -> (BTreeMap<String, Vec<u8>>, Vec<Value>) {
         let entry = entry.unwrap();
         (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap())
     });
-    let log = fs::read_to_string(run.join("log.jsonl")).unwrap();
-    let lines = log.lines().map(|line| {
-        let mut line: Value = serde_json::from_str(line).unwrap();
-        line.as_object_mut().unwrap().remove("time");
-        line
-    });
-    (files.collect(), lines.collect())
+    (files.collect(), log_without_times(run))
 }
 
 fn train(recipe: &Path, out: &Path, threads: &str, workers: &str) -> std::process::Command {
@@ -184,12 +178,7 @@ fn a_step_is_replayed_bit_for_bit_and_its_images_are_drawn() {
     succeed(train(&recipe, &out, "1", "1").args(["--replay", "12"]));
     let replayed = out.join("replay/step-00000012");
     let steps = |run: &Path| -> Vec<Value> {
-        let log = fs::read_to_string(run.join("log.jsonl")).unwrap();
-        let lines = log.lines().map(|line| {
-            let mut line: Value = serde_json::from_str(line).unwrap();
-            line.as_object_mut().unwrap().remove("time");
-            line
-        });
+        let lines = log_without_times(run).into_iter();
         lines.filter(|line| [11, 12].map(Value::from).contains(&line["step"])).collect()
     };
     assert_eq!(steps(&replayed).len(), 2);

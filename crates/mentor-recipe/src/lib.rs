@@ -12,7 +12,7 @@ mod tasks;
 
 pub use any::AnyRecipe;
 pub use build::{
-    BuiltData, BuiltNets, Places, Prepared, Which, check_classes, find_card, load_net, load_run, net_of, run_recipe,
+    BuiltData, BuiltNets, Places, Prepared, Which, check_classes, find_card, load_net, load_run, run_recipe,
     weights_path,
 };
 pub use classes::RunClasses;

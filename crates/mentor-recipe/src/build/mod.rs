@@ -8,4 +8,4 @@ mod run;
 pub use data::{BuiltData, Places, check_classes, find_card};
 pub use nets::{BuiltNets, load_net, weights_path};
 pub use prepared::Prepared;
-pub use run::{Which, load_run, net_of, run_recipe};
+pub use run::{Which, load_run, run_recipe};

@@ -36,7 +36,7 @@ pub fn load_run<N: Module>(net: N, folder: &Path, which: Which, best: bool) -> R
 ///
 /// # Errors
 /// Where it has another form, or the checkpoint has no average and one is asked for.
-pub fn net_of<N: Module>(
+fn net_of<N: Module>(
     net: N,
     checkpoint: &Checkpoint,
     which: Which,

@@ -61,7 +61,7 @@ impl Term<Seg> for MeanTeacher {
 
     fn value(&self, context: &Context<'_>, _column: &Column) -> Tensor<1> {
         let views = context.views();
-        self.loss(&views.origin, views.weak_probabilities(Teaching::Ema), context.student.logits.clone())
+        self.loss(views.origin(), views.weak_probabilities(Teaching::Ema), context.student.logits.clone())
     }
 
     fn pseudo(&self, context: &Context<'_>) -> Option<Pseudo> {

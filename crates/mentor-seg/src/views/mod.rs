@@ -26,12 +26,13 @@ pub enum Teaching {
     Ema,
 }
 
-/// The views of unlabelled images; what a labeller says of the weak ones is computed when a term first asks.
+/// The views of unlabelled images; their geometry, and what a labeller says of the weak ones, is computed when a term
+/// first asks.
 pub struct Views<'a> {
-    /// The geometry between them.
-    pub origin: Origin,
-    truth_nhw: Tensor<3, Int>,
+    pixels: &'a PairPixels,
     labeller: &'a dyn Fn(Teaching) -> Tensor<4>,
+    origin: OnceCell<Origin>,
+    truth_nhw: OnceCell<Tensor<3, Int>>,
     /// By [`Teaching`].
     weak: [OnceCell<Tensor<4>>; 2],
     pseudo: [OnceCell<PseudoLabels>; 2],
@@ -39,37 +40,42 @@ pub struct Views<'a> {
 
 impl std::fmt::Debug for Views<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Views").field("origin", &self.origin).finish_non_exhaustive()
+        f.debug_struct("Views").field("pixels", &self.pixels).finish_non_exhaustive()
     }
 }
 
 impl<'a> Views<'a> {
     /// The views of `pixels`; `labeller` gives the logits of the weak ones, `[n, k, h', w']` of any size.
     #[must_use]
-    pub fn new(pixels: &PairPixels, labeller: &'a dyn Fn(Teaching) -> Tensor<4>) -> Self {
-        let origin = Origin::new(pixels.origin.clone(), pixels.targets.clone());
-        let truth_nhw = origin.carry_labels(pixels.truth.clone());
-        Self { origin, truth_nhw, labeller, weak: Default::default(), pseudo: Default::default() }
+    pub fn new(pixels: &'a PairPixels, labeller: &'a dyn Fn(Teaching) -> Tensor<4>) -> Self {
+        let (origin, truth_nhw) = (OnceCell::new(), OnceCell::new());
+        Self { pixels, labeller, origin, truth_nhw, weak: Default::default(), pseudo: Default::default() }
+    }
+
+    /// The geometry between them.
+    #[must_use]
+    pub fn origin(&self) -> &Origin {
+        self.origin.get_or_init(|| Origin::new(self.pixels.origin.clone(), self.pixels.targets.clone()))
     }
 
     /// The class probabilities of the weak views at their size, off the graph, `[n, k, h, w]`.
     #[must_use]
     pub fn weak_probabilities(&self, teaching: Teaching) -> Tensor<4> {
-        let ask = || weak_probabilities((self.labeller)(teaching), self.origin.view_size());
+        let ask = || weak_probabilities((self.labeller)(teaching), self.origin().view_size());
         self.weak[teaching as usize].get_or_init(ask).clone()
     }
 
     /// The pseudo-labels of the strong views.
     #[must_use]
     pub fn pseudo_labels(&self, teaching: Teaching) -> &PseudoLabels {
-        let label = || PseudoLabels::new(self.weak_probabilities(teaching), &self.origin);
+        let label = || PseudoLabels::new(self.weak_probabilities(teaching), self.origin());
         self.pseudo[teaching as usize].get_or_init(label)
     }
 
     /// The truth of the strong views where the data set has it, `[n, h, w]`, for statistics alone.
     #[must_use]
     pub fn truth(&self) -> Tensor<3, Int> {
-        self.truth_nhw.clone()
+        self.truth_nhw.get_or_init(|| self.origin().carry_labels(self.pixels.truth.clone())).clone()
     }
 }
 

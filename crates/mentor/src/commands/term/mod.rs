@@ -178,7 +178,7 @@ impl Term {
         let companions = self.companions(name, term, inputs)?;
         let weak = |_: Teaching| teacher.logits.clone();
         let pixels = (table == Table::Unlabelled).then(|| same_pixels(inputs, &student.logits)).transpose()?;
-        let views = pixels.map(|pixels| Views::new(&pixels, &weak));
+        let views = pixels.as_ref().map(|pixels| Views::new(pixels, &weak));
         let context = Context::of(&student, Key::new(self.seed)).with(|context| {
             context.teacher = Some(&teacher);
             context.target_nhw = inputs.target.as_ref();
