@@ -10,13 +10,6 @@ use std::path::Path;
 
 use crate::sources::{crates, rust_files, tokens, without_test_modules};
 
-/// Needs that still close a circle: crate, who needs, what is needed. The list may only shrink: whoever unties one strikes
-/// it here.
-const KNOWN: [(&str, &str, &str); 1] = [
-    // What a run is put together from goes into a file of its own.
-    ("mentor", "commands/replay", "commands/train"),
-];
-
 /// A path of modules from the root of the crate, then perhaps an item.
 type Names = Vec<String>;
 
@@ -67,18 +60,11 @@ impl Crate {
         homes.filter(|home| !module.starts_with(home)).collect()
     }
 
-    /// Groups of files each of which needs all others of its group, when only some of their needs count.
-    fn circles(&self, counts: impl Fn(&str, &str) -> bool) -> BTreeSet<BTreeSet<String>> {
-        let needed = |module: &Names| self.needs(module).into_iter().map(|other| other.join("/"));
-        let needs: BTreeMap<String, Vec<String>> = self
-            .0
-            .keys()
-            .map(|module| {
-                let from = module.join("/");
-                let to = needed(module).filter(|to| counts(&from, to)).collect();
-                (from, to)
-            })
-            .collect();
+    /// Groups of files each of which needs all others of its group.
+    fn circles(&self) -> BTreeSet<BTreeSet<String>> {
+        let needed = |module: &Names| self.needs(module).into_iter().map(|other| other.join("/")).collect();
+        let needs: BTreeMap<String, Vec<String>> =
+            self.0.keys().map(|module| (module.join("/"), needed(module))).collect();
         let reached = |from: &String| {
             let (mut seen, mut open) = (BTreeSet::new(), vec![from.clone()]);
             while let Some(module) = open.pop() {
@@ -217,12 +203,6 @@ fn modules_for_tests(words: &[String]) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Whether an entry of the list means that a file needs another; `folder/*` is every file below a folder.
-fn is_meant(entry: (&str, &str), from: &str, to: &str) -> bool {
-    let is_from = entry.0.strip_suffix('*').map_or(entry.0 == from, |folder| from.starts_with(folder));
-    is_from && entry.1 == to
-}
-
 #[test]
 fn no_files_of_a_crate_need_each_other() {
     let (mut files, mut wrong) = (0, Vec::new());
@@ -230,15 +210,7 @@ fn no_files_of_a_crate_need_each_other() {
         let name = folder.file_name().unwrap().to_str().unwrap().to_owned();
         let read = Crate::read(&folder.join("src"));
         files += read.0.len();
-        let known: Vec<_> = KNOWN.iter().filter(|known| known.0 == name).map(|known| (known.1, known.2)).collect();
-        let is_known = |from: &str, to: &str| known.iter().any(|entry| is_meant(*entry, from, to));
-        let circles = read.circles(|from, to| !is_known(from, to));
-        wrong.extend(circles.iter().map(|circle| format!("{name}: a circle of {circle:?}")));
-        for entry in known.iter().filter(|_| circles.is_empty()) {
-            if read.circles(|from, to| !is_known(from, to) || is_meant(*entry, from, to)).is_empty() {
-                wrong.push(format!("{name}: no circle is closed by {entry:?}: strike it from the list"));
-            }
-        }
+        wrong.extend(read.circles().iter().map(|circle| format!("{name}: a circle of {circle:?}")));
     }
     assert!(files > 150, "{files} files were read");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -251,7 +223,7 @@ fn circles(files: &[(&str, &str)]) -> Vec<Vec<String>> {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
     }
-    let circles = Crate::read(folder.path()).circles(|_, _| true);
+    let circles = Crate::read(folder.path()).circles();
     circles.into_iter().map(|circle| circle.into_iter().collect()).collect()
 }
 

@@ -167,7 +167,7 @@ impl Step {
         let total = terms.total().expect("there is a loss");
         let loss = total.clone().inner();
         let grads = GradientsParams::from_grads(total.backward(), &model);
-        self.model = Some(self.optimizer.step(model, grads, 1.0, &Student::<SegNet>::is_head));
+        self.model = Some(self.optimizer.step(model, grads, 1.0, &Student::<SegNet>::group));
         loss
     }
 

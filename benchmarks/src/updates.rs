@@ -8,6 +8,7 @@ use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor};
 use mentor_nets::{Backbone, BackboneKind, BackboneSpec, Fresh, pytorch_name};
 use mentor_train::Optimizer;
+use mentor_types::Group;
 use mentor_weights::{Buffers, Ema, NamedTensors, is_buffer, named_weights};
 use serde_json::json;
 
@@ -119,7 +120,7 @@ impl Work for Sgd {
 
     fn run(&mut self) {
         let (net, grads) = (self.net.take().expect("present"), self.grads.take().expect("prepared"));
-        self.net = Some(self.optimizer.step(net, grads, 1.0, &|_| false));
+        self.net = Some(self.optimizer.step(net, grads, 1.0, &|_, rank| Group::of_rank(rank)));
     }
 }
 

@@ -56,13 +56,13 @@ impl Split {
 
     /// The path of an image.
     #[must_use]
-    pub fn image_path(&self, entry: &Entry) -> PathBuf {
+    pub(crate) fn image_path(&self, entry: &Entry) -> PathBuf {
         self.root.join(&entry.image)
     }
 
     /// The path of the file with an image's labels.
     #[must_use]
-    pub fn label_path(&self, entry: &Entry) -> Option<PathBuf> {
+    pub(crate) fn label_path(&self, entry: &Entry) -> Option<PathBuf> {
         entry.label.as_ref().map(|label| self.root.join(label))
     }
 }

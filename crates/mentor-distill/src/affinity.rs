@@ -40,7 +40,7 @@ const SHORTEST: f64 = 1e-8;
 /// # Differs
 /// Nowhere. The ceiling is made by padding, since not every device pools in ceiling mode.
 #[must_use]
-pub fn pool_by_fraction(x_nchw: Tensor<4>, fraction: f64) -> Tensor<4> {
+pub(crate) fn pool_by_fraction(x_nchw: Tensor<4>, fraction: f64) -> Tensor<4> {
     let [_, _, height, width] = x_nchw.dims();
     assert!(height > 0 && width > 0, "a map of {height}x{width} pixels has no nodes");
     let kernel = [height, width].map(|side| ((side as f64 * fraction) as usize).clamp(1, side));

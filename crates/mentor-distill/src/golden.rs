@@ -5,7 +5,8 @@ use burn::tensor::{Device, Tensor, TensorData};
 use mentor_ops::mean_all;
 use mentor_weights::{NamedTensors, from_safetensors};
 
-use crate::{affinity_distance, kl_divergence, pool_by_fraction, soft_cross_entropy};
+use crate::affinity::pool_by_fraction;
+use crate::{affinity_distance, kl_divergence, soft_cross_entropy};
 
 fn golden() -> NamedTensors {
     from_safetensors(include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/distill.safetensors")))

@@ -10,13 +10,13 @@ mod mean;
 mod soft_labels;
 mod term;
 
-pub use affinity::{affinities, affinity_distance, pool_by_fraction};
+pub use affinity::{affinities, affinity_distance};
 pub use channel::channel_divergence;
 pub use mean::weighted_mean;
 pub use soft_labels::{kl_divergence, soft_cross_entropy};
 pub use term::{
     Column, Companion, Companions, Examples, Needs, Place, Sees, Shared, Start, Stream, Term, TermTable, check_terms,
-    evaluate, sigmoid_ramp,
+    evaluate,
 };
 
 #[cfg(test)]

@@ -182,7 +182,7 @@ impl ConvNorm {
 
     /// Convolution, norm, `ReLU` up to 6.
     #[must_use]
-    pub fn relu6(&self, x_nchw: Tensor<4>) -> Tensor<4> {
+    pub(crate) fn relu6(&self, x_nchw: Tensor<4>) -> Tensor<4> {
         conv_norm(&self.conv_0, &self.bn_1, x_nchw, None, Activation::Relu6)
     }
 

@@ -28,7 +28,7 @@ pub use mentor_weights::{Fans, Fresh, Init};
 pub use mobilenet::{InvertedResidual, MobileNetLayer, MobileNetV2, Step};
 pub use names::{fill_weights, num_params, pytorch_name, pytorch_shapes};
 pub use resnet::{BasicBlock, Block, Bottleneck, ResNet};
-pub use student::{NET, Student};
+pub use student::{Grouped, NET, Student};
 pub use weights::{
     LoadOptions, LoadReport, Scope, WeightsError, export_burnpack, export_safetensors, load_tensors, load_weights,
     tensor_shapes,

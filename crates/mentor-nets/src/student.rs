@@ -1,6 +1,7 @@
 //! What is trained: a net with its adapters.
 
 use burn::module::Module;
+use mentor_types::Group;
 
 use crate::Adapter;
 
@@ -17,11 +18,25 @@ pub struct Student<N: Module> {
     pub adapters: Vec<Vec<Adapter>>,
 }
 
-impl<N: Module> Student<N> {
-    /// Whether the weight of this path is of a head or an adapter: all but those of the backbone.
+/// A net that says how each of its weights is updated. The default is right for convolutional nets: what does not lie
+/// below a field `backbone` is a head, and vectors do not decay.
+pub trait Grouped: Module {
+    /// The group of the weight at this path in the net, with this many dimensions.
     #[must_use]
-    pub fn is_head(path: &str) -> bool {
-        !path.split('.').any(|segment| segment == "backbone")
+    fn group(path: &str, rank: usize) -> Group {
+        let is_head = !path.split('.').any(|segment| segment == "backbone");
+        Group { is_head, ..Group::of_rank(rank) }
+    }
+}
+
+impl<N: Grouped> Student<N> {
+    /// The group of the weight at this path, with this many dimensions: adapters learn as heads do.
+    #[must_use]
+    pub fn group(path: &str, rank: usize) -> Group {
+        match path.strip_prefix(NET) {
+            Some(path) => N::group(path, rank),
+            None => Group { is_head: true, ..Group::of_rank(rank) },
+        }
     }
 }
 
@@ -45,5 +60,26 @@ mod tests {
         let below: Vec<&str> = all.keys().filter_map(|path| path.strip_prefix(NET)).collect();
         assert_eq!(below, alone.keys().collect::<Vec<_>>());
         assert_eq!(all.len(), alone.len() + 1);
+    }
+
+    #[derive(Module, Debug)]
+    struct Net {
+        backbone: ConvNorm,
+        table: ConvNorm,
+    }
+
+    impl Grouped for Net {
+        fn group(path: &str, rank: usize) -> Group {
+            Group { is_head: !path.starts_with("backbone"), decays: rank > 1 && !path.starts_with("table") }
+        }
+    }
+
+    #[test]
+    fn a_net_says_how_its_weights_are_updated_and_adapters_are_heads() {
+        let group = Student::<Net>::group;
+        assert_eq!(group("net.backbone.conv.weight", 4), Group { is_head: false, decays: true });
+        assert_eq!(group("net.backbone.norm.gamma", 1), Group { is_head: false, decays: false });
+        assert_eq!(group("net.table.conv.weight", 4), Group { is_head: true, decays: false });
+        assert_eq!(group("adapters.0.0.conv.weight", 4), Group { is_head: true, decays: true });
     }
 }

@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use mentor_data::Dataset;
+use mentor_data::{Dataset, ReadLabels};
 use mentor_train::RunInfo;
-use mentor_types::LabelMask;
 
 use crate::error::BuildError;
 
@@ -20,16 +19,16 @@ const LISTED: usize = 12;
 pub struct RunClasses {
     /// Their names.
     pub names: Vec<String>,
-    /// What stands for each in masks. Empty in runs of before this was kept.
+    /// What stands for each in the files of labels. Empty in runs of before this was kept.
     pub values: Vec<String>,
 }
 
 impl RunClasses {
     /// Those of a card.
     #[must_use]
-    pub fn of(dataset: &Dataset<LabelMask>) -> Self {
+    pub fn of<L: ReadLabels>(dataset: &Dataset<L>) -> Self {
         let names = dataset.card().class_names();
-        let values = (0..=u8::MAX).zip(&names).map(|(label, _)| dataset.label_map().stored_as(label)).collect();
+        let values = (0..=u8::MAX).zip(&names).map(|(label, _)| L::stored_as(dataset.reader(), label)).collect();
         Self { names, values }
     }
 
@@ -46,7 +45,7 @@ impl RunClasses {
     ///
     /// # Errors
     /// [`BuildError::Classes`] with the first difference.
-    pub fn check_card(&self, run: &Path, dataset: &Dataset<LabelMask>) -> Result<(), BuildError> {
+    pub fn check_card<L: ReadLabels>(&self, run: &Path, dataset: &Dataset<L>) -> Result<(), BuildError> {
         let now = Self::of(dataset);
         let card = &dataset.card().name;
         let reason = match self.names.iter().zip(&now.names).position(|(before, now)| before != now) {
@@ -63,8 +62,8 @@ impl RunClasses {
                 let Some((class, (before, now))) = self.values.iter().zip(&now.values).enumerate().find(differs) else {
                     return Ok(());
                 };
-                let name = &self.names[class];
-                format!("was trained where `{name}` is stored as {before} in the masks, the card `{card}` says {now}")
+                let (name, labels) = (&self.names[class], L::TABLE);
+                format!("was trained where `{name}` is stored as {before} in {labels}, the card `{card}` says {now}")
             }
         };
         let reason = format!("{reason}; give the card the classes of the run, or train anew");

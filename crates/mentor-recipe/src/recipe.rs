@@ -142,7 +142,7 @@ impl<T: Task> Recipe<T> {
 
     /// Whether any term learns from the unlabelled stream.
     #[must_use]
-    pub fn uses_unlabelled(&self) -> bool {
+    pub(crate) fn uses_unlabelled(&self) -> bool {
         let mut terms = self.distill.terms().into_iter().chain(self.unlabelled.terms());
         terms.any(|(_, term)| term.shared().on.contains(&Stream::Unlabelled))
     }

@@ -24,9 +24,9 @@ pub struct StudyFile {
     #[serde(default = "one_seed")]
     pub seeds: Vec<u64>,
     /// The metrics that the table shows, by their names in a row's result; differences and the papers' figures are those
-    /// of the first. Default `["miou"]`.
-    #[serde(default = "miou")]
-    pub metrics: Vec<String>,
+    /// of the first. Default: the score that the task's models are judged by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<Vec<String>>,
     /// Whether the metrics are fractions, to be shown times 100 as papers do; `paper` is then in per cent. Default `true`.
     #[serde(default = "yes")]
     pub percent: bool,
@@ -62,10 +62,6 @@ pub struct StudyRow {
 
 fn one_seed() -> Vec<u64> {
     vec![0]
-}
-
-fn miou() -> Vec<String> {
-    vec!["miou".to_string()]
 }
 
 fn yes() -> bool {
@@ -284,7 +280,7 @@ impl TomlFile for StudyFile {
         if self.rows.is_empty() {
             push("rows".to_string(), "a study needs at least one row".to_string());
         }
-        if self.metrics.is_empty() {
+        if self.metrics.as_ref().is_some_and(Vec::is_empty) {
             push("metrics".to_string(), "a study needs at least one metric".to_string());
         }
         if let Some(message) = seeds_mistake(&self.seeds) {
@@ -307,7 +303,7 @@ impl TomlFile for StudyFile {
 
 impl StudyFile {
     /// The seeds that a row runs with.
-    pub fn seeds_of<'a>(&'a self, row: &'a StudyRow) -> &'a [u64] {
+    pub(crate) fn seeds_of<'a>(&'a self, row: &'a StudyRow) -> &'a [u64] {
         row.seeds.as_deref().unwrap_or(&self.seeds)
     }
 

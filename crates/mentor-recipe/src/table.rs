@@ -7,14 +7,16 @@ use crate::study::{StudyFile, StudyRow};
 ///
 /// A value is the mean over seeds with the sample standard deviation (divisor n - 1). The difference to the baseline is
 /// taken over the seeds that both rows have, or over all where they share none, and only where both took the same number
-/// of steps. Results of rows or seeds that the study does not have are left out. Below the table stand the devices and
+/// of steps. Where the study names no metrics, it shows `judged_by`, the key of the score that models are judged by.
+/// Results of rows or seeds that the study does not have are left out. Below the table stand the devices and
 /// commits that the results came from.
-pub fn table(study: &StudyFile, results: &[RowResult]) -> String {
+pub fn table(study: &StudyFile, results: &[RowResult], judged_by: &str) -> String {
+    let metrics = study.metrics.clone().unwrap_or_else(|| vec![judged_by.to_owned()]);
     let compared = study.baseline.as_ref().and_then(|name| study.rows.iter().find(|row| row.name == *name));
     let with_paper = study.rows.iter().any(|row| row.paper.is_some());
     let with_words = study.rows.iter().any(|row| row.expected.is_some());
     let mut heads = vec!["row".to_string(), "steps".to_string()];
-    heads.extend(study.metrics.iter().cloned());
+    heads.extend(metrics.iter().cloned());
     heads.extend(compared.map(|row| format!("difference to {}", row.name)));
     heads.extend(with_paper.then(|| "paper".to_string()));
     heads.extend(with_words.then(|| "expected".to_string()));
@@ -27,8 +29,10 @@ pub fn table(study: &StudyFile, results: &[RowResult]) -> String {
     for row in &study.rows {
         let own = results_of(study, row, results);
         let mut cells = vec![row.name.clone(), steps(&own)];
-        cells.extend(study.metrics.iter().map(|metric| measured(study, row, &own, metric)));
-        cells.extend(compared.map(|other| difference(study, row, &own, other, &results_of(study, other, results))));
+        cells.extend(metrics.iter().map(|metric| measured(study, row, &own, metric)));
+        cells.extend(
+            compared.map(|other| difference(study, &metrics, [row, other], [&own, &results_of(study, other, results)])),
+        );
         cells.extend(with_paper.then(|| row.paper.map(|paper| number(study, paper)).unwrap_or_default()));
         cells.extend(with_words.then(|| row.expected.clone().unwrap_or_default()));
         push_line(&mut text, &cells);
@@ -70,15 +74,14 @@ fn measured(study: &StudyFile, row: &StudyRow, results: &[&RowResult], metric: &
 
 fn difference(
     study: &StudyFile,
-    row: &StudyRow,
-    own: &[&RowResult],
-    baseline: &StudyRow,
-    others: &[&RowResult],
+    metrics: &[String],
+    [row, baseline]: [&StudyRow; 2],
+    [own, others]: [&[&RowResult]; 2],
 ) -> String {
     if row.name == baseline.name {
         return "baseline".to_string();
     }
-    let Some(metric) = study.metrics.first().filter(|_| !own.is_empty() && !others.is_empty()) else {
+    let Some(metric) = metrics.first().filter(|_| !own.is_empty() && !others.is_empty()) else {
         return String::new();
     };
     let first = own[0].steps;
@@ -211,7 +214,7 @@ recipe = "holistic.toml"
             result("gone", 0, 0.1, 1),
         ];
         assert_eq!(
-            table(&study.file, &results),
+            table(&study.file, &results, "miou"),
             "### Aerial \\| quick\n\n\
              | row | steps | miou | accuracy | difference to alone | paper | expected |\n\
              | --- | ---: | ---: | ---: | ---: | ---: | ---: |\n\
@@ -231,13 +234,13 @@ recipe = "holistic.toml"
         )
         .unwrap();
         let text = "### t\n\n| row | steps | miou |\n| --- | ---: | ---: |\n| a |  | no result yet |\n";
-        assert_eq!(table(&study.file, &[]), text);
+        assert_eq!(table(&study.file, &[], "miou"), text);
     }
 
     #[test]
     fn a_difference_that_rounds_to_zero_has_no_minus() {
         let study = Study::parse(STUDY, Path::new("s.toml")).unwrap();
         let results = [result("alone", 0, 0.5, 4), result("holistic", 0, 0.499999, 4)];
-        assert!(table(&study.file, &results).contains("| +0.00 |"));
+        assert!(table(&study.file, &results, "miou").contains("| +0.00 |"));
     }
 }

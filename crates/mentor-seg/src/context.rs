@@ -126,7 +126,7 @@ impl<'a> Context<'a> {
     /// # Panics
     /// If there are no labels, or of another number of images.
     #[must_use]
-    pub fn full_size_logits(&self) -> Tensor<4> {
+    pub(crate) fn full_size_logits(&self) -> Tensor<4> {
         self.full_size.get_or_init(|| at_size_of(&self.student.logits, &self.target())).clone()
     }
 

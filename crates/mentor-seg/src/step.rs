@@ -4,7 +4,7 @@ use burn::tensor::{DType, Tensor};
 use mentor_distill::{Companions, Examples, Stream, Term, TermTable, evaluate};
 use mentor_nets::{Frozen, Student};
 use mentor_train::{Average, Losses, Method, Moment};
-use mentor_types::{Key, LossTerms, SegOutput, Stats};
+use mentor_types::{Group, Key, LossTerms, SegOutput, Stats};
 
 use crate::context::Context;
 use crate::distill::DistillConfig;
@@ -95,8 +95,8 @@ impl Method for SegMethod {
         losses.into_iter().map(|(term, loss)| (format!("what `{term}` keeps"), loss)).collect()
     }
 
-    fn is_head(&self, path: &str) -> bool {
-        Student::<SegNet>::is_head(path)
+    fn group(&self, path: &str, rank: usize) -> Group {
+        Student::<SegNet>::group(path, rank)
     }
 
     fn save(&self) -> Vec<(String, Vec<u8>)> {
@@ -245,7 +245,7 @@ mod tests {
             let moment = Moment { step, micro: 0, key: Key::new(step), lr_factor: 1.0 };
             let losses = method.losses(&model, batch(step), moment);
             let grads = GradientsParams::from_grads(losses.terms.total().unwrap().backward(), &model);
-            model = optimizer.step(model, grads, 1.0, &Student::<SegNet>::is_head);
+            model = optimizer.step(model, grads, 1.0, &Student::<SegNet>::group);
             let _ = method.after_step(&model, vec![losses.carry], moment);
         }
         model

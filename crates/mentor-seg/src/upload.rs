@@ -6,7 +6,7 @@ use mentor_types::{Batch, Images, LabelMask, Pairs, Samples};
 /// Mean of the three channels that images are normalised by, as torchvision's `ImageNet` weights expect.
 pub const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
 /// Standard deviation of the three channels.
-pub const DEVIATION: [f32; 3] = [0.229, 0.224, 0.225];
+const DEVIATION: [f32; 3] = [0.229, 0.224, 0.225];
 
 /// Images on the device as the bytes that they are on the host: a quarter of what they need once normalised.
 #[derive(Clone, Debug)]

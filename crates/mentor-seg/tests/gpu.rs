@@ -114,7 +114,7 @@ fn three_steps(device: &Device) -> Vec<BTreeMap<String, f32>> {
         let moment = Moment { step, micro: 0, key: Key::new(step), lr_factor: 1.0 };
         let losses = method.losses(&model, batch(step, device), moment);
         let grads = GradientsParams::from_grads(losses.terms.total().unwrap().backward(), &model);
-        model = optimizer.step(model, grads, 1.0, &Student::<SegNet>::is_head);
+        model = optimizer.step(model, grads, 1.0, &Student::<SegNet>::group);
         let (_, rival) = method.after_step(&model, vec![losses.carry], moment).remove(0);
         let mut values: BTreeMap<_, _> =
             losses.terms.iter().map(|term| (term.name.clone(), term.value.clone().into_scalar::<f32>())).collect();

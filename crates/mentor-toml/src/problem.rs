@@ -62,13 +62,6 @@ impl Problem {
     pub fn new(origin: Origin, key: impl Into<String>, message: impl Into<String>) -> Self {
         Self { origin, key: key.into(), message: message.into(), hint: None }
     }
-
-    /// The same problem with a hint.
-    #[must_use]
-    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
-        self
-    }
 }
 
 impl fmt::Display for Problem {
@@ -201,8 +194,8 @@ mod tests {
 
     #[test]
     fn a_problem_is_one_line() {
-        let problem = Problem::new(at(12, 3), "distill.layer_wise.temprature", "unknown key `temprature`")
-            .with_hint("did you mean `temperature`?");
+        let unknown = Problem::new(at(12, 3), "distill.layer_wise.temprature", "unknown key `temprature`");
+        let problem = Problem { hint: Some("did you mean `temperature`?".to_owned()), ..unknown };
         assert_eq!(problem.to_string(), "recipes/a.toml:12:3: unknown key `temprature`; did you mean `temperature`?");
     }
 

@@ -38,7 +38,7 @@ pub struct Loaded<T> {
 impl<T> Loaded<T> {
     /// Where a dotted key (`distill.pair_wise.at[0].student`) was written: a place in the file, or the argument that set
     /// it; for a key that was left out, where its nearest parent is.
-    pub fn key_position(&self, key: &str) -> Origin {
+    pub(crate) fn key_position(&self, key: &str) -> Origin {
         self.document.origin(self.document.locate(&parse_path(key)))
     }
 

@@ -111,7 +111,7 @@ impl Checkpoints {
     ///
     /// # Errors
     /// As [`save`](Self::save).
-    pub fn save_best(&self, checkpoint: &Checkpoint) -> Result<PathBuf, TrainError> {
+    pub(crate) fn save_best(&self, checkpoint: &Checkpoint) -> Result<PathBuf, TrainError> {
         self.write("best", checkpoint)
     }
 

@@ -145,7 +145,7 @@ impl Default for EmaConfig {
 impl EmaConfig {
     /// The decay at `step`, counted from 1.
     #[must_use]
-    pub fn decay_at(&self, step: u64) -> f64 {
+    pub(crate) fn decay_at(&self, step: u64) -> f64 {
         if self.warmup { self.decay.min(1.0 - 1.0 / (step as f64 + 1.0)) } else { self.decay }
     }
 

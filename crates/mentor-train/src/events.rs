@@ -12,7 +12,7 @@ use crate::TrainError;
 
 /// An event file that scalars are appended to.
 #[derive(Debug)]
-pub struct EventFile {
+pub(crate) struct EventFile {
     path: PathBuf,
     file: File,
 }
@@ -23,7 +23,7 @@ impl EventFile {
     ///
     /// # Errors
     /// If it cannot be written.
-    pub fn create(folder: &Path, step: u64) -> Result<Self, TrainError> {
+    pub(crate) fn create(folder: &Path, step: u64) -> Result<Self, TrainError> {
         let now = seconds();
         let path = folder.join(format!("events.out.tfevents.{:.0}.{}.mentor", now, std::process::id()));
         let file = File::create(&path).map_err(TrainError::io(&path))?;
@@ -46,7 +46,7 @@ impl EventFile {
     ///
     /// # Errors
     /// If it cannot be written.
-    pub fn scalar(&mut self, tag: &str, step: u64, value: f64) -> Result<(), TrainError> {
+    pub(crate) fn scalar(&mut self, tag: &str, step: u64, value: f64) -> Result<(), TrainError> {
         let mut point = bytes(1, tag.as_bytes());
         point.push(2 << 3 | 5);
         point.extend((value as f32).to_le_bytes());

@@ -26,7 +26,6 @@ pub use average::Average;
 pub use checkpoint::{Best, Checkpoint, CheckpointState, Checkpoints};
 pub use config::{BuffersConfig, EmaConfig, Precision, TrainConfig};
 pub use error::TrainError;
-pub use events::EventFile;
 pub use info::RunInfo;
 pub use log::{Log, LogLine, TermLine};
 pub use machine::cpu_name;

@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use mentor_types::ScoreRecord;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -40,7 +41,7 @@ pub enum LogLine {
         /// The number by which the best checkpoint is chosen.
         score: f64,
         /// All numbers.
-        metrics: Value,
+        metrics: ScoreRecord,
         /// Seconds.
         time: Value,
     },
@@ -136,7 +137,8 @@ mod tests {
     use serde_json::json;
 
     fn line(step: u64) -> LogLine {
-        LogLine::Eval { step, model: "student".into(), score: 0.25, metrics: json!({"miou": 0.25}), time: json!({}) }
+        let metrics = ScoreRecord::from_iter([("accuracy", json!(0.25))]);
+        LogLine::Eval { step, model: "student".into(), score: 0.25, metrics, time: json!({}) }
     }
 
     #[test]

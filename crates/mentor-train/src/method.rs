@@ -2,7 +2,7 @@
 
 use burn::module::Module;
 use burn::tensor::Tensor;
-use mentor_types::{Key, LossTerms, Stats};
+use mentor_types::{Group, Key, LossTerms, ScoreRecord, Stats};
 
 /// When a micro-batch is computed.
 #[derive(Clone, Copy, Debug)]
@@ -38,7 +38,7 @@ pub struct Evaluation {
     /// The score as people read it, with its name.
     pub shown: String,
     /// All numbers, as they go into the log.
-    pub metrics: serde_json::Value,
+    pub metrics: ScoreRecord,
 }
 
 /// A way to train a model: which losses a batch gives, and what happens after a step.
@@ -63,8 +63,8 @@ pub trait Method {
         moment: Moment,
     ) -> Vec<(String, Tensor<1>)>;
 
-    /// Whether a weight belongs to the head, whose learning rate the recipe can scale.
-    fn is_head(&self, path: &str) -> bool;
+    /// How the weight at a path, with so many dimensions, is updated.
+    fn group(&self, path: &str, rank: usize) -> Group;
 
     /// The state of the method itself (averages, memories) as named files.
     fn save(&self) -> Vec<(String, Vec<u8>)>;

@@ -9,6 +9,7 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor, TensorData};
 use mentor_ops::{AdamwStep, SgdStep, adamw_update, sgd_update};
+use mentor_types::Group;
 use mentor_weights::{NamedTensors, PathStack};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -164,19 +165,19 @@ impl Optimizer {
         self.config.lr()
     }
 
-    /// One update of `module` at `lr_factor` times the configured learning rate. A weight without a
-    /// gradient stays as it is and does not decay.
+    /// One update of `module` at `lr_factor` times the configured learning rate; `group` says of a weight at a path, with
+    /// so many dimensions, how. A weight without a gradient stays as it is and does not decay.
     #[must_use]
     pub fn step<M: Module>(
         &mut self,
         module: M,
         grads: GradientsParams,
         lr_factor: f64,
-        is_head: &dyn Fn(&str) -> bool,
+        group: &dyn Fn(&str, usize) -> Group,
     ) -> M {
         let lr = self.config.lr() * lr_factor;
         let head_lr = lr * self.config.head_lr_factor();
-        module.map(&mut Update { optimizer: self, grads, lr, head_lr, is_head, path: PathStack::default() })
+        module.map(&mut Update { optimizer: self, grads, lr, head_lr, group, path: PathStack::default() })
     }
 
     fn updated(&mut self, path: String, weight: Tensor<1>, grad: Tensor<1>, lr: f64, decays: bool) -> Tensor<1> {
@@ -309,7 +310,7 @@ struct Update<'a> {
     grads: GradientsParams,
     lr: f64,
     head_lr: f64,
-    is_head: &'a dyn Fn(&str) -> bool,
+    group: &'a dyn Fn(&str, usize) -> Group,
     path: PathStack,
 }
 
@@ -323,7 +324,8 @@ impl ModuleMapper for Update<'_> {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let Some(grad) = self.grads.remove::<D>(param.id) else { return param };
         let path = self.path.dotted();
-        let lr = if (self.is_head)(&path) { self.head_lr } else { self.lr };
+        let group = (self.group)(&path, D);
+        let lr = if group.is_head { self.head_lr } else { self.lr };
         let (id, weight, mapper) = param.consume();
         let required = weight.is_require_grad();
         let shape = weight.shape();
@@ -333,8 +335,7 @@ impl ModuleMapper for Update<'_> {
             weight.inner().reshape([elements]),
             grad.reshape([elements]),
             lr,
-            // Norms and biases are the vectors among the weights.
-            D > 1,
+            group.decays,
         );
         let weight = Tensor::from_inner(updated.reshape(shape)).set_require_grad(required);
         Param::from_mapped_value(id, weight, mapper)
@@ -406,7 +407,7 @@ mod tests {
             for step in 1..=5 {
                 let grads = golden.grads(case, step, &net);
                 let factor = ScheduleConfig::default().factor(step - 1, 5);
-                net = optimizer.step(net, grads, factor, &|_| false);
+                net = optimizer.step(net, grads, factor, &|_, rank| Group::of_rank(rank));
                 for (name, (_, found)) in named_weights(&net) {
                     let (_, expected) = &golden.0[&format!("{case}.{name}.{step}")];
                     for (found, expected) in found.iter().zip(expected) {
@@ -425,7 +426,7 @@ mod tests {
                 let (mut net, mut optimizer) = (golden.net(case), Optimizer::new(config(case)));
                 for step in 1..=5 {
                     let grads = golden.grads(case, step, &net);
-                    net = optimizer.step(net, grads, 1.0, &|_| false);
+                    net = optimizer.step(net, grads, 1.0, &|_, rank| Group::of_rank(rank));
                     if Some(step) == resume_after {
                         optimizer = Optimizer::resumed(config(case), optimizer.save(), &net, &Device::flex()).unwrap();
                     }
@@ -442,7 +443,7 @@ mod tests {
         let saved = |case: &str| {
             let (net, mut optimizer) = (golden.net(case), Optimizer::new(config(case)));
             let grads = golden.grads(case, 1, &net);
-            let net = optimizer.step(net, grads, 1.0, &|_| false);
+            let net = optimizer.step(net, grads, 1.0, &|_, rank| Group::of_rank(rank));
             (net, optimizer.save())
         };
         let refused = |case: &str, tensors: NamedTensors, net: &Net| {
@@ -479,8 +480,10 @@ mod tests {
         let OptimizerConfig::Sgd(sgd) = config("plain") else { unreachable!() };
         let sgd = SgdConfig { weight_decay: 0.0, head_lr_factor: 10.0, ..sgd };
         let grads = GradientsParams::from_grads(sum_all(net.b.val()).backward(), &net);
-        let after =
-            named_weights(&Optimizer::new(OptimizerConfig::Sgd(sgd)).step(net, grads, 1.0, &|path| path == "b"));
+        let after = named_weights(
+            &Optimizer::new(OptimizerConfig::Sgd(sgd))
+                .step(net, grads, 1.0, &|path, rank| Group { is_head: path == "b", ..Group::of_rank(rank) }),
+        );
         assert_eq!(before["w"], after["w"]);
         for (before, after) in before["b"].1.iter().zip(&after["b"].1) {
             assert!((before - after - 1.0).abs() < 1e-6);

@@ -8,9 +8,10 @@ use burn::tensor::Tensor;
 use mentor_types::{LossTerms, Stats};
 use serde_json::json;
 
+use crate::events::EventFile;
 use crate::finite::numbers;
 use crate::log::TermLine;
-use crate::{Evaluation, EventFile, Log, LogLine, Progress, TrainError};
+use crate::{Evaluation, Log, LogLine, Progress, TrainError};
 
 /// Where a run writes down how it goes: the log, TensorBoard's file, and what a person sees.
 pub(crate) struct Records<'a> {
@@ -59,10 +60,8 @@ fn record(line: &LogLine, log: &mut Log, events: &mut EventFile) -> Result<(), T
             }
         }
         LogLine::Eval { step, model, metrics, .. } => {
-            for (name, value) in metrics.as_object().into_iter().flatten() {
-                if let Some(value) = value.as_f64() {
-                    events.scalar(&format!("val/{model}/{name}"), *step, value)?;
-                }
+            for (name, value) in metrics.numbers() {
+                events.scalar(&format!("val/{model}/{name}"), *step, value)?;
             }
         }
     }

@@ -119,7 +119,7 @@ pub fn train<M: Method>(run: Run<'_, M>) -> Result<Outcome<M>, TrainError> {
         let (grads, norm) = clipped(sum.grads(), &model, train.clip_norm);
         let norm = norm.ok_or(TrainError::NoLoss { step: step + 1 })?;
         finite.see(step + 1, "the gradient", &norm, &seen[0].0)?;
-        model = optimizer.step(model, grads, factor, &|path| method.is_head(path));
+        model = optimizer.step(model, grads, factor, &|path, rank| method.group(path, rank));
         let trained_beside = method.after_step(&model, carries, moment(0));
         step += 1;
         stopping = stop.load(Ordering::Relaxed);
@@ -220,7 +220,7 @@ mod tests {
     use super::*;
     use crate::{Log, LogLine, Precision, SgdConfig};
     use burn::module::Param;
-    use mentor_types::{LossTerms, Stats};
+    use mentor_types::{Group, LossTerms, ScoreRecord, Stats};
     use serde_json::json;
 
     /// What the toy trains: a place on a line.
@@ -260,8 +260,8 @@ mod tests {
             vec![("the memory".to_owned(), Tensor::from_data([self.memory], &Device::flex()))]
         }
 
-        fn is_head(&self, _: &str) -> bool {
-            false
+        fn group(&self, _: &str, rank: usize) -> Group {
+            Group::of_rank(rank)
         }
 
         fn save(&self) -> Vec<(String, Vec<u8>)> {
@@ -292,7 +292,12 @@ mod tests {
         };
         let mut evaluate = |_: &Pull, _: &Point, step: u64| {
             let score = if step == 4 { 0.9 } else { 0.1 };
-            Ok(vec![Evaluation { model: "point".to_owned(), score, shown: String::new(), metrics: json!({}) }])
+            Ok(vec![Evaluation {
+                model: "point".to_owned(),
+                score,
+                shown: String::new(),
+                metrics: ScoreRecord::default(),
+            }])
         };
         let sgd = SgdConfig { lr: 0.1, momentum: 0.9, weight_decay: 0.0, nesterov: false, head_lr_factor: 1.0 };
         let train = TrainConfig {

@@ -1,5 +1,7 @@
 //! The names of tasks.
 
+use std::str::FromStr;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -12,11 +14,25 @@ pub enum TaskName {
 }
 
 impl TaskName {
+    /// Every task there is.
+    pub const ALL: [Self; 1] = [Self::Seg];
+
     /// As recipes write it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Seg => "seg",
         }
+    }
+}
+
+impl FromStr for TaskName {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|task| task.as_str() == name).ok_or_else(|| {
+            let known: Vec<&str> = Self::ALL.into_iter().map(Self::as_str).collect();
+            format!("there is no task of that name, but {}", known.join(", "))
+        })
     }
 }

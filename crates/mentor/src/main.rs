@@ -10,6 +10,9 @@ mod run_folder;
 mod same_file;
 mod scores;
 mod show;
+mod tasks;
+#[cfg(test)]
+mod toy;
 mod weights;
 
 use anyhow::Context;

@@ -4,8 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use mentor_recipe::{Loaded, Recipe, changes_no_result};
-use mentor_seg::Seg;
+use mentor_recipe::{Loaded, Recipe, Task, changes_no_result};
 use mentor_train::{Checkpoint, Checkpoints, RunInfo, RunResult};
 use mentor_weights::{remove_leftovers, write_atomically};
 
@@ -33,10 +32,10 @@ pub struct RunFolder {
 
 impl RunFolder {
     /// Makes or opens the folder; returns where to go on.
-    pub fn open(
+    pub fn open<T: Task>(
         path: &Path,
         mode: Mode,
-        loaded: &Loaded<Recipe<Seg>>,
+        loaded: &Loaded<Recipe<T>>,
         info: &RunInfo,
     ) -> Result<(Self, Option<Checkpoint>)> {
         let folder = Self { path: path.to_owned() };
@@ -68,7 +67,7 @@ impl RunFolder {
     }
 
     /// The folder of a run that `loaded` made, to be looked at.
-    pub fn of_same_recipe(path: &Path, loaded: &Loaded<Recipe<Seg>>) -> Result<Self> {
+    pub fn of_same_recipe<T: Task>(path: &Path, loaded: &Loaded<Recipe<T>>) -> Result<Self> {
         let folder = Self { path: path.to_owned() };
         if !path.join("recipe.toml").exists() {
             bail!("{}: there is no run", path.display());
@@ -91,7 +90,7 @@ impl RunFolder {
         &self.path
     }
 
-    fn same_recipe(&self, loaded: &Loaded<Recipe<Seg>>, mode: Mode) -> Result<()> {
+    fn same_recipe<T: Task>(&self, loaded: &Loaded<Recipe<T>>, mode: Mode) -> Result<()> {
         let path = self.path.join("recipe.toml");
         let before = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
         let all = loaded
@@ -166,6 +165,7 @@ impl RunFolder {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use mentor_seg::Seg;
 
     #[test]
     fn a_run_from_before_a_key_with_a_default_came_is_of_the_same_recipe() {

@@ -21,6 +21,15 @@ pub trait ReadLabels: Labels {
     /// What there is of them in some images.
     type Counts: Clone + Debug + Default + PartialEq + AddAssign + Send + 'static;
 
+    /// The table of a card that says how they are read.
+    const TABLE: &'static str;
+
+    /// Whether a card has that table.
+    fn are_in(card: &Card) -> bool;
+
+    /// What stands for a class in their files, for people; two cards that say the same mean the same class.
+    fn stored_as(reader: &Self::Reader, class: u8) -> String;
+
     /// Where their files lie.
     fn files(card: &Card) -> LabelFiles<'_>;
 
@@ -112,6 +121,16 @@ mod tests {
     impl ReadLabels for Points {
         type Reader = ();
         type Counts = usize;
+
+        const TABLE: &'static str = "points";
+
+        fn are_in(_: &Card) -> bool {
+            true
+        }
+
+        fn stored_as((): &(), class: u8) -> String {
+            class.to_string()
+        }
 
         fn files(_: &Card) -> LabelFiles<'_> {
             LabelFiles::default()

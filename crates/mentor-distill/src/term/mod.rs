@@ -18,7 +18,7 @@ use mentor_types::{AdapterSpec, Found};
 pub use companion::{Companion, Companions, Examples, Start};
 pub use list::{TermTable, check_terms};
 pub use place::{Column, Place, Shared, Stream};
-pub use ramp::sigmoid_ramp;
+use ramp::sigmoid_ramp;
 
 /// What the terms of a task see.
 pub trait Sees: Sized + Debug + 'static {

@@ -8,7 +8,7 @@
 /// Laine & Aila, *Temporal Ensembling for Semi-Supervised Learning* (arXiv 1610.02242), section 2
 /// (`unchecked`); the official code of *Mean teachers are better role models* uses the same curve.
 #[must_use]
-pub fn sigmoid_ramp(step: u64, ramp_steps: u64) -> f64 {
+pub(crate) fn sigmoid_ramp(step: u64, ramp_steps: u64) -> f64 {
     let progress = if step >= ramp_steps { 1.0 } else { step as f64 / ramp_steps as f64 };
     let left = 1.0 - progress;
     (-5.0 * left * left).exp()

@@ -3,13 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use burn::tensor::Device;
-use mentor_data::{BatchMaker, BatchPlan, Card, DataError, Dataset, EvalLoader, Split};
-use mentor_seg::metrics::ConfusionMatrix;
-use mentor_seg::nets::SegNet;
-use mentor_seg::{EvalConfig, Judged, Seg, evaluate};
+use mentor_data::{BatchMaker, BatchPlan, Card, DataError, Dataset, ReadLabels, Split};
 use mentor_toml::Loaded;
-use mentor_types::LabelMask;
 
 use crate::error::BuildError;
 use crate::recipe::Recipe;
@@ -38,31 +33,35 @@ pub fn find_card<T: Task>(loaded: &Loaded<Recipe<T>>, places: &Places) -> Result
 }
 
 fn check_task<T: Task>(loaded: &Loaded<Recipe<T>>, card: &Card) -> Result<(), BuildError> {
-    if T::is_offered_by(card) {
+    if T::Labels::are_in(card) {
         return Ok(());
     }
-    let (name, from) = (T::NAME.as_str(), T::LABELS);
+    let (name, from) = (T::NAME.as_str(), T::Labels::TABLE);
     let message = format!("\"{name}\" learns from {from}, and the card `{}` has no [{from}]", card.name);
     Err(BuildError::Recipe(loaded.problem("task", message)))
 }
 
 /// The data of a recipe.
 #[derive(Clone, Debug)]
-pub struct BuiltData {
+pub struct BuiltData<L: ReadLabels> {
     /// The data set.
-    pub dataset: Arc<Dataset<LabelMask>>,
+    pub dataset: Arc<Dataset<L>>,
     /// What makes its batches.
-    pub maker: Arc<BatchMaker<LabelMask>>,
+    pub maker: Arc<BatchMaker<L>>,
     /// The split that is evaluated.
     pub val: Split,
 }
 
-impl BuiltData {
+impl<L: ReadLabels> BuiltData<L> {
     /// Opens lists and images of a card.
     ///
     /// # Errors
     /// A missing split or image folder.
-    pub(super) fn open<T: Task>(recipe: &Recipe<T>, card: Card, places: &Places) -> Result<Self, BuildError> {
+    pub(super) fn open<T: Task<Labels = L>>(
+        recipe: &Recipe<T>,
+        card: Card,
+        places: &Places,
+    ) -> Result<Self, BuildError> {
         let dataset = Arc::new(Dataset::new(card, &places.data)?);
         let plan = BatchPlan {
             seed: recipe.seed,
@@ -79,39 +78,13 @@ impl BuiltData {
     ///
     /// # Errors
     /// If a split cannot be opened.
-    pub fn fingerprint<T: Task>(&self, recipe: &Recipe<T>) -> Result<String, BuildError> {
+    pub fn fingerprint<T: Task<Labels = L>>(&self, recipe: &Recipe<T>) -> Result<String, BuildError> {
         let mut hasher = blake3::Hasher::new();
         let splits = [Some(&recipe.data.labelled), recipe.data.unlabelled.as_ref(), Some(&recipe.data.val)];
         for name in splits.into_iter().flatten() {
             hasher.update(self.dataset.fingerprint(&self.dataset.split(name)?)?.as_bytes());
         }
         Ok(hasher.finalize().to_hex().to_string())
-    }
-
-    /// Evaluates `net` on a split.
-    ///
-    /// # Errors
-    /// A bad sample.
-    pub fn evaluate(
-        &self,
-        net: &SegNet,
-        split: &Split,
-        recipe: &Recipe<Seg>,
-        config: &EvalConfig,
-        device: &Device,
-    ) -> Result<ConfusionMatrix, DataError> {
-        let loader = EvalLoader::start(self.dataset.clone(), split.clone(), &recipe.data)?;
-        let bad = loader.bad_samples().clone();
-        let judged = loader.map(|sample| {
-            sample.map(|sample| Judged {
-                image: sample.image,
-                truth: sample.labels,
-                classes_labelled: sample.classes_labelled,
-            })
-        });
-        let counts = evaluate(net, judged, config, device)?;
-        bad.list().iter().for_each(|sample| self.maker.bad_samples().record(sample));
-        Ok(counts)
     }
 }
 
@@ -132,6 +105,7 @@ pub fn check_classes<T: Task>(loaded: &Loaded<Recipe<T>>, classes: usize) -> Res
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use mentor_seg::Seg;
     use mentor_toml::Changes;
     use std::path::Path;
 

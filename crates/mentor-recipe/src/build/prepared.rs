@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use burn::tensor::Device;
+use mentor_data::{DataError, EvalLoader, Split};
 use mentor_toml::Loaded;
+use mentor_types::Scores;
 
 use super::data::{BuiltData, Places, check_classes, find_card};
 use super::nets::BuiltNets;
@@ -18,7 +20,7 @@ pub struct Prepared<'a, T: Task> {
     /// The recipe.
     pub loaded: &'a Loaded<Recipe<T>>,
     /// Its data.
-    pub data: BuiltData,
+    pub data: BuiltData<T::Labels>,
     /// The names of their classes.
     pub classes: Vec<String>,
 }
@@ -47,5 +49,21 @@ impl<'a, T: Task> Prepared<'a, T> {
     /// Weights that are missing or do not fit.
     pub fn nets(&self, device: &Device) -> Result<BuiltNets<T>, BuildError> {
         BuiltNets::new(self.loaded, &self.classes, device)
+    }
+
+    /// How a net does on a split, predicted as the recipe says.
+    ///
+    /// # Errors
+    /// A bad sample that is not skipped; that nothing in the split has a label.
+    pub fn evaluate(&self, net: &T::Net, split: &Split, device: &Device) -> Result<T::Scores, DataError> {
+        let (recipe, dataset) = (&self.loaded.value, &self.data.dataset);
+        let mut loader = EvalLoader::start(dataset.clone(), split.clone(), &recipe.data)?;
+        let scores = T::evaluate(net, loader.by_ref(), &recipe.eval, device)?;
+        loader.bad_samples().list().iter().for_each(|sample| self.data.maker.bad_samples().record(sample));
+        scores.ok_or_else(|| DataError::Split {
+            card: dataset.card().name.clone(),
+            split: split.name.clone(),
+            message: format!("no {} with a label were compared", <T::Scores as Scores>::NAMES.counted),
+        })
     }
 }

@@ -7,11 +7,11 @@ use std::fmt::Debug;
 
 use burn::module::Module;
 use burn::tensor::{DType, Device};
-use mentor_data::Card;
+use mentor_data::{ReadLabels, Sample};
 use mentor_distill::{Companions, Sees, TermTable};
 use mentor_nets::{Frozen, Student};
 use mentor_train::{Average, Method};
-use mentor_types::{Found, Tap, TaskName};
+use mentor_types::{Batch, Found, Scores, Tap, TaskName};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -72,9 +72,9 @@ pub struct Parts<T: Task> {
 pub trait Task: Sees + Clone + PartialEq {
     /// Its name in recipes.
     const NAME: TaskName;
-    /// The table of a card that says how its labels are read.
-    const LABELS: &'static str;
 
+    /// What its images are labelled with.
+    type Labels: ReadLabels;
     /// The net.
     type Net: Module;
     /// `[student.NAME]` and `[teachers.T.NAME]`.
@@ -87,15 +87,39 @@ pub trait Task: Sees + Clone + PartialEq {
     type Unlabelled: Table + Default + TermTable<Self>;
     /// `[eval]`.
     type Eval: Table + Default;
+    /// How nets are judged.
+    type Scores: Scores;
+    /// A batch on the device.
+    type DeviceBatch: Send + 'static;
     /// The step.
-    type Method: Method<Model = Student<Self::Net>>;
+    type Method: Method<Model = Student<Self::Net>, Batch = Self::DeviceBatch>;
 
-    /// Whether a card has labels for it.
-    fn is_offered_by(card: &Card) -> bool;
+    /// Multiply-adds of a net on one image of this height and width.
+    fn macs(net: &Self::Net, image_px: [usize; 2]) -> u64;
 
     /// Channels at a tap of a net; `None` where it has no such tap.
     fn tap_channels(net: &Self::Net, tap: Tap) -> Option<usize>;
 
     /// The method of a checked recipe.
     fn method(parts: Parts<Self>) -> Self::Method;
+
+    /// The teachers of a method, by name.
+    fn teachers(method: &Self::Method) -> &[(String, Frozen<Self::Net>)];
+
+    /// The average that a method keeps.
+    fn average(method: &Self::Method) -> Option<&Average<Self::Net>>;
+
+    /// Brings a batch to the device.
+    fn upload(batch: Batch<Self::Labels>, device: &Device) -> Self::DeviceBatch;
+
+    /// How a net does on some images; `None` where nothing in them has a label.
+    ///
+    /// # Errors
+    /// The first of `samples`.
+    fn evaluate<E>(
+        net: &Self::Net,
+        samples: impl Iterator<Item = Result<Sample<Self::Labels>, E>>,
+        config: &Self::Eval,
+        device: &Device,
+    ) -> Result<Option<Self::Scores>, E>;
 }

@@ -1,31 +1,37 @@
 //! Semantic segmentation.
 
 use burn::tensor::Device;
-use mentor_data::Card;
+use mentor_data::Sample;
 use mentor_distill::check_terms;
+use mentor_nets::Frozen;
 use mentor_seg::distill::DistillConfig;
+use mentor_seg::metrics::SegMetrics;
 use mentor_seg::nets::{NetConfig, SegNet};
 use mentor_seg::supervised::SupervisedConfig;
 use mentor_seg::unlabelled::UnlabelledConfig;
-use mentor_seg::{EvalConfig, Seg, SegMethod};
-use mentor_types::{Found, Tap, TaskName};
+use mentor_seg::upload::DeviceBatch;
+use mentor_seg::{EvalConfig, Judged, Seg, SegMethod, evaluate};
+use mentor_train::Average;
+use mentor_types::{Batch, Found, LabelMask, Tap, TaskName};
 
 use super::{NetTable, Parts, SupervisedTable, Table, Task};
 
 impl Task for Seg {
     const NAME: TaskName = TaskName::Seg;
-    const LABELS: &'static str = "masks";
 
+    type Labels = LabelMask;
     type Net = SegNet;
     type NetConfig = NetConfig;
     type Supervised = SupervisedConfig;
     type Distill = DistillConfig;
     type Unlabelled = UnlabelledConfig;
     type Eval = EvalConfig;
+    type Scores = SegMetrics;
+    type DeviceBatch = DeviceBatch;
     type Method = SegMethod;
 
-    fn is_offered_by(card: &Card) -> bool {
-        card.masks.is_some()
+    fn macs(net: &SegNet, image_px: [usize; 2]) -> u64 {
+        net.macs(image_px)
     }
 
     fn tap_channels(net: &SegNet, tap: Tap) -> Option<usize> {
@@ -42,6 +48,34 @@ impl Task for Seg {
             companions: parts.companions,
             precision: parts.precision,
         }
+    }
+
+    fn teachers(method: &SegMethod) -> &[(String, Frozen<SegNet>)] {
+        &method.teachers
+    }
+
+    fn average(method: &SegMethod) -> Option<&Average<SegNet>> {
+        method.average.as_ref()
+    }
+
+    fn upload(batch: Batch<LabelMask>, device: &Device) -> DeviceBatch {
+        DeviceBatch::upload(batch, device)
+    }
+
+    fn evaluate<E>(
+        net: &SegNet,
+        samples: impl Iterator<Item = Result<Sample<LabelMask>, E>>,
+        config: &EvalConfig,
+        device: &Device,
+    ) -> Result<Option<SegMetrics>, E> {
+        let judged = samples.map(|sample| {
+            sample.map(|sample| Judged {
+                image: sample.image,
+                truth: sample.labels,
+                classes_labelled: sample.classes_labelled,
+            })
+        });
+        Ok(evaluate(net, judged, config, device)?.metrics())
     }
 }
 

@@ -14,7 +14,7 @@ use mentor_distill::weighted_mean;
 use mentor_nets::{Fans, Fresh, Frozen, Init};
 use mentor_ops::{conv2d, resize_bilinear, softmax};
 use mentor_train::{AdamwConfig, Optimizer, OptimizerConfig};
-use mentor_types::{Found, Key};
+use mentor_types::{Found, Group, Key};
 use mentor_weights::{NamedError, NamedTensors, from_safetensors, load_named, named_weights, to_safetensors};
 use rand::RngExt;
 use schemars::JsonSchema;
@@ -327,7 +327,7 @@ impl Rival {
         let sum = examples.iter().map(gap).reduce(|sum, gap| sum + gap).expect("an update has a micro-batch");
         let loss = sum.div_scalar(examples.len() as f64);
         let grads = GradientsParams::from_grads(loss.backward(), &net);
-        let net = self.optimizer.step(net, grads, lr_factor, &|_| false);
+        let net = self.optimizer.step(net, grads, lr_factor, &|_, rank| Group::of_rank(rank));
         self.stands(net.map_layers(|layer, _| layer.iterated(ITERATIONS)));
         loss.inner()
     }

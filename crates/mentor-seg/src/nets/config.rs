@@ -107,7 +107,7 @@ impl NetConfig {
     }
 
     /// The table, to be changed.
-    pub fn table_mut(&mut self) -> &mut NetTable {
+    pub(crate) fn table_mut(&mut self) -> &mut NetTable {
         match self {
             Self::Fcn(table) | Self::Pspnet(table) | Self::Deeplabv3(table) | Self::Deeplabv3plus(table) => table,
         }
@@ -171,7 +171,7 @@ impl NetConfig {
 
     /// Channels of the head.
     #[must_use]
-    pub fn head_channels(&self) -> usize {
+    pub(crate) fn head_channels(&self) -> usize {
         let default = match self {
             Self::Fcn(_) | Self::Pspnet(_) => self.backbone_channels(Tap::C5) / 4,
             Self::Deeplabv3(_) | Self::Deeplabv3plus(_) => self.scaled(ASPP_CHANNELS),

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use burn::module::Module;
 use burn::nn::conv::Conv2d;
 use burn::tensor::{DType, Tensor};
-use mentor_nets::{Backbone, Cost};
+use mentor_nets::{Backbone, Cost, Grouped};
 use mentor_types::{Key, SegOutput, Tap, Taps};
 
 pub use config::{BatchNormMode, NetConfig, NetTable};
@@ -89,6 +89,8 @@ pub enum SegNet {
     Deeplabv3(Segmenter<DeepLabHead>),
     Deeplabv3plus(Segmenter<DeepLabPlusHead>),
 }
+
+impl Grouped for SegNet {}
 
 /// The same expression over the net of any variant.
 macro_rules! each {

@@ -32,7 +32,7 @@ impl Labellers<'_> {
     /// # Panics
     /// If there is no average and it is asked: a checked recipe has an `[ema]` where a term needs one.
     #[must_use]
-    pub fn weak_logits(&self, teaching: Teaching, weak_nchw: &Tensor<4>) -> Tensor<4> {
+    pub(crate) fn weak_logits(&self, teaching: Teaching, weak_nchw: &Tensor<4>) -> Tensor<4> {
         let see = |net: &SegNet| net.forward(weak_nchw.clone().cast(self.precision), None).logits;
         match teaching {
             Teaching::Student => see(&self.student.valid()),

@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 use crate::upload::PairPixels;
 
 pub use origin::Origin;
-pub use pseudo::{Pseudo, PseudoLabels, weak_probabilities};
+pub(crate) use pseudo::weak_probabilities;
+pub use pseudo::{Pseudo, PseudoLabels};
 
 /// Who labels the weak views.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -60,14 +61,14 @@ impl<'a> Views<'a> {
 
     /// The class probabilities of the weak views at their size, off the graph, `[n, k, h, w]`.
     #[must_use]
-    pub fn weak_probabilities(&self, teaching: Teaching) -> Tensor<4> {
+    pub(crate) fn weak_probabilities(&self, teaching: Teaching) -> Tensor<4> {
         let ask = || weak_probabilities((self.labeller)(teaching), self.origin().view_size());
         self.weak[teaching as usize].get_or_init(ask).clone()
     }
 
     /// The pseudo-labels of the strong views.
     #[must_use]
-    pub fn pseudo_labels(&self, teaching: Teaching) -> &PseudoLabels {
+    pub(crate) fn pseudo_labels(&self, teaching: Teaching) -> &PseudoLabels {
         let label = || PseudoLabels::new(self.weak_probabilities(teaching), self.origin());
         self.pseudo[teaching as usize].get_or_init(label)
     }

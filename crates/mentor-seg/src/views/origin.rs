@@ -56,7 +56,7 @@ impl Origin {
 
     /// Labels of the weak views where they belong in the strong ones, `[n, h, w]`, see [`Origin::carry`].
     #[must_use]
-    pub fn carry_labels(&self, weak_nhw: Tensor<3, Int>) -> Tensor<3, Int> {
+    pub(crate) fn carry_labels(&self, weak_nhw: Tensor<3, Int>) -> Tensor<3, Int> {
         assert_eq!(weak_nhw.dims(), self.size, "weak views of another size");
         weak_nhw.reshape([-1]).select(0, self.index.clone()).reshape(self.size)
     }

@@ -10,7 +10,7 @@ use super::Origin;
 /// What a teacher believes about weak views, `[n, k, h, w]` probabilities of size `view_size`: its
 /// logits upsampled, in 32 bits, off the graph.
 #[must_use]
-pub fn weak_probabilities(weak_logits_nkhw: Tensor<4>, view_size: [usize; 2]) -> Tensor<4> {
+pub(crate) fn weak_probabilities(weak_logits_nkhw: Tensor<4>, view_size: [usize; 2]) -> Tensor<4> {
     softmax(resize_bilinear(weak_logits_nkhw.inner().cast(FloatDType::F32), view_size, false), 1)
 }
 

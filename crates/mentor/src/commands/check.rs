@@ -6,16 +6,15 @@ use std::time::Instant;
 use anyhow::Result;
 use clap::Args;
 use mentor_data::ReadLabels;
-use mentor_recipe::{AnyRecipe, Loaded, Prepared, Recipe, check_classes, find_card};
-use mentor_seg::Seg;
-use mentor_seg::nets::{NetConfig, SegNet};
-use mentor_seg::upload::DeviceBatch;
+use mentor_recipe::{Loaded, NetTable, Prepared, Recipe, check_classes, find_card};
 use mentor_train::{Method, Moment};
-use mentor_types::{Key, LabelMask};
+use mentor_types::Key;
 
 use super::{DeviceArgs, PlaceArgs, RecipeArgs};
 use crate::device;
 use crate::print::say;
+use crate::show::Show;
+use crate::tasks::{OnRecipe, on_recipe};
 
 /// Check a recipe: every mistake with its place, then what the recipe means.
 #[derive(Debug, Args)]
@@ -42,7 +41,14 @@ pub struct Check {
 impl Check {
     /// Runs the command.
     pub fn run(&self) -> Result<ExitCode> {
-        let AnyRecipe::Seg(loaded) = self.recipe.read()?;
+        on_recipe(self, self.recipe.read()?)
+    }
+}
+
+impl OnRecipe for Check {
+    type Out = ExitCode;
+
+    fn on<T: Show>(&self, loaded: Loaded<Recipe<T>>) -> Result<ExitCode> {
         let recipe = &loaded.value;
         let places = self.places.places();
         let card = find_card(&loaded, &places)?;
@@ -58,7 +64,7 @@ impl Check {
                 continue;
             }
             let entries = card
-                .entries(name, &places.data, LabelMask::files(&card))
+                .entries(name, &places.data, T::Labels::files(&card))
                 .map_err(|error| loaded.problem(&format!("data.{key}"), error.to_string()))?;
             lists.push(format!("{key:<12} {name}: {} images", entries.len()));
         }
@@ -83,10 +89,12 @@ impl Check {
         say(&format!("# {} is a valid recipe", loaded.path.display()));
         Ok(ExitCode::SUCCESS)
     }
+}
 
-    fn check_data(
+impl Check {
+    fn check_data<T: Show>(
         &self,
-        loaded: &Loaded<Recipe<Seg>>,
+        loaded: &Loaded<Recipe<T>>,
         say: &dyn Fn(&str),
         device: &burn::tensor::Device,
         device_name: &str,
@@ -96,13 +104,7 @@ impl Check {
         let Prepared { data, classes: names, .. } = &prepared;
         let dataset = &data.dataset;
         let stats = dataset.verify_split(&dataset.split(&recipe.data.labelled)?, recipe.data.on_bad_sample, None)?;
-        let counts = stats.counts;
-        let all = counts.classes.iter().sum::<u64>() + counts.ignored + counts.unknown;
-        let share = |pixels: u64| 100.0 * pixels as f64 / all.max(1) as f64;
-        let rows = names.iter().zip(&counts.classes).map(|(name, pixels)| (name.as_str(), *pixels));
-        for (name, pixels) in rows.chain([("ignored", counts.ignored), ("unknown", counts.unknown)]) {
-            say(&format!("# {name:<20} {:6.2} % of the labelled pixels", share(pixels)));
-        }
+        T::label_shares(&stats.counts, names).iter().for_each(|line| say(&format!("# {line}")));
         let nets = prepared.nets(device)?;
         for (name, report) in &nets.reports {
             say(&format!("# weights of {name}: {report}"));
@@ -112,7 +114,7 @@ impl Check {
             for step in 0..3 {
                 let start = Instant::now();
                 for micro in 0..recipe.train.accumulate {
-                    let batch = DeviceBatch::upload(data.maker.make(step, micro)?, device);
+                    let batch = T::upload(data.maker.make(step, micro)?, device);
                     let key = Key::new(recipe.seed).at("step", step).at("micro", micro as u64);
                     let moment = Moment { step, micro: micro as u64, key, lr_factor: 1.0 };
                     let losses = nets.method.losses(&nets.model, batch, moment);
@@ -136,26 +138,26 @@ impl Check {
     }
 }
 
-fn describe(
+fn describe<T: Show>(
     who: &str,
-    config: &NetConfig,
+    config: &T::NetConfig,
     classes: usize,
-    loaded: &Loaded<Recipe<Seg>>,
+    loaded: &Loaded<Recipe<T>>,
     device: &burn::tensor::Device,
 ) -> String {
     let recipe = &loaded.value;
-    let net: SegNet = config.init(classes, 0, device);
+    let net = config.init(classes, 0, device);
     let crop = recipe.views.crop_px;
-    let parameters = mentor_nets::num_params(&net) as f64;
+    let (parameters, macs) = (mentor_nets::num_params(&net) as f64, T::macs(&net, crop) as f64);
     let images = (recipe.train.batch_labelled + recipe.train.batch_unlabelled) as f64;
     // A weight, its gradient and the optimizer's state for a student; maps at about one byte for
     // every sixteen multiply-adds, forward and backward, which is what measured nets come to.
     let (copies, passes) = if who == "student" { (4.0, 2.0) } else { (1.0, 0.2) };
-    let memory = 4.0 * parameters * copies + images * passes * net.macs(crop) as f64 / 16.0;
+    let memory = 4.0 * parameters * copies + images * passes * macs / 16.0;
     format!(
         "# {who}: {:.2} M parameters, {:.2} G multiply-adds at {}x{}, about {:.0} MiB in a step",
         parameters / 1e6,
-        net.macs(crop) as f64 / 1e9,
+        macs / 1e9,
         crop[0],
         crop[1],
         memory / f64::from(1 << 20)

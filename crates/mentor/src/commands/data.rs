@@ -6,14 +6,13 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use mentor_distill::TermTable;
-use mentor_recipe::{AnyRecipe, Prepared};
-use mentor_seg::unlabelled::pseudo_of;
+use mentor_recipe::{Loaded, Prepared, Recipe};
 
 use super::{DeviceArgs, PlaceArgs, RecipeArgs};
 use crate::device;
 use crate::print::say;
-use crate::show::save;
-use crate::show::seg::Palette;
+use crate::show::{Labelling, Palette, Show, save};
+use crate::tasks::{OnRecipe, on_recipe};
 use crate::weights::RunNets;
 
 /// Draw augmented samples as the networks see them, with labels and pseudo-labels.
@@ -45,9 +44,15 @@ pub struct Data {
 impl Data {
     /// Runs the command.
     pub fn run(&self) -> Result<ExitCode> {
-        let AnyRecipe::Seg(loaded) = self.recipe.read()?;
+        on_recipe(self, self.recipe.read()?)
+    }
+}
+
+impl OnRecipe for Data {
+    type Out = ExitCode;
+
+    fn on<T: Show>(&self, loaded: Loaded<Recipe<T>>) -> Result<ExitCode> {
         let Prepared { data, classes, .. } = Prepared::open(&loaded, &self.places.places(), self.run.as_deref())?;
-        let card = data.dataset.card();
         let (device, _) = device::choose(self.device.device)?;
         let recipe = &loaded.value;
         let nets = match &self.run {
@@ -62,19 +67,13 @@ impl Data {
             None => None,
         };
         std::fs::create_dir_all(&self.out).with_context(|| self.out.display().to_string())?;
-        let palette = Palette::new(classes, card.class_colours());
+        let palette = Palette::of(data.dataset.card());
         let (mut labelled, mut unlabelled, mut step) = (0, 0, self.step);
         let pairs_wanted = if recipe.train.batch_unlabelled > 0 { self.draw } else { 0 };
         while labelled < self.draw || unlabelled < pairs_wanted {
             let batch = data.maker.make(step, 0)?;
-            let taught = match (&nets, &batch.unlabelled) {
-                (Some(nets), Some(pairs)) => {
-                    let labellers = nets.labellers(recipe.train.precision.dtype());
-                    pseudo_of(&recipe.unlabelled, labellers, pairs, &device)
-                }
-                _ => Vec::new(),
-            };
-            let drawn = palette.batch(&batch, &taught);
+            let labelling = nets.as_ref().map(|nets| Labelling { recipe, nets, device: &device });
+            let drawn = T::batch(&palette, &batch, labelling);
             for picture in drawn.labelled.iter().take(self.draw - labelled) {
                 save(picture, &self.out.join(format!("labelled_{labelled:03}.png")))?;
                 labelled += 1;

@@ -6,15 +6,15 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use mentor_data::{Card, Dataset};
-use mentor_recipe::{AnyRecipe, Prepared, load_net, run_recipe};
-use mentor_seg::metrics::SegMetrics;
+use mentor_recipe::{Loaded, Prepared, Recipe, load_net, run_recipe};
 use mentor_types::Scores;
 
 use super::{DeviceArgs, PlaceArgs};
 use crate::device;
 use crate::print::say;
 use crate::scores::score_lines;
-use crate::show::seg::{score_files, scored};
+use crate::show::Show;
+use crate::tasks::{OnRecipe, OnTask, on_card, on_recipe};
 use crate::weights::RunWeights;
 
 /// Score a run, a file of weights, or masks that any tool wrote.
@@ -53,42 +53,70 @@ pub struct Eval {
 impl Eval {
     /// Runs the command.
     pub fn run(&self) -> Result<ExitCode> {
-        let (metrics, classes) = match (&self.run, &self.truth) {
-            (Some(run), None) => self.eval_run(run)?,
-            (None, Some(truth)) => self.eval_masks(truth)?,
+        match (&self.run, &self.truth) {
+            (Some(run), None) => on_recipe(&OfRun { eval: self, run }, run_recipe(run)?)?,
+            (None, Some(truth)) => {
+                let (predictions, name) =
+                    (self.predictions.as_ref().context("--predictions")?, self.card.as_ref().context("--card")?);
+                let card = Card::find(name, &self.places.places().cards)?;
+                on_card(&OfFiles { eval: self, truth, predictions, card: &card }, &card)?;
+            }
             _ => bail!("name a run folder, or --truth, --predictions and --card"),
-        };
-        if self.json {
-            say!("{}", serde_json::to_string_pretty(&metrics.record(&classes))?);
-        } else {
-            score_lines(&metrics, &classes).iter().for_each(|line| say!("{line}"));
         }
         Ok(ExitCode::SUCCESS)
     }
 
-    fn eval_run(&self, run: &Path) -> Result<(SegMetrics, Vec<String>)> {
-        let AnyRecipe::Seg(loaded) = run_recipe(run)?;
-        let (device, _) = device::choose(self.device.device)?;
-        let of_run = self.weights.is_none().then_some(run);
-        let Prepared { data, classes, .. } = Prepared::open(&loaded, &self.places.places(), of_run)?;
-        let recipe = &loaded.value;
-        let net = match &self.weights {
-            Some(weights) => load_net(&recipe.student, &classes, weights, &device)?.0,
-            None => self.which.net(run, recipe, classes.len(), &device)?,
-        };
-        let split = match &self.split {
-            Some(name) => data.dataset.split(name)?,
-            None => data.val.clone(),
-        };
-        let matrix = data.evaluate(&net, &split, recipe, &recipe.eval, &device)?;
-        Ok((scored(&matrix)?, classes))
+    fn print<S: Scores>(&self, scores: &S, classes: &[String]) -> Result<()> {
+        if self.json {
+            say!("{}", serde_json::to_string_pretty(&scores.record(classes))?);
+        } else {
+            score_lines(scores, classes).iter().for_each(|line| say!("{line}"));
+        }
+        Ok(())
     }
+}
 
-    fn eval_masks(&self, truth: &Path) -> Result<(SegMetrics, Vec<String>)> {
-        let (predictions, card) =
-            (self.predictions.as_ref().context("--predictions")?, self.card.as_ref().context("--card")?);
-        let places = self.places.places();
-        let dataset = Dataset::new(Card::find(card, &places.cards)?, &places.data)?;
-        Ok((score_files(truth, predictions, &dataset)?, dataset.card().class_names()))
+/// The net of a run, or a file of weights for it, on a split.
+struct OfRun<'a> {
+    eval: &'a Eval,
+    run: &'a Path,
+}
+
+impl OnRecipe for OfRun<'_> {
+    type Out = ();
+
+    fn on<T: Show>(&self, loaded: Loaded<Recipe<T>>) -> Result<()> {
+        let Self { eval, run } = self;
+        let (device, _) = device::choose(eval.device.device)?;
+        let of_run = eval.weights.is_none().then_some(*run);
+        let prepared = Prepared::open(&loaded, &eval.places.places(), of_run)?;
+        let (recipe, classes) = (&loaded.value, &prepared.classes);
+        let net = match &eval.weights {
+            Some(weights) => load_net(&recipe.student, classes, weights, &device)?.0,
+            None => eval.which.net(run, recipe, classes.len(), &device)?,
+        };
+        let split = match &eval.split {
+            Some(name) => prepared.data.dataset.split(name)?,
+            None => prepared.data.val.clone(),
+        };
+        eval.print(&prepared.evaluate(&net, &split, &device)?, classes)
+    }
+}
+
+/// Files of predictions against files of the truth.
+struct OfFiles<'a> {
+    eval: &'a Eval,
+    truth: &'a Path,
+    predictions: &'a Path,
+    card: &'a Card,
+}
+
+impl OnTask for OfFiles<'_> {
+    type Out = ();
+
+    fn on<T: Show>(&self) -> Result<()> {
+        let dataset = Dataset::new(self.card.clone(), &self.eval.places.places().data)?;
+        let scores = T::score_files(self.truth, self.predictions, &dataset)?;
+        self.eval.print(&scores, &dataset.card().class_names())
     }
 }

@@ -7,9 +7,11 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use clap::Args;
 use mentor_nets::{export_burnpack, export_safetensors};
-use mentor_recipe::{AnyRecipe, RunClasses, run_recipe};
+use mentor_recipe::{Loaded, Recipe, RunClasses, run_recipe};
 
 use crate::print::say;
+use crate::show::Show;
+use crate::tasks::{OnRecipe, on_recipe};
 use crate::weights::RunWeights;
 
 /// Write the student of a run to a file of weights.
@@ -31,7 +33,14 @@ pub struct Export {
 impl Export {
     /// Runs the command.
     pub fn run(&self) -> Result<ExitCode> {
-        let AnyRecipe::Seg(loaded) = run_recipe(&self.run)?;
+        on_recipe(self, run_recipe(&self.run)?)
+    }
+}
+
+impl OnRecipe for Export {
+    type Out = ExitCode;
+
+    fn on<T: Show>(&self, loaded: Loaded<Recipe<T>>) -> Result<ExitCode> {
         let recipe = loaded.value;
         let classes = RunClasses::read(&self.run)?;
         let count = classes.names.len();

@@ -8,12 +8,14 @@ use mentor_data::Card;
 use mentor_distill::TermTable;
 use mentor_nets::BackboneKind;
 use mentor_recipe::Task;
-use mentor_seg::Seg;
 use mentor_train::{OptimizerConfig, ScheduleConfig};
+use mentor_types::TaskName;
 use schemars::{JsonSchema, schema_for};
 
 use super::PlaceArgs;
 use crate::print::say;
+use crate::show::Show;
+use crate::tasks::{OnTask, on_task};
 
 /// List what recipes can name: nets, terms, data sets, each with its source.
 #[derive(Debug, Args)]
@@ -26,7 +28,7 @@ pub struct List {
 impl List {
     /// Runs the command.
     pub fn run(&self) -> Result<ExitCode> {
-        of_task::<Seg>();
+        TaskName::ALL.iter().try_for_each(|task| on_task(self, *task))?;
         variants::<OptimizerConfig>("optimizers: [optimizer.NAME]");
         variants::<ScheduleConfig>("schedules: [schedule.NAME]");
         say!("data sets: [data] card = \"NAME\"");
@@ -42,13 +44,18 @@ impl List {
 }
 
 /// What the recipes of a task can name.
-fn of_task<T: Task>() {
-    let task = T::NAME.as_str();
-    variants::<T::NetConfig>(&format!("nets of {task}: [student.NAME], [teachers.T.NAME]"));
-    variants::<BackboneKind>("backbones: backbone = \"NAME\"");
-    terms::<T, T::Supervised>(&format!("losses on labels of {task}: [supervised.NAME]"));
-    terms::<T, T::Distill>(&format!("distillation of {task}: [distill.NAME]"));
-    terms::<T, T::Unlabelled>(&format!("unlabelled images of {task}: [unlabelled.NAME]"));
+impl OnTask for List {
+    type Out = ();
+
+    fn on<T: Show>(&self) -> Result<()> {
+        let task = T::NAME.as_str();
+        variants::<T::NetConfig>(&format!("nets of {task}: [student.NAME], [teachers.T.NAME]"));
+        variants::<BackboneKind>("backbones: backbone = \"NAME\"");
+        terms::<T, T::Supervised>(&format!("losses on labels of {task}: [supervised.NAME]"));
+        terms::<T, T::Distill>(&format!("distillation of {task}: [distill.NAME]"));
+        terms::<T, T::Unlabelled>(&format!("unlabelled images of {task}: [unlabelled.NAME]"));
+        Ok(())
+    }
 }
 
 /// Every term that a table can name.

@@ -4,6 +4,7 @@ mod check;
 mod data;
 mod eval;
 mod export;
+pub mod job;
 mod list;
 mod new;
 mod predict;
@@ -12,7 +13,7 @@ mod report;
 mod schema;
 mod study;
 mod term;
-mod train;
+pub mod train;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -7,14 +7,15 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use mentor_data::{Card, Dataset, is_image_name, read_image};
-use mentor_recipe::{AnyRecipe, RunClasses, run_recipe};
+use mentor_recipe::{Loaded, Recipe, RunClasses, run_recipe};
 use mentor_train::RunInfo;
 
 use super::{DeviceArgs, PlaceArgs};
 use crate::device;
 use crate::print::say;
 use crate::same_file::identity;
-use crate::show::{save, seg};
+use crate::show::{Palette, Show, save};
+use crate::tasks::{OnRecipe, on_recipe};
 use crate::weights::RunWeights;
 
 /// Draw or write predictions for images.
@@ -49,7 +50,14 @@ pub struct Predict {
 impl Predict {
     /// Runs the command.
     pub fn run(&self) -> Result<ExitCode> {
-        let AnyRecipe::Seg(loaded) = run_recipe(&self.run)?;
+        on_recipe(self, run_recipe(&self.run)?)
+    }
+}
+
+impl OnRecipe for Predict {
+    type Out = ExitCode;
+
+    fn on<T: Show>(&self, loaded: Loaded<Recipe<T>>) -> Result<ExitCode> {
         let recipe = loaded.value;
         let info = RunInfo::read(&self.run)?;
         let (device, _) = device::choose(self.device.device)?;
@@ -63,15 +71,15 @@ impl Predict {
             }
             false => None,
         };
-        let palette = seg::Palette::new(info.classes, info.colours);
+        let palette = Palette { names: info.classes, colours: info.colours };
         std::fs::create_dir_all(&self.out).with_context(|| self.out.display().to_string())?;
         let files = image_files(&self.images)?;
         let outputs = output_files(&files, &self.out, self.overwrite)?;
         for (file, path) in files.iter().zip(&outputs) {
             let image = read_image(file)?;
             match &dataset {
-                Some(dataset) => seg::save_labels(&net, image, &recipe.eval, dataset, path, &device)?,
-                None => save(&palette.prediction(&net, image, &recipe.eval, &device), path)?,
+                Some(dataset) => T::save_labels(dataset, &net, image, &recipe.eval, &device, path)?,
+                None => save(&T::prediction(&palette, &net, image, &recipe.eval, &device), path)?,
             }
         }
         say!("{}: {} files", self.out.display(), files.len());

@@ -6,18 +6,16 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 use mentor_data::Loader;
 use mentor_recipe::Prepared;
-use mentor_seg::upload::DeviceBatch;
 use mentor_train::{Checkpoint, Progress, Run, TrainError};
 
-use super::train::Job;
+use super::job::Job;
 use crate::print::say;
 use crate::run_folder::RunFolder;
-use crate::show::save;
-use crate::show::seg::Palette;
+use crate::show::{Palette, Show, save};
 
 /// Goes from the last checkpoint before `step` to `step` as the run did, with a log line for every
 /// step, and draws the images of `step`. The run folder stays as it is, but for `replay/`.
-pub fn replay(job: &Job<'_>, step: u64) -> Result<PathBuf> {
+pub fn replay<T: Show>(job: &Job<'_, T>, step: u64) -> Result<PathBuf> {
     let recipe = &job.loaded.value;
     let steps = recipe.train.steps;
     ensure!((1..=steps).contains(&step), "--replay {step}: the run has steps 1 to {steps}");
@@ -32,7 +30,7 @@ pub fn replay(job: &Job<'_>, step: u64) -> Result<PathBuf> {
         fs::remove_dir_all(&folder).with_context(|| folder.display().to_string())?;
     }
     fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-    let palette = Palette::new(prepared.classes.clone(), data.dataset.card().class_colours());
+    let palette = Palette::of(data.dataset.card());
     let progress = Progress::new(first, step);
     progress.line(&format!("step {step} of {}, from {first} steps on {}", job.out.display(), job.device.1));
 
@@ -44,7 +42,7 @@ pub fn replay(job: &Job<'_>, step: u64) -> Result<PathBuf> {
         if at == step {
             job.stop.store(true, std::sync::atomic::Ordering::Relaxed);
             for (micro, batch) in batches.iter().flatten().enumerate() {
-                let drawn = palette.batch(batch, &[]);
+                let drawn = T::batch(&palette, batch, None);
                 for (stream, pictures) in [("labelled", drawn.labelled), ("unlabelled", drawn.unlabelled)] {
                     for (index, picture) in pictures.iter().enumerate() {
                         let path = folder.join(format!("micro{micro}_{stream}_{index:03}.png"));
@@ -53,7 +51,7 @@ pub fn replay(job: &Job<'_>, step: u64) -> Result<PathBuf> {
                 }
             }
         }
-        batches.map(|batches| batches.into_iter().map(|batch| DeviceBatch::upload(batch, &job.device.0)).collect())
+        batches.map(|batches| batches.into_iter().map(|batch| T::upload(batch, &job.device.0)).collect())
     };
     let ended = mentor_train::train(Run {
         method: nets.method,

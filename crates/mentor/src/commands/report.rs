@@ -6,19 +6,17 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use burn::tensor::Device;
 use clap::Args;
-use mentor_recipe::{AnyRecipe, BuiltData, Loaded, Prepared, Recipe, RowResult, mean, spread};
+use mentor_recipe::{AnyRecipe, BuiltData, Loaded, Prepared, Recipe, RowResult, Task, mean, spread};
 use mentor_report::{Comparison, Model, ReportInput, html};
-use mentor_seg::Seg;
-use mentor_seg::SegMethod;
 use mentor_train::{Log, RunInfo, RunResult};
-use mentor_types::ScoreNames;
+use mentor_types::{ScoreNames, Scores};
 use mentor_weights::write_atomically;
 
 use super::{DeviceArgs, PlaceArgs};
 use crate::device;
 use crate::print::say;
-use crate::show::seg::{Judge, SCORES};
-use crate::show::{Shown, save};
+use crate::show::{Judge, Show, Shown, save};
+use crate::tasks::{OnRecipe, on_recipe};
 use crate::weights::RunNets;
 
 /// Write a run's report and pictures again.
@@ -36,7 +34,14 @@ pub struct Report {
 impl Report {
     /// Runs the command.
     pub fn run(&self) -> Result<ExitCode> {
-        let AnyRecipe::Seg(mut loaded) = AnyRecipe::read_earlier(&self.run.join("recipe.toml"))?;
+        on_recipe(self, AnyRecipe::read_earlier(&self.run.join("recipe.toml"))?)
+    }
+}
+
+impl OnRecipe for Report {
+    type Out = ExitCode;
+
+    fn on<T: Show>(&self, mut loaded: Loaded<Recipe<T>>) -> Result<ExitCode> {
         // Paths in the recipe are still those of where it was read from.
         loaded.path = RunInfo::read(&self.run)?.recipe;
         let result = RunResult::read(&self.run)?;
@@ -60,17 +65,17 @@ impl Report {
 
 /// What a report is made from.
 #[derive(Debug)]
-pub struct Job<'a> {
+pub struct Job<'a, T: Task> {
     /// The run folder.
     pub run: &'a Path,
     /// Its recipe.
-    pub loaded: &'a Loaded<Recipe<Seg>>,
+    pub loaded: &'a Loaded<Recipe<T>>,
     /// Its data.
-    pub data: &'a BuiltData,
+    pub data: &'a BuiltData<T::Labels>,
     /// Its method, for the teachers.
-    pub method: &'a SegMethod,
+    pub method: &'a T::Method,
     /// What it trained.
-    pub nets: &'a RunNets,
+    pub nets: &'a RunNets<T>,
     /// Where predictions are computed.
     pub device: &'a Device,
     /// What came out of it.
@@ -78,16 +83,16 @@ pub struct Job<'a> {
 }
 
 /// Writes `report.html` and `pictures/` into the run folder; returns the path of the report.
-pub fn write_report(job: &Job<'_>) -> Result<PathBuf> {
+pub fn write_report<T: Show>(job: &Job<'_, T>) -> Result<PathBuf> {
     let info = RunInfo::read(job.run)?;
     let judge = Judge {
         recipe: &job.loaded.value,
         data: job.data,
-        teachers: &job.method.teachers,
+        teachers: T::teachers(job.method),
         nets: job.nets,
         device: job.device,
     };
-    let Shown { classes, sections, pictures } = judge.shown()?;
+    let Shown { classes, sections, pictures } = T::report(&judge)?;
     let folder = job.run.join("pictures");
     std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
     for (rank, (name, picture)) in pictures.iter().enumerate() {
@@ -100,11 +105,11 @@ pub fn write_report(job: &Job<'_>) -> Result<PathBuf> {
         recipe: job.loaded.resolved.clone(),
         info: origin(&info, &job.data.dataset.card().title),
         log: Log::read(&job.run.join("log.jsonl"))?,
-        scores: SCORES,
+        scores: T::Scores::NAMES,
         classes,
         models: job.result.judged().map(model).collect(),
         sections,
-        comparisons: comparisons(job.loaded, job.result, SCORES)?,
+        comparisons: comparisons(job.loaded, job.result)?,
         result: Some(job.result.clone()),
     };
     let path = job.run.join("report.html");
@@ -128,14 +133,14 @@ fn origin(info: &RunInfo, data: &str) -> Vec<(String, String)> {
 ///
 /// # Errors
 /// At the key of the one that is missing or lacks that score.
-pub fn compared_results(loaded: &Loaded<Recipe<Seg>>, scores: ScoreNames) -> Result<Vec<Comparison>> {
+pub fn compared_results<T: Task>(loaded: &Loaded<Recipe<T>>) -> Result<Vec<Comparison>> {
     let mut compared = Vec::new();
     for (name, path) in &loaded.value.compare {
         let problem = |message: String| loaded.problem(&format!("compare.{name}"), message);
         let folder = loaded.path.parent().unwrap_or_else(|| Path::new(""));
         let places = [folder.join(path), PathBuf::from(path)];
         let paths = places.iter().map(|place| results_at(place)).find(|paths| !paths.is_empty()).unwrap_or_default();
-        compared.push(comparison(name, path, &paths, scores).map_err(problem)?);
+        compared.push(comparison(name, path, &paths, T::Scores::NAMES).map_err(problem)?);
     }
     Ok(compared)
 }
@@ -179,8 +184,8 @@ fn comparison(name: &str, path: &str, files: &[PathBuf], scores: ScoreNames) -> 
 }
 
 /// What a report and the table at the end show beside the run.
-pub fn comparisons(loaded: &Loaded<Recipe<Seg>>, result: &RunResult, scores: ScoreNames) -> Result<Vec<Comparison>> {
-    let [key, printed] = scores.main;
+pub fn comparisons<T: Task>(loaded: &Loaded<Recipe<T>>, result: &RunResult) -> Result<Vec<Comparison>> {
+    let [key, printed] = T::Scores::NAMES.main;
     let row = |name: String, score: Option<f64>, note: String, this_run| {
         let missing = if score.is_none() { format!("; its result has no {printed}") } else { String::new() };
         Comparison { name, score, note: note + &missing, this_run }
@@ -189,7 +194,7 @@ pub fn comparisons(loaded: &Loaded<Recipe<Seg>>, result: &RunResult, scores: Sco
         row(format!("teacher {name}"), verified.get(key), "verified before the first step".to_owned(), false)
     });
     let mut compared: Vec<Comparison> = teachers.collect();
-    compared.extend(compared_results(loaded, scores)?);
+    compared.extend(compared_results(loaded)?);
     let note = format!("{} after {} steps, {:.1} images/s", result.val_model, result.steps, result.images_per_second);
     compared.push(row("this run".to_owned(), result.val.get(key), note, true));
     Ok(compared)
@@ -200,6 +205,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use mentor_recipe::Changes;
+    use mentor_seg::Seg;
+    use mentor_seg::metrics::SegMetrics;
     use serde_json::json;
 
     const RECIPE: &str = r#"
@@ -242,7 +249,7 @@ eval_every_steps = 1000
         for (seed, miou) in [(0, 0.3), (1, 0.4), (2, 0.5)] {
             std::fs::write(at(&format!("alone.seed{seed}.json")), row(seed, &json!({"miou": miou}))).unwrap();
         }
-        let load = |name: &str| comparison("alone", name, &results_at(&at(name)), SCORES);
+        let load = |name: &str| comparison("alone", name, &results_at(&at(name)), SegMetrics::NAMES);
         let all = load("alone").unwrap();
         assert!((all.score.unwrap() - 0.4).abs() < 1e-12);
         assert_eq!(all.note, "mean of 3 seeds, +- 10.00, 7 steps, cpu at c");
@@ -255,7 +262,7 @@ eval_every_steps = 1000
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("boxes.json");
         std::fs::write(&file, row(0, &json!({"ap": 0.3, "ap50": 0.5}))).unwrap();
-        let error = comparison("boxes", "boxes.json", std::slice::from_ref(&file), SCORES).unwrap_err();
+        let error = comparison("boxes", "boxes.json", std::slice::from_ref(&file), SegMetrics::NAMES).unwrap_err();
         let reason = "has no `miou`, by which runs of this task are judged, but `ap`, `ap50`";
         assert_eq!(error, format!("{}: {reason}", file.display()));
     }
@@ -272,7 +279,7 @@ eval_every_steps = 1000
         let path = folder.path().join("a.toml");
         std::fs::write(&path, RECIPE).unwrap();
         let recipe = Recipe::<Seg>::read(&path, &Changes::none()).unwrap();
-        let rows = comparisons(&recipe, &result, SCORES).unwrap();
+        let rows = comparisons(&recipe, &result).unwrap();
         assert_eq!(rows.iter().map(|row| row.score).collect::<Vec<_>>(), [None, Some(0.25)]);
         assert_eq!(rows[0].note, "verified before the first step; its result has no mIoU");
     }

@@ -6,10 +6,12 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 use mentor_data::Card;
 use mentor_recipe::{Recipe, StudyFile};
-use mentor_seg::Seg;
 use mentor_toml::schema_json;
+use mentor_types::TaskName;
 
 use crate::print::say;
+use crate::show::Show;
+use crate::tasks::{OnTask, on_task};
 
 /// Print a JSON Schema, for editors and other tools.
 #[derive(Debug, Args)]
@@ -18,6 +20,9 @@ pub struct Schema {
     /// Of what.
     #[arg(value_enum, default_value = "recipe")]
     of: Of,
+    /// Whose recipes: the name of a task.
+    #[arg(long, default_value = "seg")]
+    task: TaskName,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -33,11 +38,19 @@ impl Schema {
         say!(
             "{}",
             match self.of {
-                Of::Recipe => schema_json::<Recipe<Seg>>(),
+                Of::Recipe => on_task(self, self.task)?,
                 Of::Study => schema_json::<StudyFile>(),
                 Of::Card => schema_json::<Card>(),
             }
         );
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl OnTask for Schema {
+    type Out = String;
+
+    fn on<T: Show>(&self) -> Result<String> {
+        Ok(schema_json::<Recipe<T>>())
     }
 }

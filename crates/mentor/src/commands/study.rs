@@ -3,24 +3,26 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::Args;
 use mentor_recipe::{
-    AnyRecipe, Job as StudyJob, Loaded, Need, Prepared, Recipe, RowResult, Study as Plan, changes_no_result, row_key,
-    table, weights_path,
+    AnyRecipe, Job as StudyJob, Loaded, Need, NetTable, Prepared, Recipe, RowResult, Study as Plan, Task,
+    changes_no_result, row_key, table, weights_path,
 };
-use mentor_seg::Seg;
+use mentor_types::Scores;
 use mentor_weights::write_atomically;
 
-use super::train::{self, stop_on_ctrl_c};
+use super::job::Job;
+use super::train::{run_job, stop_on_ctrl_c};
 use super::{DeviceArgs, PlaceArgs};
 use crate::device;
 use crate::print::{note, say};
 use crate::run_folder::Mode;
-use crate::show::seg::SCORES;
+use crate::show::Show;
+use crate::tasks::{OnRecipe, on_recipe};
 
 /// Run the rows of a study that have no result yet, and print its table.
 #[derive(Debug, Args)]
@@ -59,6 +61,10 @@ impl Study {
         let name = PathBuf::from(self.study.file_stem().unwrap_or_default());
         let results = self.results.clone().unwrap_or_else(|| Path::new("benchmarks").join(&name));
         let runs = self.out.clone().unwrap_or_else(|| Path::new("runs").join(&name));
+        let judged_by = match plan.jobs().first() {
+            Some(job) => on_recipe(&JudgedBy, AnyRecipe::read(&job.recipe, &job.changes_for_key())?)?,
+            None => "",
+        };
         let stop = stop_on_ctrl_c()?;
         if let Some(minutes) = self.max_minutes {
             let end = Duration::try_from_secs_f64(60.0 * minutes).context("--max-minutes")?;
@@ -99,7 +105,7 @@ impl Study {
                 found.push(result);
             }
         }
-        let text = table(&plan.file, &found);
+        let text = table(&plan.file, &found, judged_by);
         say!("{text}");
         if !found.is_empty() && !self.table {
             write_atomically(&results.join("table.md"), text.as_bytes())?;
@@ -112,12 +118,8 @@ impl Study {
 
     /// The key of a row: what it is, whatever folder it lies in and however fast it is loaded.
     fn key(&self, job: &StudyJob, keys: &BTreeMap<(String, u64), String>) -> Result<String> {
-        let AnyRecipe::Seg(loaded) = AnyRecipe::read(&job.recipe, &job.changes_for_key())?;
-        let data = Prepared::open(&loaded, &self.places.places(), None)?.data.fingerprint(&loaded.value)?;
-        let mut needed: Vec<String> =
-            job.needs.iter().filter_map(|need| keys.get(&(need.row.clone(), need.seed)).cloned()).collect();
-        needed.extend(weight_hashes(&loaded)?);
-        Ok(row_key(&loaded.minimal(changes_no_result)?, &data, CODE, &needed))
+        let needed = job.needs.iter().filter_map(|need| keys.get(&(need.row.clone(), need.seed)).cloned()).collect();
+        on_recipe(&RowKey { study: self, needed }, AnyRecipe::read(&job.recipe, &job.changes_for_key())?)
     }
 
     fn run_row(
@@ -125,7 +127,7 @@ impl Study {
         job: &StudyJob,
         keys: &BTreeMap<(String, u64), String>,
         runs: &Path,
-        stop: &std::sync::atomic::AtomicBool,
+        stop: &AtomicBool,
     ) -> Result<Option<RowResult>> {
         let folder = |row: &str, seed: u64| {
             run_folder(runs, row, seed, keys.get(&(row.to_owned(), seed)).map_or("", String::as_str))
@@ -133,29 +135,75 @@ impl Study {
         let key = keys.get(&(job.row.clone(), job.seed)).cloned();
         let key = key.with_context(|| format!("{}: the row has no key", job.name()))?;
         let changes = job.changes(|need: &Need| folder(&need.row, need.seed));
-        let AnyRecipe::Seg(loaded) = AnyRecipe::read(&job.recipe, &changes)?;
+        let recipe = AnyRecipe::read(&job.recipe, &changes)?;
         let out = folder(&job.row, job.seed);
         note!("\n== {} ==", job.name());
-        let mode = if out.join("recipe.toml").exists() { Mode::Resume } else { Mode::New };
+        on_recipe(&Row { study: self, job, key, out: &out, stop }, recipe)
+    }
+}
+
+/// The key of the score that models of a recipe are judged by.
+struct JudgedBy;
+
+impl OnRecipe for JudgedBy {
+    type Out = &'static str;
+
+    fn on<T: Show>(&self, _: Loaded<Recipe<T>>) -> Result<&'static str> {
+        Ok(T::Scores::NAMES.main[0])
+    }
+}
+
+/// The key of a row, given those of the rows that it needs.
+struct RowKey<'a> {
+    study: &'a Study,
+    needed: Vec<String>,
+}
+
+impl OnRecipe for RowKey<'_> {
+    type Out = String;
+
+    fn on<T: Show>(&self, loaded: Loaded<Recipe<T>>) -> Result<String> {
+        let data = Prepared::open(&loaded, &self.study.places.places(), None)?.data.fingerprint(&loaded.value)?;
+        let mut needed = self.needed.clone();
+        needed.extend(weight_hashes(&loaded)?);
+        Ok(row_key(&loaded.minimal(changes_no_result)?, &data, CODE, &needed))
+    }
+}
+
+/// A row that is run.
+struct Row<'a> {
+    study: &'a Study,
+    job: &'a StudyJob,
+    key: String,
+    out: &'a Path,
+    stop: &'a AtomicBool,
+}
+
+impl OnRecipe for Row<'_> {
+    /// Nothing where it was stopped.
+    type Out = Option<RowResult>;
+
+    fn on<T: Show>(&self, loaded: Loaded<Recipe<T>>) -> Result<Self::Out> {
+        let mode = if self.out.join("recipe.toml").exists() { Mode::Resume } else { Mode::New };
         let start = Instant::now();
-        let device = device::choose(self.device.device)?;
+        let device = device::choose(self.study.device.device)?;
         let device_name = device.1.clone();
-        let places = self.places.places();
-        let finished = train::run_job(&train::Job {
+        let places = self.study.places.places();
+        let finished = run_job(&Job {
             loaded: &loaded,
             device,
             places: &places,
-            out: &out,
+            out: self.out,
             mode,
-            stop,
+            stop: self.stop,
             report: false,
         })?;
         let Some(result) = finished.result else { return Ok(None) };
         Ok(Some(RowResult {
-            row: job.row.clone(),
-            seed: job.seed,
-            key,
-            metrics: result.val.flat(SCORES.by_class).collect(),
+            row: self.job.row.clone(),
+            seed: self.job.seed,
+            key: self.key.clone(),
+            metrics: result.val.flat(T::Scores::NAMES.by_class).collect(),
             steps: result.steps,
             device: device_name,
             commit: result.commit,
@@ -170,12 +218,12 @@ fn run_folder(runs: &Path, row: &str, seed: u64, key: &str) -> PathBuf {
 }
 
 /// Hashes of the files of weights that a recipe names; those of other rows are not there yet.
-fn weight_hashes(loaded: &Loaded<Recipe<Seg>>) -> Result<Vec<String>> {
+fn weight_hashes<T: Task>(loaded: &Loaded<Recipe<T>>) -> Result<Vec<String>> {
     let recipe = &loaded.value;
     let named = recipe.teachers.iter().map(|(name, net)| (format!("teachers.{name}"), net));
     let mut hashes = Vec::new();
     for (key, net) in named.chain([("student".to_owned(), &recipe.student)]) {
-        let weights = net.table().weights.as_ref().filter(|weights| !weights.starts_with("row:"));
+        let weights = net.weights().filter(|weights| !weights.starts_with("row:"));
         let Some(weights) = weights else { continue };
         let path = weights_path(loaded, &key, weights)?;
         if path.is_file() {

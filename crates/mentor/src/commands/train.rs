@@ -12,15 +12,14 @@ use burn::tensor::Device;
 use clap::Args;
 use mentor_data::{BadSample, Loader};
 use mentor_nets::Student;
-use mentor_recipe::{AnyRecipe, BuiltData, BuiltNets, Loaded, Prepared, Recipe, RunClasses};
-use mentor_seg::Seg;
-use mentor_seg::SegMethod;
-use mentor_seg::nets::SegNet;
-use mentor_seg::upload::DeviceBatch;
-use mentor_train::{Evaluation, Outcome, Precision, Progress, Run, RunInfo, RunResult, SkippedSample, TrainError};
+use mentor_recipe::{BuiltNets, Loaded, Prepared, Recipe, RunClasses, Task};
+use mentor_train::{
+    Evaluation, Method, Outcome, Precision, Progress, Run, RunInfo, RunResult, SkippedSample, TrainError,
+};
 use mentor_types::{ScoreRecord, Scores};
 use mentor_weights::weights_fingerprint;
 
+use super::job::Job;
 use super::replay::replay;
 use super::report::{Job as ReportJob, compared_results, comparisons, write_report};
 use super::{DeviceArgs, PlaceArgs, RecipeArgs};
@@ -28,7 +27,8 @@ use crate::device;
 use crate::print::{note, say};
 use crate::run_folder::{COMMIT, Mode, RunFolder};
 use crate::scores::print_comparison;
-use crate::show::seg::{SCORES, scored};
+use crate::show::Show;
+use crate::tasks::{OnRecipe, on_recipe};
 use crate::weights::RunNets;
 
 /// Train what a recipe describes.
@@ -60,25 +60,6 @@ pub struct Train {
     no_report: bool,
 }
 
-/// What a run is to do, for `mentor train` and for each row of a study.
-#[derive(Debug)]
-pub struct Job<'a> {
-    /// The checked recipe.
-    pub loaded: &'a Loaded<Recipe<Seg>>,
-    /// Where it computes, and the name of that for people.
-    pub device: (Device, String),
-    /// Where its files lie.
-    pub places: &'a mentor_recipe::Places,
-    /// The run folder.
-    pub out: &'a Path,
-    /// How the folder is opened.
-    pub mode: Mode,
-    /// Set to stop after the current step.
-    pub stop: &'a AtomicBool,
-    /// Whether a report and pictures are made at the end, and a table printed.
-    pub report: bool,
-}
-
 /// How a job ended.
 #[derive(Debug)]
 pub struct Finished {
@@ -89,7 +70,14 @@ pub struct Finished {
 impl Train {
     /// Runs the command.
     pub fn run(&self) -> Result<ExitCode> {
-        let AnyRecipe::Seg(loaded) = self.recipe.read()?;
+        on_recipe(self, self.recipe.read()?)
+    }
+}
+
+impl OnRecipe for Train {
+    type Out = ExitCode;
+
+    fn on<T: Show>(&self, loaded: Loaded<Recipe<T>>) -> Result<ExitCode> {
         let stop = stop_on_ctrl_c()?;
         let out = self.out.clone().unwrap_or_else(|| default_out(&loaded.path));
         let mode = match (self.resume, self.again) {
@@ -167,11 +155,11 @@ fn ignores_hangup() -> bool {
 fn ignore_hangup() {}
 
 /// Trains one recipe into one run folder.
-pub fn run_job(job: &Job<'_>) -> Result<Finished> {
+pub fn run_job<T: Show>(job: &Job<'_, T>) -> Result<Finished> {
     let start = Instant::now();
     let recipe = &job.loaded.value;
     if job.report {
-        compared_results(job.loaded, SCORES)?;
+        compared_results(job.loaded)?;
     }
     check_precision(recipe.train.precision, &job.device)?;
     let resumed = (job.mode == Mode::Resume && job.out.join(RunInfo::FILE).exists()).then_some(job.out);
@@ -185,16 +173,16 @@ pub fn run_job(job: &Job<'_>) -> Result<Finished> {
     let (folder, resume) = RunFolder::open(job.out, job.mode, job.loaded, &info)?;
     let first = resume.as_ref().map_or(0, |checkpoint| checkpoint.state.step);
     let progress = Progress::new(first, recipe.train.steps);
-    introduce(&progress, job, data, &nets, counts.labelled_images, first);
+    introduce(&progress, job, &prepared, &nets, counts.labelled_images, first);
 
-    let teachers = verify_teachers(&progress, job, data, &nets.method)?;
+    let teachers = verify_teachers(&progress, &prepared, &nets.method, &job.device.0)?;
     let device = job.device.0.clone();
-    let upload = move |batch| DeviceBatch::upload(batch, &device);
+    let upload = move |batch| T::upload(batch, &device);
     let mut loader = Loader::start(data.maker.clone(), first..recipe.train.steps, &recipe.data, upload)?;
     let bad = data.maker.bad_samples().clone();
     let accumulate = recipe.train.accumulate;
     let mut batches = || (0..accumulate).map(|_| loader.next().map_err(|error| error.to_string())).collect();
-    let mut evaluate = |method: &SegMethod, model: &Student<SegNet>, _step: u64| {
+    let mut evaluate = |method: &T::Method, model: &Student<T::Net>, _step: u64| {
         evaluations(&prepared, &RunNets::of(method, model), &job.device.0).map_err(|error| format!("{error:#}"))
     };
     let outcome = mentor_train::train(Run {
@@ -226,28 +214,27 @@ pub fn run_job(job: &Job<'_>) -> Result<Finished> {
             loaded: job.loaded,
             data,
             method: &outcome.method,
-            nets: &RunNets::of(&outcome.method, &outcome.model),
+            nets: &RunNets::<T>::of(&outcome.method, &outcome.model),
             device: &job.device.0,
             result: &result,
         };
         let written = write_report(&report)?;
-        print_comparison(&comparisons(job.loaded, &result, SCORES)?, SCORES);
+        print_comparison(&comparisons(job.loaded, &result)?, T::Scores::NAMES);
         say!("\nreport    {}\npictures  {}", written.display(), folder.path().join("pictures").display());
     }
     Ok(Finished { result: Some(result) })
 }
 
 /// How each net does on val; the first decides which checkpoint is best.
-fn evaluations(prepared: &Prepared<'_, Seg>, nets: &RunNets, device: &Device) -> Result<Vec<Evaluation>> {
-    let (Prepared { data, classes, .. }, recipe) = (prepared, &prepared.loaded.value);
+fn evaluations<T: Task>(prepared: &Prepared<'_, T>, nets: &RunNets<T>, device: &Device) -> Result<Vec<Evaluation>> {
     let mut evaluations = Vec::new();
     for (name, net) in nets.all() {
-        let scores = scored(&data.evaluate(net, &data.val, recipe, &recipe.eval, device)?)?;
+        let scores = prepared.evaluate(net, &prepared.data.val, device)?;
         evaluations.push(Evaluation {
             model: name.to_owned(),
             score: scores.main(),
-            shown: format!("{:.2} % {}", 100.0 * scores.main(), SCORES.main[1]),
-            metrics: scores.record(classes).into(),
+            shown: shown(&scores),
+            metrics: scores.record(&prepared.classes),
         });
     }
     Ok(evaluations)
@@ -260,7 +247,7 @@ fn check_precision(precision: Precision, (device, name): &(Device, String)) -> R
 }
 
 /// What makes this run.
-fn run_info(job: &Job<'_>, prepared: &Prepared<'_, Seg>, nets: &BuiltNets<Seg>) -> Result<RunInfo> {
+fn run_info<T: Task>(job: &Job<'_, T>, prepared: &Prepared<'_, T>, nets: &BuiltNets<T>) -> Result<RunInfo> {
     let (Prepared { data, classes, .. }, recipe) = (prepared, &job.loaded.value);
     Ok(RunInfo {
         commit: COMMIT.to_owned(),
@@ -276,13 +263,13 @@ fn run_info(job: &Job<'_>, prepared: &Prepared<'_, Seg>, nets: &BuiltNets<Seg>) 
     })
 }
 
-fn say_stopped(job: &Job<'_>, step: u64) {
+fn say_stopped<T: Task>(job: &Job<'_, T>, step: u64) {
     let (recipe, out) = (job.loaded.path.display(), job.out.display());
     note!("stopped after step {step}; go on with:\n  mentor train {recipe} --out {out} --resume");
 }
 
 /// The error, with what to type next where something can be typed.
-fn with_way_on(error: TrainError, job: &Job<'_>) -> anyhow::Error {
+fn with_way_on<T: Task>(error: TrainError, job: &Job<'_, T>) -> anyhow::Error {
     let TrainError::NotFinite { step, .. } = &error else { return error.into() };
     let (recipe, out) = (job.loaded.path.display(), job.out.display());
     anyhow!("{error}\nlook at that step with:\n  mentor train {recipe} --out {out} --replay {step}")
@@ -292,17 +279,24 @@ fn skipped(bad: &BadSample) -> SkippedSample {
     SkippedSample { path: bad.path.display().to_string(), reason: bad.reason.clone() }
 }
 
-fn loaded_weights(nets: &BuiltNets<Seg>) -> BTreeMap<String, String> {
+fn loaded_weights<T: Task>(nets: &BuiltNets<T>) -> BTreeMap<String, String> {
     let mut hashes = BTreeMap::new();
-    for (name, teacher) in &nets.method.teachers {
+    for (name, teacher) in T::teachers(&nets.method) {
         hashes.insert(name.clone(), weights_fingerprint(teacher.net()));
     }
     hashes.insert("student".to_owned(), weights_fingerprint(&nets.model.net));
     hashes
 }
 
-fn introduce(progress: &Progress, job: &Job<'_>, data: &BuiltData, nets: &BuiltNets<Seg>, labelled: usize, first: u64) {
-    let recipe = &job.loaded.value;
+fn introduce<T: Task>(
+    progress: &Progress,
+    job: &Job<'_, T>,
+    prepared: &Prepared<'_, T>,
+    nets: &BuiltNets<T>,
+    labelled: usize,
+    first: u64,
+) {
+    let (data, recipe) = (&prepared.data, &job.loaded.value);
     let [_, unlabelled] = data.maker.stream_lengths();
     progress.line(&format!("{} on {}", job.loaded.path.display(), job.device.1));
     progress.line(&format!(
@@ -311,17 +305,17 @@ fn introduce(progress: &Progress, job: &Job<'_>, data: &BuiltData, nets: &BuiltN
         data.val.len()
     ));
     let crop = recipe.views.crop_px;
-    let net = |name: &str, net: &SegNet| {
+    let net = |name: &str, net: &T::Net| {
         progress.line(&format!(
             "{name}: {:.2} M parameters, {:.2} G multiply-adds at {}x{}",
             mentor_nets::num_params(net) as f64 / 1e6,
-            net.macs(crop) as f64 / 1e9,
+            T::macs(net, crop) as f64 / 1e9,
             crop[0],
             crop[1],
         ));
     };
     net("student", &nets.model.net);
-    for (name, teacher) in &nets.method.teachers {
+    for (name, teacher) in T::teachers(&nets.method) {
         net(&format!("teacher {name}"), teacher.net());
     }
     for (name, report) in &nets.reports {
@@ -334,34 +328,35 @@ fn introduce(progress: &Progress, job: &Job<'_>, data: &BuiltData, nets: &BuiltN
 
 /// Judges every teacher on val before the first step: a teacher that does not know the task is a
 /// mistake that should show now.
-fn verify_teachers(
+fn verify_teachers<T: Task>(
     progress: &Progress,
-    job: &Job<'_>,
-    data: &BuiltData,
-    method: &SegMethod,
+    prepared: &Prepared<'_, T>,
+    method: &T::Method,
+    device: &Device,
 ) -> Result<BTreeMap<String, ScoreRecord>> {
-    let recipe = &job.loaded.value;
-    let names = data.dataset.card().class_names();
     let mut verified = BTreeMap::new();
-    for (name, teacher) in &method.teachers {
-        let scores = scored(&data.evaluate(teacher.net(), &data.val, recipe, &recipe.eval, &job.device.0)?)?;
-        progress.line(&format!("teacher {name} on val: {:.2} % {}", 100.0 * scores.main(), SCORES.main[1]));
-        verified.insert(name.clone(), scores.record(&names));
+    for (name, teacher) in T::teachers(method) {
+        let scores = prepared.evaluate(teacher.net(), &prepared.data.val, device)?;
+        progress.line(&format!("teacher {name} on val: {}", shown(&scores)));
+        verified.insert(name.clone(), scores.record(&prepared.classes));
     }
     Ok(verified)
 }
 
-fn run_result(
-    outcome: &Outcome<SegMethod>,
+/// The score by which models are judged, for people.
+fn shown<S: Scores>(scores: &S) -> String {
+    format!("{:.2} % {}", 100.0 * scores.main(), S::NAMES.main[1])
+}
+
+fn run_result<M: Method>(
+    outcome: &Outcome<M>,
     teachers: BTreeMap<String, ScoreRecord>,
     info: &RunInfo,
     seconds: f64,
     bad_samples: Vec<SkippedSample>,
 ) -> Result<RunResult> {
-    let mut models: BTreeMap<String, ScoreRecord> = BTreeMap::new();
-    for evaluation in &outcome.evaluations {
-        models.insert(evaluation.model.clone(), serde_json::from_value(evaluation.metrics.clone())?);
-    }
+    let scores = |evaluation: &Evaluation| (evaluation.model.clone(), evaluation.metrics.clone());
+    let models: BTreeMap<String, ScoreRecord> = outcome.evaluations.iter().map(scores).collect();
     let judged = outcome.evaluations.first().map(|first| first.model.clone());
     let (Some(val_model), Some(best)) = (judged, outcome.best.clone()) else {
         bail!("the last step is always evaluated");

@@ -6,9 +6,125 @@ pub mod seg;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use burn::tensor::Device;
 use image::RgbImage;
+use mentor_data::{Card, Dataset, ReadLabels};
+use mentor_distill::{Column, Term};
+use mentor_nets::Frozen;
+use mentor_recipe::{BuiltData, Recipe, Task};
 use mentor_report::{Class, Example, Section};
-use mentor_types::Images;
+use mentor_types::{Batch, Images};
+
+use crate::weights::RunNets;
+
+/// A task as people see it.
+pub trait Show: Task {
+    /// Every sample of a batch as the networks see it: labelled ones with their labels, unlabelled ones with what each
+    /// term teaches about them, where there are nets that say it.
+    fn batch(palette: &Palette, batch: &Batch<Self::Labels>, nets: Option<Labelling<'_, Self>>) -> Drawn;
+
+    /// What a net says of an image, drawn over it.
+    fn prediction(palette: &Palette, net: &Self::Net, image: Images, config: &Self::Eval, device: &Device) -> RgbImage;
+
+    /// Writes what a net says of an image in the card's own format.
+    fn save_labels(
+        dataset: &Dataset<Self::Labels>,
+        net: &Self::Net,
+        image: Images,
+        config: &Self::Eval,
+        device: &Device,
+        path: &Path,
+    ) -> Result<()>;
+
+    /// The scores of files of predictions against files of the truth.
+    fn score_files(truth: &Path, predictions: &Path, dataset: &Dataset<Self::Labels>) -> Result<Self::Scores>;
+
+    /// What the labels of the images that a recipe learns from hold, a line for each class and for what has none.
+    fn label_shares(counts: &<Self::Labels as ReadLabels>::Counts, classes: &[String]) -> Vec<String>;
+
+    /// What it brings to the report of a run. Val is predicted once more, image by image.
+    fn report(judge: &Judge<'_, Self>) -> Result<Shown>;
+
+    /// The columns of a term with their unweighted values on tensors from a file.
+    fn term(asked: &AskedTerm<'_, Self>) -> Result<Vec<(Column, f32)>>;
+}
+
+/// Names and colours of the classes, in their order.
+#[derive(Clone, Debug)]
+pub struct Palette {
+    /// Their names.
+    pub names: Vec<String>,
+    /// Their colours.
+    pub colours: Vec<[u8; 3]>,
+}
+
+impl Palette {
+    /// That of a card.
+    pub fn of(card: &Card) -> Self {
+        Self { names: card.class_names(), colours: card.class_colours() }
+    }
+}
+
+/// The nets of a run as its terms ask them about unlabelled images.
+#[derive(Debug)]
+pub struct Labelling<'a, T: Task> {
+    /// The recipe of the run.
+    pub recipe: &'a Recipe<T>,
+    /// What it trained.
+    pub nets: &'a RunNets<T>,
+    /// Where predictions are computed.
+    pub device: &'a Device,
+}
+
+/// What a part of a report is made from.
+#[derive(Debug)]
+pub struct Judge<'a, T: Task> {
+    /// The recipe of the run.
+    pub recipe: &'a Recipe<T>,
+    /// Its data.
+    pub data: &'a BuiltData<T::Labels>,
+    /// Its teachers, by name.
+    pub teachers: &'a [(String, Frozen<T::Net>)],
+    /// What it trained.
+    pub nets: &'a RunNets<T>,
+    /// Where predictions are computed.
+    pub device: &'a Device,
+}
+
+impl<T: Task> Judge<'_, T> {
+    /// The nets as the terms ask them.
+    pub fn labelling(&self) -> Labelling<'_, T> {
+        Labelling { recipe: self.recipe, nets: self.nets, device: self.device }
+    }
+}
+
+/// In which table of a recipe a term stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TermKind {
+    /// `[supervised]`.
+    Supervised,
+    /// `[distill]`.
+    Distill,
+    /// `[unlabelled]`.
+    Unlabelled,
+}
+
+/// A term that is asked for its value.
+#[derive(Debug)]
+pub struct AskedTerm<'a, T: Task> {
+    /// Where it stands.
+    pub kind: TermKind,
+    /// Its name.
+    pub name: &'static str,
+    /// The term.
+    pub term: &'a dyn Term<T>,
+    /// The file with what it reads.
+    pub input: &'a Path,
+    /// Where to write the gradient with respect to the student's tensors.
+    pub grad: Option<&'a Path>,
+    /// The seed of weights of its own.
+    pub seed: u64,
+}
 
 /// The samples of a batch as pictures with legends.
 #[derive(Clone, Debug, Default)]

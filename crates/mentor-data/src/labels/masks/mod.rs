@@ -41,6 +41,16 @@ impl ReadLabels for LabelMask {
     type Reader = LabelMap;
     type Counts = PixelCounts;
 
+    const TABLE: &'static str = "masks";
+
+    fn are_in(card: &Card) -> bool {
+        card.masks.is_some()
+    }
+
+    fn stored_as(map: &LabelMap, class: u8) -> String {
+        map.stored_as(class)
+    }
+
     fn files(card: &Card) -> LabelFiles<'_> {
         card.masks.as_ref().map_or_else(LabelFiles::default, |masks| LabelFiles {
             root: &masks.root,

@@ -6,7 +6,7 @@ use mentor_ops::mean_all;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Scores, Toy};
+use super::{Seen, Toy};
 
 /// The mean square of the gap.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -31,10 +31,10 @@ impl Term<Toy> for Level {
         Shared { weight: self.weight, ramp_steps: 0, on: &[Stream::Labelled], at: &[] }
     }
 
-    fn value(&self, scores: &Scores<'_>, _column: &Column) -> Tensor<1> {
-        let gap = match scores.teacher {
-            Some(teacher) => scores.student.clone() - teacher.clone(),
-            None => scores.student.clone() - 1.0,
+    fn value(&self, seen: &Seen<'_>, _column: &Column) -> Tensor<1> {
+        let gap = match seen.teacher {
+            Some(teacher) => seen.student.clone() - teacher.clone(),
+            None => seen.student.clone() - 1.0,
         };
         mean_all(gap.clone() * gap)
     }

@@ -1,23 +1,35 @@
-//! A task of a handful of lines, on the same spine as the real ones: its recipe is read, its nets are built, it trains, and
-//! it resumes bit for bit.
-#![allow(clippy::unwrap_used, missing_docs)]
+//! A task of a handful of lines, on the same spine as the real ones: its recipe is read, it trains, it resumes bit for
+//! bit, and it has a report.
+#![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
+use anyhow::Result;
 use burn::module::Module;
 use burn::nn::conv::Conv2d;
 use burn::tensor::{Device, Tensor};
-use mentor_data::Card;
-use mentor_distill::{Companion, Sees, TermTable, check_terms, evaluate, terms};
-use mentor_nets::{Fresh, Frozen, Student, conv, score_conv};
-use mentor_recipe::{Changes, NetTable, Parts, Places, Prepared, Recipe, SupervisedTable, Table, Task};
+use image::RgbImage;
+use mentor_data::{Dataset, PixelCounts, Sample};
+use mentor_distill::{Column, Companion, Sees, TermTable, check_terms, evaluate, terms};
+use mentor_nets::{Fresh, Frozen, Grouped, Student, conv, score_conv};
+use mentor_recipe::{Changes, NetTable, Parts, Places, Recipe, SupervisedTable, Table, Task};
+use mentor_report::{Example, Gallery, Section};
 use mentor_seg::upload;
-use mentor_train::{Average, Checkpoints, Evaluation, Log, LogLine, Losses, Method, Moment, Progress, Run, train};
-use mentor_types::{Batch, Found, LabelMask, LossTerms, Stats, Tap, TaskName};
+use mentor_train::{Average, Log, LogLine, Losses, Method, Moment};
+use mentor_types::{
+    Batch, ClassScore, Found, Group, Images, LabelMask, LossTerms, ScoreNames, ScoreRecord, ScoreRow, Scores, Stats,
+    Tap, TaskName,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::commands::job::Job;
+use crate::commands::train::run_job;
+use crate::run_folder::Mode;
+use crate::show::{AskedTerm, Drawn, Judge, Labelling, Palette, Show, Shown};
 
 /// One score for every class and pixel, by one convolution.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,7 +41,7 @@ struct Point {
 }
 
 /// What its terms see.
-struct Scores<'a> {
+struct Seen<'a> {
     student: &'a Tensor<4>,
     teacher: Option<&'a Tensor<4>>,
 }
@@ -39,7 +51,7 @@ struct Scores<'a> {
 enum Nothing {}
 
 impl Sees for Toy {
-    type Context<'a> = Scores<'a>;
+    type Context<'a> = Seen<'a>;
     type Companion = Nothing;
     type Pseudo = ();
 }
@@ -47,7 +59,7 @@ impl Sees for Toy {
 impl Companion<Toy> for Nothing {
     type Example = ();
 
-    fn example(&self, _scores: &Scores<'_>) {
+    fn example(&self, _seen: &Seen<'_>) {
         match *self {}
     }
 
@@ -65,7 +77,7 @@ impl Companion<Toy> for Nothing {
 }
 
 mod supervised {
-    use crate::Toy;
+    use super::Toy;
     mentor_distill::terms! {
         /// `[supervised]`: no loss of its own.
         #[derive(Default)]
@@ -76,7 +88,7 @@ mod supervised {
 }
 
 mod unlabelled {
-    use crate::Toy;
+    use super::Toy;
     mentor_distill::terms! {
         /// `[unlabelled]`: nothing.
         #[derive(Default)]
@@ -124,6 +136,8 @@ impl Table for Distill {
     }
 }
 
+impl Grouped for Point {}
+
 impl NetTable for Net {
     type Net = Point;
 
@@ -153,21 +167,49 @@ impl SupervisedTable<Toy> for supervised::Supervised {
     fn check_classes(&self, _classes: usize, _found: &mut Found) {}
 }
 
-impl Task for Toy {
-    // A recipe can name no other yet; only `AnyRecipe` looks at it.
-    const NAME: TaskName = TaskName::Seg;
-    const LABELS: &'static str = "masks";
+/// How near all scores are to zero.
+struct Nearness(f64);
 
+impl Scores for Nearness {
+    const NAMES: ScoreNames = ScoreNames {
+        main: ["nearness", "nearness"],
+        rows: &[ScoreRow { key: "nearness", name: "nearness", meaning: "how near all scores are to zero" }],
+        by_class: ClassScore { key: "per_class", column: "nearness", name: "nearness" },
+        counted: "pixels",
+        reading: "Nearer is better.",
+    };
+
+    fn main(&self) -> f64 {
+        self.0
+    }
+
+    fn record(&self, _classes: &[String]) -> ScoreRecord {
+        ScoreRecord::from_iter([("nearness", json!(self.0))])
+    }
+}
+
+fn size_of_scores(net: &Point, image: Images, device: &Device) -> f64 {
+    let scores = conv(&net.score, upload::images(image, device));
+    f64::from(scores.abs().mean().into_scalar::<f32>())
+}
+
+impl Task for Toy {
+    // A recipe can name no other; only `AnyRecipe` looks at it.
+    const NAME: TaskName = TaskName::Seg;
+
+    type Labels = LabelMask;
     type Net = Point;
     type NetConfig = Net;
     type Supervised = supervised::Supervised;
     type Distill = Distill;
     type Unlabelled = unlabelled::Unlabelled;
     type Eval = Eval;
+    type Scores = Nearness;
+    type DeviceBatch = Batch<LabelMask>;
     type Method = ToyMethod;
 
-    fn is_offered_by(card: &Card) -> bool {
-        card.masks.is_some()
+    fn macs(net: &Point, [height, width]: [usize; 2]) -> u64 {
+        (net.score.weight.lazy_shape().num_elements() * height * width) as u64
     }
 
     fn tap_channels(net: &Point, tap: Tap) -> Option<usize> {
@@ -176,6 +218,71 @@ impl Task for Toy {
 
     fn method(parts: Parts<Self>) -> ToyMethod {
         ToyMethod { distill: parts.distill, teachers: parts.teachers, average: parts.average }
+    }
+
+    fn teachers(method: &ToyMethod) -> &[(String, Frozen<Point>)] {
+        &method.teachers
+    }
+
+    fn average(method: &ToyMethod) -> Option<&Average<Point>> {
+        method.average.as_ref()
+    }
+
+    fn upload(batch: Batch<LabelMask>, _device: &Device) -> Batch<LabelMask> {
+        batch
+    }
+
+    fn evaluate<E>(
+        net: &Point,
+        samples: impl Iterator<Item = Result<Sample<LabelMask>, E>>,
+        _config: &Eval,
+        device: &Device,
+    ) -> Result<Option<Nearness>, E> {
+        let sizes = samples.map(|sample| Ok(size_of_scores(net, sample?.image, device)));
+        let largest = sizes.collect::<Result<Vec<_>, E>>()?.into_iter().reduce(f64::max);
+        Ok(largest.map(|largest| Nearness(1.0 / (1.0 + largest))))
+    }
+}
+
+impl Show for Toy {
+    fn batch(_: &Palette, _: &Batch<LabelMask>, _: Option<Labelling<'_, Self>>) -> Drawn {
+        Drawn::default()
+    }
+
+    fn prediction(_: &Palette, net: &Point, image: Images, _: &Eval, device: &Device) -> RgbImage {
+        let level = (255.0 * size_of_scores(net, image, device)).min(255.0) as u8;
+        RgbImage::from_pixel(8, 8, image::Rgb([level; 3]))
+    }
+
+    fn save_labels(_: &Dataset<LabelMask>, _: &Point, _: Images, _: &Eval, _: &Device, path: &Path) -> Result<()> {
+        anyhow::bail!("{}: it has no labels", path.display())
+    }
+
+    fn score_files(truth: &Path, _: &Path, _: &Dataset<LabelMask>) -> Result<Nearness> {
+        anyhow::bail!("{}: it has no files of predictions", truth.display())
+    }
+
+    fn label_shares(_: &PixelCounts, _: &[String]) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn report(judge: &Judge<'_, Self>) -> Result<Shown> {
+        let palette = Palette::of(judge.data.dataset.card());
+        let sample = judge.data.dataset.sample(&judge.data.val, 0)?;
+        let picture = Self::prediction(&palette, judge.nets.judged().1, sample.image, &judge.recipe.eval, judge.device);
+        let example = Example { name: sample.name, scores: Vec::new(), tiles: vec![("level".to_owned(), picture)] };
+        let gallery = Gallery {
+            id: "levels",
+            short: "Levels",
+            heading: "How far from zero".to_owned(),
+            groups: vec![(String::new(), vec![example])],
+            ..Gallery::default()
+        };
+        Ok(Shown { sections: vec![Section::Gallery(gallery)], ..Shown::default() })
+    }
+
+    fn term(asked: &AskedTerm<'_, Self>) -> Result<Vec<(Column, f32)>> {
+        anyhow::bail!("{}: it reads no files", asked.name)
     }
 }
 
@@ -197,8 +304,8 @@ impl Method for ToyMethod {
         let mut terms = LossTerms::default();
         for (_, teacher) in &self.teachers {
             let teacher = conv(&teacher.net().score, images.clone());
-            let scores = Scores { student: &student, teacher: Some(&teacher) };
-            evaluate(&self.distill.terms(), &scores, moment.step, |column, weight, value| {
+            let seen = Seen { student: &student, teacher: Some(&teacher) };
+            evaluate(&self.distill.terms(), &seen, moment.step, |column, weight, value| {
                 terms.push(column.name.clone(), weight, value);
             });
         }
@@ -212,8 +319,8 @@ impl Method for ToyMethod {
         Vec::new()
     }
 
-    fn is_head(&self, path: &str) -> bool {
-        Student::<Point>::is_head(path)
+    fn group(&self, path: &str, rank: usize) -> Group {
+        Student::<Point>::group(path, rank)
     }
 
     fn save(&self) -> Vec<(String, Vec<u8>)> {
@@ -280,73 +387,53 @@ fn prepare(folder: &Path) -> PathBuf {
     path
 }
 
-/// Trains up to a step, from the last checkpoint in `out` where there is one.
-fn run(recipe: &Path, out: &Path, steps: u64) {
-    let loaded = Recipe::<Toy>::read(recipe, &Changes::set([format!("train.steps={steps}")])).unwrap();
-    let prepared = Prepared::open(&loaded, &Places::default(), None).unwrap();
-    let device = Device::flex();
-    let nets = prepared.nets(&device).unwrap();
-    let folder = out.join("checkpoints");
-    let resume = folder.is_dir().then(|| Checkpoints::open_existing(&folder).unwrap().last().unwrap().unwrap().0);
-    let mut at = resume.as_ref().map_or(0, |checkpoint| checkpoint.state.step);
-    let mut batches = || {
-        at += 1;
-        Ok(vec![prepared.data.maker.make(at - 1, 0).unwrap()])
+/// Trains as `mentor train` does; says whether it came to the end.
+fn run(recipe: &Path, out: &Path, mode: Mode, stop: bool) -> bool {
+    let loaded = Recipe::<Toy>::read(recipe, &Changes::none()).unwrap();
+    let job = Job {
+        loaded: &loaded,
+        device: (Device::flex(), "cpu".to_owned()),
+        places: &Places::default(),
+        out,
+        mode,
+        stop: &AtomicBool::new(stop),
+        report: true,
     };
-    let mut judge = |_: &ToyMethod, _: &Student<Point>, step: u64| {
-        let score = step as f64;
-        Ok(vec![Evaluation { model: "ema".into(), score, shown: String::new(), metrics: serde_json::json!({}) }])
-    };
-    let recipe = &loaded.value;
-    let outcome = train(Run {
-        method: nets.method,
-        model: nets.model,
-        optimizer: recipe.optimizer.clone(),
-        schedule: recipe.schedule.clone(),
-        train: recipe.train.clone(),
-        seed: recipe.seed,
-        device,
-        folder: out,
-        resume,
-        stop: &AtomicBool::new(false),
-        batches: &mut batches,
-        evaluate: &mut judge,
-        progress: &Progress::new(0, steps),
-    });
-    assert_eq!(outcome.unwrap().step, steps);
+    run_job(&job).unwrap().result.is_some()
 }
 
 /// The log without its times, and the files of the last checkpoint.
-fn left(out: &Path, steps: u64) -> (Vec<String>, Vec<Vec<u8>>) {
+fn left(out: &Path) -> (Vec<String>, Vec<Vec<u8>>) {
     let lines = Log::read(&out.join("log.jsonl")).unwrap().into_iter().map(|line| match line {
         LogLine::Step { step, lr, total, terms, .. } => format!("{step} {lr} {total} {terms:?}"),
         LogLine::Eval { step, model, score, .. } => format!("{step} {model} {score}"),
     });
-    let checkpoint = out.join(format!("checkpoints/step-{steps:08}"));
+    let checkpoint = out.join("checkpoints/step-00000006");
     let files = ["model", "optimizer", "ema"].map(|name| format!("{name}.safetensors"));
     (lines.collect(), files.iter().map(|name| std::fs::read(checkpoint.join(name)).unwrap()).collect())
 }
 
 #[test]
-fn a_toy_task_trains_and_resumes_on_the_spine_of_the_real_ones() {
+fn a_toy_task_trains_resumes_and_has_a_report_on_the_spine_of_the_real_ones() {
     let folder = tempfile::tempdir().unwrap();
     let recipe = prepare(folder.path());
     let [whole, resumed] = ["whole", "resumed"].map(|name| folder.path().join(name));
-    run(&recipe, &whole, 6);
-    // The schedule goes by the steps of the whole run, so the first half is one that is cut off.
-    let half = folder.path().join("whole/checkpoints/step-00000003");
-    let to = resumed.join("checkpoints/step-00000003");
-    std::fs::create_dir_all(&to).unwrap();
-    for entry in std::fs::read_dir(half).unwrap() {
-        let path = entry.unwrap().path();
-        std::fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
-    }
-    std::fs::copy(whole.join("log.jsonl"), resumed.join("log.jsonl")).unwrap();
-    run(&recipe, &resumed, 6);
-    assert_eq!(left(&resumed, 6), left(&whole, 6));
-    let (lines, _) = left(&whole, 6);
+    assert!(run(&recipe, &whole, Mode::New, false));
+    assert!(!run(&recipe, &resumed, Mode::New, true));
+    assert!(!resumed.join("report.html").exists());
+    assert!(run(&recipe, &resumed, Mode::Resume, false));
+    assert_eq!(left(&resumed), left(&whole));
+    let (lines, _) = left(&whole);
     let total = |line: &str| line.split(' ').nth(2).unwrap().parse::<f64>().unwrap();
-    assert!(lines.len() == 8 && total(&lines[6]) < total(&lines[0]) / 2.0, "{lines:#?}");
+    let steps: Vec<&String> = lines.iter().filter(|line| !line.contains("student") && !line.contains("ema")).collect();
+    assert!(steps.len() == 6 && total(steps[5]) < total(steps[0]) / 2.0, "{lines:#?}");
+    let page = std::fs::read_to_string(whole.join("report.html")).unwrap();
+    for part in ["How far from zero", "nearness", "teacher other", "a.png"] {
+        assert!(page.contains(part), "{part}");
+    }
+    for foreign in ["mIoU", "mask"] {
+        assert!(!page.contains(foreign), "{foreign}");
+    }
 }
 
 #[test]
