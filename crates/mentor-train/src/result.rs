@@ -97,13 +97,13 @@ mod tests {
   "device": "cpu (AMD EPYC, 2 threads)",
   "images_per_second": 133.48344481086423,
   "models": {
-    "ema": {"boundary_iou": null, "miou": 0.03715097702781815, "per_class": {"road": 0.5}, "pixels": 1013489},
-    "student": {"miou": 0.0368, "per_class": {"road": null}, "pixels": 1013489}
+    "ema": {"recall": null, "accuracy": 0.03715097702781815, "per_class": {"road": 0.5}, "counted": 1013489},
+    "student": {"accuracy": 0.0368, "per_class": {"road": null}, "counted": 1013489}
   },
   "seconds": 7.2,
   "steps": 20,
-  "teachers": {"big": {"miou": 0.075}},
-  "val": {"boundary_iou": null, "miou": 0.03715097702781815, "per_class": {"road": 0.5}, "pixels": 1013489},
+  "teachers": {"big": {"accuracy": 0.075}},
+  "val": {"recall": null, "accuracy": 0.03715097702781815, "per_class": {"road": 0.5}, "counted": 1013489},
   "val_model": "ema"
 }"#;
 
@@ -112,7 +112,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join(RunResult::FILE), OLD).unwrap();
         let result = RunResult::read(folder.path()).unwrap();
-        assert_eq!((result.steps, result.val.get("miou")), (20, Some(0.037_150_977_027_818_15)));
+        assert_eq!((result.steps, result.val.get("accuracy")), (20, Some(0.037_150_977_027_818_15)));
         assert_eq!(result.judged().map(|(name, _)| name).collect::<Vec<_>>(), ["ema", "student", "big"]);
         result.write(folder.path()).unwrap();
         let again = std::fs::read_to_string(folder.path().join(RunResult::FILE)).unwrap();
