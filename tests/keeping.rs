@@ -1,6 +1,8 @@
 //! What a user has is not lost, and what a run says is not falsified in silence.
 
 use std::fs;
+#[cfg(unix)]
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -259,10 +261,24 @@ fn a_terminal_that_closes_stops_a_run_cleanly_and_under_nohup_not_at_all() {
             wait_for(seen + 3);
             child.kill().unwrap();
         }
+        while child.try_wait().unwrap().is_none() {
+            assert!(start.elapsed() < Duration::from_secs(120), "the run does not stop");
+            std::thread::sleep(Duration::from_millis(20));
+        }
         child.wait().unwrap().code()
     };
     let out = folder.path().join("stopped");
-    let code = hang_up(&out, mentor().args(["train", "--no-report"]).arg(&recipe).arg("--out").arg(&out));
+    let mut command = mentor();
+    command.args(["train", "--no-report"]).arg(&recipe).arg("--out").arg(&out);
+    // The tests may themselves run under `nohup`.
+    // SAFETY: between fork and exec a signal may be set to its default.
+    unsafe {
+        command.pre_exec(|| {
+            libc::signal(libc::SIGHUP, libc::SIG_DFL);
+            Ok(())
+        });
+    }
+    let code = hang_up(&out, &mut command);
     assert_eq!(code, Some(130));
     let steps = fs::read_to_string(out.join("log.jsonl")).unwrap().lines().count();
     assert!(out.join(format!("checkpoints/step-{steps:08}")).is_dir(), "no checkpoint after step {steps}");
