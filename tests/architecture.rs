@@ -8,12 +8,13 @@ use crate::sources::{crates, rust_files, without_test_modules};
 use crate::support::root;
 
 /// Every crate with its layer.
-const LAYERS: [(&str, u8); 13] = [
+const LAYERS: [(&str, u8); 14] = [
     ("mentor-types", 0),
     ("mentor-toml", 0),
     ("mentor-ops", 0),
     ("mentor-weights", 1),
     ("mentor-data", 2),
+    ("mentor-scenes", 2),
     ("mentor-nets", 2),
     ("mentor-distill", 2),
     ("mentor-unlabeled", 2),

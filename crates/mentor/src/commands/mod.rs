@@ -10,6 +10,7 @@ mod new;
 mod predict;
 mod replay;
 mod report;
+mod scenes;
 mod schema;
 mod study;
 mod term;
@@ -42,6 +43,8 @@ enum Command {
     Check(check::Check),
     /// Draw augmented samples as the networks see them.
     Data(data::Data),
+    /// Draw a data set of small towns from above.
+    Scenes(scenes::Scenes),
     /// Write a starter card and recipe for a folder of your own images.
     New(new::New),
     /// Evaluate a term of the loss on tensors from a file.
@@ -74,6 +77,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Term(term) => term.run(),
         Command::Report(report) => report.run(),
         Command::List(list) => list.run(),
+        Command::Scenes(scenes) => scenes.run(),
         Command::Schema(schema) => schema.run(),
     }
 }
