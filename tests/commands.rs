@@ -221,3 +221,21 @@ fn a_folder_of_ones_own_gets_a_card_and_a_recipe() {
     let again = fail(mentor().arg("new").arg(&own));
     assert!(again.contains("already there"), "{again}");
 }
+
+#[test]
+fn drawn_towns_are_a_data_set_that_trains() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("towns");
+    succeed(mentor().args(["scenes", "--count", "12", "--size", "64", "--out"]).arg(&out));
+    let again = fail(mentor().args(["scenes", "--count", "12", "--out"]).arg(&out));
+    assert!(again.contains("is already there"), "{again}");
+    let card = out.join("dataset.toml").display().to_string();
+    let text = tiny("fcn", "", 2).replace("aerial_sample", &card).replace("train_1_8", "train");
+    let recipe = recipe(folder.path(), "towns.toml", &text);
+    let checked = succeed(mentor().arg("check").arg(&recipe));
+    assert!(checked.contains("7 classes") && checked.contains("labelled     train: 3 images"), "{checked}");
+    let run = folder.path().join("run");
+    succeed(mentor().args(["train", "--no-report"]).arg(&recipe).arg("--out").arg(&run));
+    let scored = succeed(mentor().arg("eval").arg(&run).args(["--split", "test"]));
+    assert!(scored.contains("mIoU") && scored.contains("boat"), "{scored}");
+}

@@ -89,7 +89,7 @@ pub fn affinities(x_nchw: Tensor<4>, detach_norm: bool) -> Tensor<3> {
 
 /// The mean squared difference of a student's and a teacher's affinities between pooled nodes.
 ///
-/// `sum_n sum_ij (a^T_ij - a^S_ij)^2 / (N m^2)` with `m` nodes of [`pool_by_fraction`] in each map.
+/// `sum_n sum_ij (a^T_ij - a^S_ij)^2 / (N m^2)` with `m` pooled nodes in each map.
 ///
 /// # Shapes
 /// `student_nchw` `[n, c, h, w]`, `teacher_nchw` `[n, c', h, w]` (the numbers of channels may

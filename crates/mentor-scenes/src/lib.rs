@@ -1,10 +1,10 @@
 //! Small towns seen from above: pictures with exact masks, boxes and instances, from nothing but a seed.
 //!
-//! A scene is a function of ([`VERSION`], seed, index, season). A plan says what there is and in what light ([`plan`]);
-//! then everything is painted, one topic a file, in the order of [`draw`], into planes of twice the size: albedo, height,
-//! slopes, class, instance ([`canvas`]). Light is one pass over the heights ([`light`]), so that shadows fall on roofs, cars
-//! and water without special cases; the camera comes last ([`camera`]) and sees nothing but light. Labels are read from the
-//! planes ([`labels`]).
+//! A scene is a function of ([`VERSION`], seed, index, season). A plan says what there is and in what light (`plan.rs`);
+//! then everything is painted, one topic a file, in the order of `scene.rs`, into planes of twice the size: albedo, height,
+//! slopes, class, instance (`canvas.rs`). Light is one pass over the heights ([`light`]), so that shadows fall on roofs, cars
+//! and water without special cases; the camera comes last (`camera.rs`) and sees nothing but light. Labels are read from the
+//! planes (`labels.rs`).
 //!
 //! Each topic draws from a stream of its own, keyed by its name: another season has the same streets, houses and cars.
 //! Arithmetic is IEEE's in a fixed order, functions beyond it are those of `libm`: the same bits everywhere.

@@ -151,8 +151,8 @@ fn repairs(town: &mut Town, chance: &mut Chance) {
     }
     if chance.happens(0.4) {
         let cracks = noise(chance, town.canvas.side, 22.0 * town.canvas.zoom, 1.0);
-        for at in 0..cracks.len() {
-            if cracks[at].abs() < 0.018 && town.canvas.class[at] == ROAD {
+        for (at, crack) in cracks.into_iter().enumerate() {
+            if crack.abs() < 0.018 && town.canvas.class[at] == ROAD {
                 town.canvas.albedo[at] = scaled(town.canvas.albedo[at], 0.6);
             }
         }
@@ -172,7 +172,7 @@ fn markings(town: &mut Town, chance: &mut Chance) {
             continue;
         }
         let zebra = (road.is_main && chance.happens(0.4)).then(|| chance.between(0.2, 0.8) * road.field.length);
-        for at in 0..gone.len() {
+        for (at, gone) in gone.iter().enumerate() {
             let (away, across, along) = (road.field.away[at], road.field.side[at], road.field.along[at]);
             let others = || town.roads.iter().enumerate().filter(|(other, _)| *other != number);
             if away >= road.half
@@ -182,7 +182,7 @@ fn markings(town: &mut Town, chance: &mut Chance) {
                 continue;
             }
             let albedo = &mut town.canvas.albedo[at];
-            if across.abs() < 0.9 && phase(along, period) < period * share && gone[at] > -0.75 {
+            if across.abs() < 0.9 && phase(along, period) < period * share && *gone > -0.75 {
                 *albedo = mixed(*albedo, middle, 0.75);
             } else if edges && (away - (road.half - 2.2)).abs() < 0.7 {
                 *albedo = mixed(*albedo, white, 0.6);
@@ -222,8 +222,8 @@ pub(crate) fn footpath(town: &mut Town) {
     let colour = varied(chance, town.plan.look.soil(soil), 0.15, 0.06);
     let half = chance.between(2.0, 3.4);
     let ragged = noise(chance, town.canvas.side, 10.0 * town.canvas.zoom, 1.0);
-    for at in 0..ragged.len() {
-        if field.away[at] + ragged[at] < half && town.canvas.class[at] == crate::classes::GROUND {
+    for (at, ragged) in ragged.into_iter().enumerate() {
+        if field.away[at] + ragged < half && town.canvas.class[at] == crate::classes::GROUND {
             town.canvas.albedo[at] = town.grained(at, colour, 0.1, 0.0);
         }
     }

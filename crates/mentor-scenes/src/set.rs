@@ -91,7 +91,9 @@ pub fn write_set(folder: &Path, spec: &SetSpec, done: &(dyn Fn() + Sync)) -> Res
     if folder.exists() {
         return Err(SetError::Spec(format!("{} is already there", folder.display())));
     }
+    // The name of a card becomes a part of paths.
     let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    let name: String = name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' }).collect();
     let aside = folder.with_file_name(format!(".{name}.{}.part", std::process::id()));
     let written = write_parts(&aside, &name, spec, done).and_then(|()| fs::rename(&aside, folder).map_err(at(folder)));
     if written.is_err() {
@@ -244,7 +246,7 @@ mod tests {
     #[test]
     fn a_set_is_whole_or_not_there_and_replaces_nothing() {
         let folder = tempfile::tempdir().unwrap();
-        let out = folder.path().join("towns");
+        let out = folder.path().join("my towns");
         let refused = |spec: &SetSpec, out: &Path| write_set(out, spec, &|| {}).unwrap_err().to_string();
         assert!(refused(&SetSpec { count: 0, ..SPEC }, &out).contains("at least 4 scenes"));
         assert!(refused(&SetSpec { size: 1, ..SPEC }, &out).contains("32 to 2048"));
@@ -258,7 +260,8 @@ mod tests {
         assert_eq!(counted.into_inner(), 12);
         assert!(refused(&SPEC, &out).contains("is already there"));
         let names: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-        assert_eq!(names, ["towns"]);
+        assert_eq!(names, ["my towns"]);
+        assert!(fs::read_to_string(out.join("dataset.toml")).unwrap().contains("name = \"my_towns\"\n"));
         let mask = image::open(out.join("masks/000003.png")).unwrap().into_luma8();
         assert_eq!(mask.as_raw(), &draw(1, 3, 32, Season::Summer).mask.labels());
         let boxes: Value = serde_json::from_str(&fs::read_to_string(out.join("instances_val.json")).unwrap()).unwrap();

@@ -27,7 +27,7 @@ fn scenes_have_the_same_bits_everywhere_and_for_all_time() {
     assert_eq!(hashes, HASHES, "another world needs another VERSION");
 }
 
-const HASHES: [&str; 4] = ["", "", "", ""];
+const HASHES: [&str; 4] = ["fee8abadba3bbf84", "405bd5783a2f418f", "59d11f7fad993718", "7e2162f962292710"];
 
 #[test]
 fn a_scene_does_not_depend_on_what_is_drawn_beside_it() {

@@ -44,8 +44,8 @@ impl Place {
 pub struct Shared<'a> {
     /// Factor in the loss.
     pub weight: f64,
-    /// Optimizer steps over which the weight grows to all of its value, see
-    /// [`sigmoid_ramp`](super::sigmoid_ramp); 0 for none.
+    /// Optimizer steps over which the weight grows to all of its value, as
+    /// `exp(-5 (1 - step / ramp_steps)^2)`; 0 for none.
     pub ramp_steps: u64,
     /// The images that it is computed on.
     pub on: &'a [Stream],

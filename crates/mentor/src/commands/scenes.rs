@@ -51,7 +51,7 @@ impl Scenes {
         let often = self.count.div_ceil(10);
         write_set(&self.out, &spec, &|| {
             let drawn = drawn.fetch_add(1, Ordering::Relaxed) + 1;
-            if drawn % often == 0 && drawn < self.count {
+            if drawn.is_multiple_of(often) && drawn < self.count {
                 note!("{drawn} of {} scenes", self.count);
             }
         })?;
