@@ -2,7 +2,7 @@
 //!
 //! A scene is a function of ([`VERSION`], seed, index, season). A plan says what there is and in what light (`plan.rs`);
 //! then everything is painted, one topic a file, in the order of `scene.rs`, into planes of twice the size: albedo, height,
-//! slopes, class, instance (`canvas.rs`). Light is one pass over the heights ([`light`]), so that shadows fall on roofs, cars
+//! slopes, class, instance (`canvas.rs`). Light is one pass over the heights (`light.rs`), so that shadows fall on roofs, cars
 //! and water without special cases; the camera comes last (`camera.rs`) and sees nothing but light. Labels are read from the
 //! planes (`labels.rs`).
 //!
