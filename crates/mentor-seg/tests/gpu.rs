@@ -23,7 +23,7 @@ use mentor_train::{
     Average, EmaConfig, Evaluation, LogLine, Method, Moment, Optimizer, OptimizerConfig, Precision, Progress, Run,
     ScheduleConfig, SgdConfig, TrainConfig,
 };
-use mentor_types::{Batch, IGNORE, Images, Key, Pairs, Samples, UNKNOWN};
+use mentor_types::{Batch, IGNORE, Images, Key, Pairs, Samples, ScoreRecord, UNKNOWN};
 use rand::RngExt;
 
 /// One test at a time: both read the one device, and one of them counts.
@@ -188,7 +188,7 @@ fn a_hundred_steps_wait_for_the_device_only_where_they_log() {
     };
     let mut evaluate = |_: &SegMethod, _: &Student<SegNet>, _: u64| {
         let (model, shown) = ("student".to_owned(), "half of it".to_owned());
-        Ok(vec![Evaluation { model, score: 0.5, shown, metrics: serde_json::json!({}) }])
+        Ok(vec![Evaluation { model, score: 0.5, shown, metrics: ScoreRecord::default() }])
     };
     let train = TrainConfig {
         precision: Precision::F32,
