@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::support::{fail, mentor, recipe, root, succeed, tiny};
+use crate::support::{card, fail, mentor, recipe, scenes, succeed, tiny};
 
 fn check(path: &Path) -> String {
     fail(mentor().arg("check").arg(path))
@@ -83,7 +83,7 @@ fn weights_of_another_net_are_refused() {
 
 /// A data set of one image, whose files the test then spoils.
 fn small_data(folder: &Path) -> std::path::PathBuf {
-    let sample = root().join("datasets/aerial_sample");
+    let sample = scenes();
     let list = fs::read_to_string(sample.join("val.txt")).unwrap();
     let files: Vec<&str> = list.lines().find(|line| line.contains(".jpg")).unwrap().split_whitespace().collect();
     let data = folder.join("größe mit leerzeichen");
@@ -104,7 +104,7 @@ fn small_data(folder: &Path) -> std::path::PathBuf {
 
 fn small_recipe(folder: &Path, data: &Path) -> std::path::PathBuf {
     let text = tiny("fcn", "", 2)
-        .replace("card = \"aerial_sample\"", &format!("card = \"{}\"", data.join("dataset.toml").display()))
+        .replace(&card(), &data.join("dataset.toml").display().to_string())
         .replace("\"train_1_8\"", "\"all\"")
         .replace("\"val\"", "\"all\"");
     recipe(folder, "small.toml", &text)

@@ -86,7 +86,8 @@ impl File {
         let mut used = Vec::new();
         let mut at = 0;
         while at < words.len() {
-            if words[at] != "use" {
+            // `impl Trait + use<'a>` brings in nothing.
+            if words[at] != "use" || words.get(at + 1).is_some_and(|next| next == "<") {
                 rest.push(words[at].as_str());
                 at += 1;
                 continue;

@@ -5,7 +5,7 @@ use std::fs;
 use mentor_weights::to_safetensors;
 use serde_json::Value;
 
-use crate::support::{fail, mentor, recipe, root, succeed, tiny};
+use crate::support::{card, fail, mentor, recipe, root, scenes, succeed, tiny};
 
 #[test]
 fn help_of_every_command_shows_an_example() {
@@ -48,7 +48,7 @@ fn a_run_can_be_scored_exported_and_predicted_with() {
     let (truth, photos) = (folder.path().join("truth"), folder.path().join("photos"));
     fs::create_dir_all(&truth).unwrap();
     fs::create_dir_all(&photos).unwrap();
-    let sample = root().join("datasets/aerial_sample");
+    let sample = scenes();
     for line in fs::read_to_string(sample.join("val.txt")).unwrap().lines().filter(|line| line.contains(".jpg")) {
         let files: Vec<&str> = line.split_whitespace().collect();
         let name = |path: &str| path.rsplit('/').next().unwrap().to_owned();
@@ -56,7 +56,7 @@ fn a_run_can_be_scored_exported_and_predicted_with() {
         fs::copy(sample.join(files[1]), truth.join(name(files[1]))).unwrap();
     }
     succeed(mentor().arg("predict").arg(&out).arg(&photos).arg("--as-labels").arg("--out").arg(&masks));
-    let command = ["eval", "--card", "aerial_sample", "--json"];
+    let command = ["eval", "--card", &card(), "--json"];
     let masks: Value = serde_json::from_str(&succeed(
         mentor().args(command).arg("--truth").arg(&truth).arg("--predictions").arg(&masks),
     ))
@@ -209,7 +209,7 @@ fn a_folder_of_ones_own_gets_a_card_and_a_recipe() {
     let own = folder.path().join("own");
     for (kind, ending) in [("images", "jpg"), ("labels", "png")] {
         fs::create_dir_all(own.join(kind)).unwrap();
-        let sample = root().join("datasets/aerial_sample").join(kind);
+        let sample = scenes().join(if kind == "labels" { "masks" } else { kind });
         let mut files: Vec<_> = fs::read_dir(sample).unwrap().map(|entry| entry.unwrap().path()).collect();
         files.sort();
         for file in files.into_iter().filter(|file| file.extension().is_some_and(|e| e == ending)).take(10) {
@@ -229,8 +229,8 @@ fn drawn_towns_are_a_data_set_that_trains() {
     succeed(mentor().args(["scenes", "--count", "12", "--size", "64", "--out"]).arg(&out));
     let again = fail(mentor().args(["scenes", "--count", "12", "--out"]).arg(&out));
     assert!(again.contains("is already there"), "{again}");
-    let card = out.join("dataset.toml").display().to_string();
-    let text = tiny("fcn", "", 2).replace("aerial_sample", &card).replace("train_1_8", "train");
+    let own = out.join("dataset.toml").display().to_string();
+    let text = tiny("fcn", "", 2).replace(&card(), &own).replace("train_1_8", "train");
     let recipe = recipe(folder.path(), "towns.toml", &text);
     let checked = succeed(mentor().arg("check").arg(&recipe));
     assert!(checked.contains("7 classes") && checked.contains("labelled     train: 3 images"), "{checked}");
@@ -238,4 +238,43 @@ fn drawn_towns_are_a_data_set_that_trains() {
     succeed(mentor().args(["train", "--no-report"]).arg(&recipe).arg("--out").arg(&run));
     let scored = succeed(mentor().arg("eval").arg(&run).args(["--split", "test"]));
     assert!(scored.contains("mIoU") && scored.contains("boat"), "{scored}");
+}
+
+#[test]
+fn rows_of_a_study_at_once_give_what_they_give_one_after_the_other() {
+    let folder = tempfile::tempdir().unwrap();
+    recipe(folder.path(), "plain.toml", &tiny("fcn", "", 3));
+    let taught = "[teachers.one.fcn]\nbackbone = \"resnet18\"\nwidth = 4\noutput_stride = 16\n\
+                  weights = \"none\"\n[distill.pixel_wise]\n";
+    recipe(folder.path(), "taught.toml", &tiny("fcn", taught, 3));
+    let study = "title = \"t\"\nbaseline = \"plain\"\nseeds = [0, 1]\n\
+                 [[rows]]\nname = \"taught\"\nrecipe = \"taught.toml\"\n\
+                 set = { \"teachers.one.fcn.weights\" = \"row:plain@0\" }\n\
+                 [[rows]]\nname = \"plain\"\nrecipe = \"plain.toml\"\n";
+    let study = recipe(folder.path(), "study.toml", study);
+    let results = |name: &str, jobs: &str| {
+        let results = folder.path().join(name);
+        let mut command = mentor();
+        command.args(["study", "--device", "cpu", "--jobs", jobs]).arg(&study).arg("--results").arg(&results);
+        succeed(command.arg("--out").arg(folder.path().join(format!("{name}_runs"))));
+        let names = ["plain.seed0", "plain.seed1", "taught.seed0", "taught.seed1"];
+        names.map(|name| {
+            let text = fs::read_to_string(results.join(format!("{name}.json"))).unwrap();
+            let mut result: Value = serde_json::from_str(&text).unwrap();
+            result.as_object_mut().unwrap().retain(|key, _| !["seconds", "device"].contains(&key.as_str()));
+            result
+        })
+    };
+    assert_eq!(results("one", "1"), results("three", "3"));
+    // A row that fails is named with what it said.
+    let broken = tiny("fcn", "", 3).replace("lr = 0.02", "lr = 1e30").replace("steps = 3", "steps = 40");
+    recipe(folder.path(), "plain.toml", &broken);
+    let mut command = mentor();
+    command
+        .args(["study", "--device", "cpu", "--jobs", "2"])
+        .arg(&study)
+        .arg("--results")
+        .arg(folder.path().join("bad"));
+    let said = fail(command.arg("--out").arg(folder.path().join("bad_runs")));
+    assert!(said.contains("plain.seed") && said.contains("finite") && said.contains(".log"), "{said}");
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use image::{GrayImage, Luma, Rgb, RgbImage};
 
-use crate::support::{fail, mentor, recipe, root, run, succeed, tiny};
+use crate::support::{card, fail, mentor, recipe, root, run, succeed, tiny};
 
 /// A data set of two photos whose left, middle and right are sky, tree and road, stored as 5, 6 and 7.
 fn data(folder: &Path) -> PathBuf {
@@ -41,9 +41,9 @@ fn write_card(data: &Path, names: [&str; 3], values: [u8; 3]) {
 
 /// A recipe for these data, with `rest` at its end.
 fn small(folder: &Path, name: &str, rest: &str, steps: u64) -> PathBuf {
-    let card = folder.join("data/dataset.toml");
+    let own = folder.join("data/dataset.toml").display().to_string();
     let text = tiny("fcn", rest, steps)
-        .replace("card = \"aerial_sample\"", &format!("card = \"{}\"", card.display()))
+        .replace(&card(), &own)
         .replace("\"train_1_8\"", "\"all\"")
         .replace("\"val\"", "\"all\"");
     recipe(folder, name, &text)

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use mentor_scenes::{SetSpec, kept_set};
+use mentor_types::Season;
 use serde_json::Value;
 
 /// The top of the repository.
@@ -13,7 +15,7 @@ pub fn root() -> PathBuf {
 /// The binary, run from the top of the repository.
 pub fn mentor() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mentor"));
-    command.current_dir(root()).env_remove("MENTOR_DATA");
+    command.current_dir(root()).env_remove("MENTOR_DATA").env("MENTOR_CACHE", env!("CARGO_TARGET_TMPDIR"));
     command
 }
 
@@ -39,6 +41,17 @@ pub fn fail(command: &mut Command) -> String {
     stderr
 }
 
+/// The folder of a small data set, drawn by whichever test asks first.
+pub fn scenes() -> PathBuf {
+    let spec = SetSpec { seed: 0, count: 96, size: 96, season: Season::Summer };
+    kept_set(Path::new(env!("CARGO_TARGET_TMPDIR")), &spec, &|_| {}).unwrap()
+}
+
+/// Its card, as recipes name it.
+pub fn card() -> String {
+    scenes().join("dataset.toml").display().to_string()
+}
+
 /// A recipe that takes seconds: narrow nets, small crops.
 pub fn tiny(student: &str, rest: &str, steps: u64) -> String {
     format!(
@@ -47,7 +60,7 @@ task = "seg"
 seed = 3
 
 [data]
-card = "aerial_sample"
+card = "{card}"
 labelled = "train_1_8"
 {unlabelled}
 val = "val"
@@ -73,7 +86,8 @@ log_every_steps = 1
 checkpoint_every_steps = 10
 eval_every_steps = 1000
 "#,
-        unlabelled = if rest.contains("[unlabelled") { "unlabelled = \"unlabelled_7_8\"" } else { "" },
+        card = card(),
+        unlabelled = if rest.contains("[unlabelled") { "unlabelled = \"unlabelled\"" } else { "" },
         batch_unlabelled = if rest.contains("[unlabelled") { "batch_unlabelled = 2" } else { "" },
     )
 }

@@ -1,6 +1,6 @@
 //! Reading, cutting and colouring images into batches.
 //!
-//! Both sides decode the aerial sample, take a crop at a random size factor of 0.5 to 2, mirror it half the time, jitter
+//! Both sides decode scenes that are drawn for it, take a crop at a random size factor of 0.5 to 2, mirror it half the time, jitter
 //! its colours by torchvision's amounts four times of five, and stack batches, on as many workers. What differs: the
 //! draws; ours averages over the pixels that a smaller view skips with its own triangle filter, torchvision with its
 //! antialiased one; padding is ImageNet's mean here and black there; ours leaves bytes in rows of pixels (NHWC) where
@@ -11,27 +11,30 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use mentor_data::{BatchMaker, BatchPlan, Card, DataConfig, Dataset, Loader, OnBadSample, Photometric, ViewsConfig};
-use mentor_types::LabelMask;
+use mentor_scenes::{SetSpec, kept_set};
+use mentor_types::{LabelMask, Season};
 use mentor_weights::NamedTensors;
 use serde_json::json;
 
-use crate::work::{Built, Case, Sizes, Tolerance, Work, folder};
+use crate::work::{Built, Case, Sizes, Tolerance, Work};
 
 const CROP_PX: [usize; 2] = [192, 192];
 const BATCH: usize = 8;
 const SCALE: [f64; 2] = [0.5, 2.0];
 const FLIP: f64 = 0.5;
+/// 48 scenes to train on, larger than the crop.
+const SCENES: SetSpec = SetSpec { seed: 0, count: 182, size: 384, season: Season::Summer };
 
 /// The rows of this group; `workers` threads or processes each.
 pub fn cases(sizes: &Sizes, workers: usize) -> Vec<Case> {
     let batches: u64 = if sizes.quick { 6 } else { 24 };
     let case = |name: &str, cache_mb: usize| {
-        let folder = folder().join("../datasets/aerial_sample");
+        let cache = std::env::temp_dir().join("mentor-bench");
         Case {
             name: format!("data/{name}-{BATCH}x{}x{}", CROP_PX[0], CROP_PX[1]),
             spec: json!({
                 "kind": "data",
-                "folder": folder,
+                "folder": SCENES.folder(&cache),
                 "crop": CROP_PX,
                 "batch": BATCH,
                 "batches": batches,
@@ -44,13 +47,15 @@ pub fn cases(sizes: &Sizes, workers: usize) -> Vec<Case> {
             tolerance: Tolerance::Mean(1e-2),
             images: Some(BATCH * batches as usize),
             fresh: false,
-            build: Box::new(move |_| build(&folder, batches, workers, cache_mb)),
+            build: Box::new(move |_| build(&cache, batches, workers, cache_mb)),
         }
     };
     vec![case("decode+augment", 0), case("augment-cached", 512)]
 }
 
-fn build(folder: &Path, batches: u64, workers: usize, cache_mb: usize) -> Result<Built> {
+fn build(cache: &Path, batches: u64, workers: usize, cache_mb: usize) -> Result<Built> {
+    // Before the other side looks for it.
+    let folder = kept_set(cache, &SCENES, &|_| {})?;
     let dataset = Arc::new(Dataset::new(Card::read(&folder.join("dataset.toml"))?, &[])?);
     let data = DataConfig {
         card: folder.display().to_string(),

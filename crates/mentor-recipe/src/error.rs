@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use mentor_data::DataError;
 use mentor_nets::WeightsError;
+use mentor_scenes::SetError;
 use mentor_toml::Problem;
 use mentor_train::TrainError;
 use mentor_weights::NamedError;
@@ -18,6 +19,28 @@ pub enum BuildError {
     /// The data are bad.
     #[error(transparent)]
     Data(#[from] DataError),
+    /// The scenes of a card cannot be drawn.
+    #[error("card `{card}`: {source}")]
+    Scenes {
+        /// The card.
+        card: String,
+        /// Why.
+        source: SetError,
+    },
+    /// The scenes of a card are not drawn yet.
+    #[error("{}: not drawn yet", folder.display())]
+    NotDrawn {
+        /// Where they will be kept.
+        folder: PathBuf,
+    },
+    /// There is no folder to keep drawn scenes in.
+    #[error(
+        "card `{card}` is drawn where it is first used, and there is no folder to keep it in: name one with MENTOR_CACHE"
+    )]
+    NoCache {
+        /// The card.
+        card: String,
+    },
     /// Weights are bad.
     #[error(transparent)]
     Weights(#[from] WeightsError),

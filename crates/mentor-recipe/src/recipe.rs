@@ -185,14 +185,14 @@ mod tests {
 
     #[test]
     fn what_a_recipe_is_keyed_by_holds_its_settings_and_no_default() {
-        let plain = shortest("aerial/structured.toml", &[]);
-        assert!(plain.contains("views.scale = [0.75, 2.0]\n") && plain.contains("distill.pixel_wise"), "{plain}");
-        for default in ["seed = 0", "schedule.poly", "data.workers", "ramp_steps"] {
+        let plain = shortest("quickstart.toml", &[]);
+        assert!(plain.contains("views.scale = [0.8, 1.25]\n") && plain.contains("distill.pixel_wise"), "{plain}");
+        for default in ["seed = 0", "schedule.poly.power", "data.workers", "ramp_steps"] {
             assert!(!plain.contains(default), "{default} in\n{plain}");
         }
         let idle = ["data.workers=1", "data.queue=1", "compare.a=\"b.json\"", "seed=0"];
-        assert_eq!(shortest("aerial/structured.toml", &idle), plain);
-        assert_ne!(shortest("aerial/structured.toml", &["seed=1"]), plain);
-        assert_ne!(shortest("aerial/structured.toml", &["optimizer.sgd.momentum=0.5"]), plain);
+        assert_eq!(shortest("quickstart.toml", &idle), plain);
+        assert_ne!(shortest("quickstart.toml", &["seed=1"]), plain);
+        assert_ne!(shortest("quickstart.toml", &["optimizer.sgd.momentum=0.5"]), plain);
     }
 }

@@ -27,6 +27,10 @@ pub struct StudyFile {
     /// of the first. Default: the score that the task's models are judged by.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metrics: Option<Vec<String>>,
+    /// A difference to the baseline that would matter, on the scale of the table: below it then stands how many seeds would
+    /// be needed to show it. Default: nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_effect: Option<f64>,
     /// Whether the metrics are fractions, to be shown times 100 as papers do; `paper` is then in per cent. Default `true`.
     #[serde(default = "yes")]
     pub percent: bool,
@@ -282,6 +286,9 @@ impl TomlFile for StudyFile {
         }
         if self.metrics.as_ref().is_some_and(Vec::is_empty) {
             push("metrics".to_string(), "a study needs at least one metric".to_string());
+        }
+        if self.min_effect.is_some_and(|least| !least.is_finite() || least <= 0.0) {
+            push("min_effect".to_string(), "must be above 0".to_string());
         }
         if let Some(message) = seeds_mistake(&self.seeds) {
             push("seeds".to_string(), message);
@@ -563,7 +570,7 @@ seeds = [5]
             study("title = \"t\"\nrows = []\nseds = 1\n").unwrap_err().to_string(),
             "recipes/studies/s.toml:2:1: `rows`: a study needs at least one row\n\
              recipes/studies/s.toml:3:1: unknown key `seds` at the top level; did you mean `seeds`? \
-             known keys: `baseline`, `metrics`, `percent`, `rows`, `seeds`, `title`"
+             known keys: `baseline`, `metrics`, `min_effect`, `percent`, `rows`, `seeds`, `title`"
         );
     }
 

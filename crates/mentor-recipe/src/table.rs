@@ -7,7 +7,8 @@ use crate::study::{StudyFile, StudyRow};
 ///
 /// A value is the mean over seeds with the sample standard deviation (divisor n - 1). The difference to the baseline is
 /// taken over the seeds that both rows have, or over all where they share none, and only where both took the same number
-/// of steps. Where the study names no metrics, it shows `judged_by`, the key of the score that models are judged by.
+/// of steps. With two shared seeds or more it has its 95 % interval, of Student's t over the differences seed by seed; one
+/// that holds zero is called noise. Where the study names no metrics, it shows `judged_by`, the key of the score that models are judged by.
 /// Results of rows or seeds that the study does not have are left out. Below the table stand the devices and
 /// commits that the results came from.
 pub fn table(study: &StudyFile, results: &[RowResult], judged_by: &str) -> String {
@@ -38,6 +39,9 @@ pub fn table(study: &StudyFile, results: &[RowResult], judged_by: &str) -> Strin
         push_line(&mut text, &cells);
     }
     text.push_str(&origins(study, results));
+    if let Some((least, other)) = study.min_effect.zip(compared) {
+        text.push_str(&seeds_for(study, &metrics[0], least, other, results));
+    }
     text
 }
 
@@ -98,8 +102,63 @@ fn difference(
     if ours.is_empty() || theirs.is_empty() {
         return String::new();
     }
-    let gap = number(study, mean(&ours) - mean(&theirs));
-    if gap.starts_with('-') { gap } else { format!("+{gap}") }
+    let gap = signed(study, mean(&ours) - mean(&theirs));
+    match interval(&pairs(study, metric, own, others)) {
+        Some([low, high]) => {
+            let noise = if low <= 0.0 && high >= 0.0 { ", within the noise" } else { "" };
+            format!("{gap} [{}, {}]{noise}", signed(study, low), signed(study, high))
+        }
+        None => gap,
+    }
+}
+
+fn signed(study: &StudyFile, value: f64) -> String {
+    let text = number(study, value);
+    if text.starts_with('-') { text } else { format!("+{text}") }
+}
+
+/// The differences of two rows, seed by seed.
+fn pairs(study: &StudyFile, metric: &str, own: &[&RowResult], others: &[&RowResult]) -> Vec<f64> {
+    let pair = |result: &&RowResult| {
+        let other = others.iter().find(|other| other.seed == result.seed)?;
+        Some(value(study, result, metric)? - value(study, other, metric)?)
+    };
+    own.iter().filter_map(pair).collect()
+}
+
+/// Student's t that 2.5 % lie above, by degrees of freedom from 1.
+const T: [f64; 30] = [
+    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120,
+    2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
+];
+
+/// The 95 % interval of the mean of some differences; none of fewer than two.
+fn interval(differences: &[f64]) -> Option<[f64; 2]> {
+    let spread = spread(differences)?;
+    let t = T.get(differences.len() - 2).copied().unwrap_or(1.96 + 2.5 / differences.len() as f64);
+    let half = t * spread / (differences.len() as f64).sqrt();
+    Some([mean(differences) - half, mean(differences) + half])
+}
+
+/// How many seeds each row would need to show a difference of `least` four times of five.
+fn seeds_for(study: &StudyFile, metric: &str, least: f64, baseline: &StudyRow, results: &[RowResult]) -> String {
+    // Deviations of a bell that 2.5 % and 20 % lie beyond.
+    const BOTH: f64 = 1.960 + 0.842;
+    let others = results_of(study, baseline, results);
+    let of_row = |row: &StudyRow| {
+        let spread = spread(&pairs(study, metric, &results_of(study, row, results), &others))?;
+        let seeds = (BOTH * spread / least).powi(2).ceil().max(2.0);
+        Some(format!("{} {seeds}", row.name))
+    };
+    let rows: Vec<String> = study.rows.iter().filter(|row| row.name != baseline.name).filter_map(of_row).collect();
+    if rows.is_empty() {
+        return String::new();
+    }
+    format!(
+        "\nSeeds to show a difference of {} four times of five, about: {}.\n",
+        number(study, least),
+        rows.join(", ")
+    )
 }
 
 /// Where the results came from; nothing where there are none.
@@ -117,7 +176,8 @@ fn origins(study: &StudyFile, results: &[RowResult]) -> String {
     let devices = distinct(used.iter().map(|result| result.device.as_str()).collect());
     let commits = distinct(used.iter().map(|result| result.commit.as_str()).collect());
     let unit = if study.percent { " in per cent" } else { "" };
-    format!("\nMean ± sample standard deviation over seeds{unit}. Device: {devices}. Commit: {commits}.\n")
+    let brackets = if study.baseline.is_some() { " In brackets 95 % intervals, paired over seeds." } else { "" };
+    format!("\nMean ± sample standard deviation over seeds{unit}.{brackets} Device: {devices}. Commit: {commits}.\n")
 }
 
 /// A metric on the scale of the table.
@@ -220,10 +280,27 @@ recipe = "holistic.toml"
              | --- | ---: | ---: | ---: | ---: | ---: | ---: |\n\
              | teacher | 900 | 80.00 (1 seed) | 90.00 (1 seed) | other steps |  |  |\n\
              | alone | 400 | 52.00 ± 2.65 | 90.00 ± 0.00 | baseline | 69.10 | a paper's table 2 |\n\
-             | pixel_wise | 400 | 53.00 ± 0.00 (2 of 3 seeds) | 90.00 ± 0.00 (2 of 3 seeds) | +2.50 |  |  |\n\
+             | pixel_wise | 400 | 53.00 ± 0.00 (2 of 3 seeds) | 90.00 ± 0.00 (2 of 3 seeds) | +2.50 [-3.85, +8.85], within the noise |  |  |\n\
              | holistic |  | no result yet | no result yet |  |  |  |\n\
-             \nMean ± sample standard deviation over seeds in per cent. Device: cpu. Commit: abc.\n"
+             \nMean ± sample standard deviation over seeds in per cent. In brackets 95 % intervals, paired over seeds. \
+             Device: cpu. Commit: abc.\n"
         );
+    }
+
+    #[test]
+    fn a_difference_has_an_interval_and_a_study_says_how_many_seeds_it_needs() {
+        let text = STUDY.replacen("seeds", "min_effect = 1.0\nseeds", 1);
+        let study = Study::parse(&text, Path::new("s.toml")).unwrap();
+        let rows = [("alone", [0.50, 0.51, 0.55]), ("pixel_wise", [0.53, 0.55, 0.58])];
+        let results: Vec<RowResult> = rows
+            .iter()
+            .flat_map(|(row, scores)| (0..).zip(scores).map(|(seed, score)| result(row, seed, *score, 400)))
+            .collect();
+        let text = table(&study.file, &results, "miou");
+        // Differences of 3, 4 and 3: mean 3.33, deviation 0.577; t with 2 degrees of freedom is 4.303.
+        assert!(text.contains("| +3.33 [+1.90, +4.77] |"), "{text}");
+        // (2.802 * 0.577)^2 = 2.6.
+        assert!(text.ends_with("four times of five, about: pixel_wise 3.\n"), "{text}");
     }
 
     #[test]

@@ -9,12 +9,11 @@ use image::RgbImage;
 use mentor_report::pictures::{grid, legend, mistakes, overlay, panel, shown_labels, with_legend};
 use mentor_report::{Class, Comparison, Confusion, Example, Gallery, Model, ReportInput, Section, html};
 use mentor_train::{LogLine, RunResult, SkippedSample};
-use mentor_types::{ClassScore, IGNORE, LabelMask, ScoreNames, ScoreRecord, ScoreRow, UNKNOWN};
+use mentor_types::{ClassScore, IGNORE, LabelMask, ScoreNames, ScoreRecord, ScoreRow, Season, UNKNOWN};
 use serde_json::{Value, json};
 
-const SAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../datasets/aerial_sample");
-const NAMES: [&str; 5] = ["building", "land_unpaved", "road", "vegetation", "water"];
-const COLOURS: [[u8; 3]; 5] = [[228, 87, 46], [222, 196, 132], [90, 90, 102], [58, 157, 75], [45, 125, 210]];
+const NAMES: [&str; 5] = ["ground", "road", "building", "tree", "water"];
+const COLOURS: [[u8; 3]; 5] = [[222, 196, 132], [90, 90, 102], [228, 87, 46], [58, 157, 75], [45, 125, 210]];
 
 const SCORES: ScoreNames = ScoreNames {
     main: ["miou", "mIoU"],
@@ -37,11 +36,13 @@ impl Noise {
     }
 }
 
-fn read(name: &str) -> (RgbImage, LabelMask) {
-    let image = image::open(format!("{SAMPLE}/images/{name}.jpg")).unwrap().to_rgb8();
-    let mask = image::open(format!("{SAMPLE}/labels/{name}.png")).unwrap().to_luma8();
-    let (width, height) = (mask.width() as usize, mask.height() as usize);
-    (image, LabelMask::new(width, height, mask.into_raw()))
+/// The picture and the mask of scene `index`, with cars as road and boats as water.
+fn read(index: u64) -> (RgbImage, LabelMask) {
+    let scene = mentor_scenes::draw(0, index, 256, Season::Summer);
+    let (width, height) = (scene.mask.width(), scene.mask.height());
+    let labels = scene.mask.labels().iter().map(|class| [0, 1, 2, 3, 4, 1, 4][usize::from(*class)]);
+    let image = RgbImage::from_raw(width as u32, height as u32, scene.image.rgb).unwrap();
+    (image, LabelMask::new(width, height, labels.collect()))
 }
 
 /// The truth with blots of wrong classes.
@@ -73,7 +74,7 @@ fn result() -> RunResult {
         "val": metrics(0.6271, 0.03), "val_model": "ema", "models": {}, "teachers": {},
         "best": {"step": 1200, "score": 0.6271}, "steps": 1200, "images_per_second": 21.37, "seconds": 164.2,
         "device": "cpu", "commit": "b5bcd76",
-        "bad_samples": [{"path": "images/tile9_part001.jpg", "reason": "0 bytes, not an image"}],
+        "bad_samples": [{"path": "images/000009.jpg", "reason": "0 bytes, not an image"}],
     }))
     .unwrap()
 }
@@ -143,7 +144,7 @@ fn classes() -> Vec<Class> {
 
 fn examples() -> Gallery {
     let mut noise = Noise(3);
-    let mut make = |(file, miou, blots): (&str, f64, usize)| {
+    let mut make = |(file, miou, blots): (u64, f64, usize)| {
         let (image, truth) = read(file);
         let (teacher, student) = (guess(&truth, blots / 2, &mut noise), guess(&truth, blots, &mut noise));
         let painted = |mask: &LabelMask| overlay(&image, mask, &COLOURS, 0.6);
@@ -154,7 +155,7 @@ fn examples() -> Gallery {
             (name("mistakes"), mistakes(&image, &truth, &student)),
             (name("image"), image),
         ];
-        Example { name: format!("{file}.jpg"), scores: vec![(name("mIoU"), Some(miou))], tiles }
+        Example { name: format!("{file:06}.jpg"), scores: vec![(name("mIoU"), Some(miou))], tiles }
     };
     Gallery {
         id: "examples",
@@ -163,15 +164,15 @@ fn examples() -> Gallery {
         lead: name("Validation images."),
         legend: legend(&names(), &COLOURS, &[0, 1, 2, 3, 4, UNKNOWN, IGNORE]),
         groups: vec![
-            (name("Best"), [("tile2_part007", 0.803, 6), ("tile5_part007", 0.741, 12)].map(&mut make).to_vec()),
-            (name("Worst"), [("tile3_part007", 0.412, 60), ("tile8_part007", 0.298, 90)].map(&mut make).to_vec()),
+            (name("Best"), [(2, 0.803, 6), (5, 0.741, 12)].map(&mut make).to_vec()),
+            (name("Worst"), [(3, 0.412, 60), (8, 0.298, 90)].map(&mut make).to_vec()),
         ],
     }
 }
 
 fn pseudo() -> Gallery {
     let mut noise = Noise(5);
-    let make = |file: &str| {
+    let make = |file: u64| {
         let (weak, truth) = read(file);
         let mut labels = guess(&truth, 10, &mut noise);
         let width = labels.width();
@@ -184,12 +185,12 @@ fn pseudo() -> Gallery {
         let strong = image::imageops::blur(&image::imageops::huerotate(&weak, 40), 1.5);
         let painted = overlay(&strong, &labels, &COLOURS, 0.6);
         Example {
-            name: format!("{file}.jpg"),
+            name: format!("{file:06}.jpg"),
             scores: vec![(name("accepted"), Some(0.734)), (name("precision"), None)],
             tiles: vec![(name("weak view"), weak), (name("strong view"), strong), (name("pseudo-labels"), painted)],
         }
     };
-    let examples = ["tile1_part001", "tile6_part004"].map(make).to_vec();
+    let examples = [1, 6].map(make).to_vec();
     Gallery {
         id: "pseudo",
         short: "Pseudo-labels",
@@ -222,8 +223,8 @@ fn sample() -> ReportInput {
         this_run,
     };
     ReportInput {
-        title: "aerial_sample: FCN-ResNet-18/16 distilled from PSPNet".into(),
-        recipe: "# Distils a small net.\ntask = \"seg\"\nseed = 0\n\n[data]\ncard = \"aerial_sample\"\n\n[student.fcn]\nbackbone = \"resnet18\"\nwidth = 16\n\n[distill.pixel_wise]\nweight = 10.0\ntemperature = 1.0\n".into(),
+        title: "scenes: FCN-ResNet-18/16 distilled from PSPNet".into(),
+        recipe: "# Distils a small net.\ntask = \"seg\"\nseed = 0\n\n[data]\ncard = \"scenes\"\n\n[student.fcn]\nbackbone = \"resnet18\"\nwidth = 16\n\n[distill.pixel_wise]\nweight = 10.0\ntemperature = 1.0\n".into(),
         info: vec![
             text("command", "mentor train recipes/quickstart.toml --out runs/quickstart"),
             text("commit", "b5bcd76c6f2f1d0a9e8d7c6b5a493827161504f3"),
@@ -458,7 +459,7 @@ fn the_check_for_closed_tags_can_fail() {
 #[test]
 fn pictures_of_a_real_image_are_drawn() {
     let mut noise = Noise(1);
-    let (image, truth) = read("tile2_part007");
+    let (image, truth) = read(2);
     let student = guess(&truth, 20, &mut noise);
     let mut partial = truth.clone();
     for label in &mut partial.labels_mut()[..30_000] {

@@ -7,7 +7,8 @@
 use std::time::Instant;
 
 use image::{Rgb, RgbImage, imageops};
-use mentor_scenes::{CLASSES, COLOURS, Season, draw};
+use mentor_scenes::{CLASSES, COLOURS, draw};
+use mentor_types::Season;
 
 const SIZE: usize = 160;
 

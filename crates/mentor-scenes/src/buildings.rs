@@ -2,12 +2,14 @@
 
 use std::f32::consts::PI;
 
+use mentor_types::Season;
+
 use crate::canvas::{Pixel, Pose, length, phase};
 use crate::chance::Chance;
 use crate::classes::{BUILDING, GROUND};
 use crate::colour::{Colour, mixed, rgb, scaled, varied};
 use crate::noise::{noise, wave};
-use crate::plan::{Density, ROOFS, Roof, Season, Soil};
+use crate::plan::{Density, ROOFS, Roof, Soil};
 use crate::roads::beside;
 use crate::town::Town;
 use crate::water;

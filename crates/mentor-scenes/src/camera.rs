@@ -38,25 +38,38 @@ fn halved(light: &[Colour], size: usize) -> Vec<Colour> {
     (0..size * size).map(mean).collect()
 }
 
+/// How far a blur reaches, in pixels.
+const REACH: usize = 3;
+
 /// Blurred by a bell of this deviation, along rows and then along columns; beyond the border the picture goes on as there.
 fn blurred(picture: &[Colour], size: usize, deviation: f32) -> Vec<Colour> {
     let bell = |away: f32| libm::expf(-0.5 * away * away / (deviation * deviation));
-    let weights: [f32; 7] = std::array::from_fn(|at| bell(at as f32 - 3.0));
+    let weights: [f32; 2 * REACH + 1] = std::array::from_fn(|at| bell(at as f32 - REACH as f32));
     let sum: f32 = weights.iter().sum();
-    let along = |picture: &[Colour], place: &dyn Fn(usize, isize) -> usize| -> Vec<Colour> {
-        let value = |at: usize| {
-            let mut value = [0.0; 3];
-            for (weight, offset) in weights.iter().zip(-3..) {
-                let from = picture[place(at, offset)];
-                (0..3).for_each(|channel| value[channel] += weight / sum * from[channel]);
-            }
-            value
-        };
-        (0..size * size).map(value).collect()
-    };
-    let moved = |at: usize, offset: isize| at.saturating_add_signed(offset).min(size - 1);
-    let rows = along(picture, &|at, offset| at / size * size + moved(at % size, offset));
-    along(&rows, &|at, offset| moved(at / size, offset) * size + at % size)
+    let weights = weights.map(|weight| weight / sum);
+    let mut rows = Vec::with_capacity(picture.len());
+    for row in picture.chunks_exact(size) {
+        let ends = [row[0], row[size - 1]].map(|end| [end; REACH]);
+        let padded = [&ends[0], row, &ends[1]].concat();
+        rows.extend((0..size).map(|at| weighted(&weights, |offset| padded[at + offset])));
+    }
+    let row = |at: usize| &rows[at.saturating_sub(REACH).min(size - 1) * size..][..size];
+    let mut columns = Vec::with_capacity(picture.len());
+    for at in 0..size {
+        let near: [&[Colour]; 2 * REACH + 1] = std::array::from_fn(|offset| row(at + offset));
+        columns.extend((0..size).map(|column| weighted(&weights, |offset| near[offset][column])));
+    }
+    columns
+}
+
+/// A weighted sum of colours.
+fn weighted(weights: &[f32; 2 * REACH + 1], colour: impl Fn(usize) -> Colour) -> Colour {
+    let mut sum = [0.0; 3];
+    for (offset, weight) in weights.iter().enumerate() {
+        let colour = colour(offset);
+        (0..3).for_each(|channel| sum[channel] += weight * colour[channel]);
+    }
+    sum
 }
 
 #[cfg(test)]

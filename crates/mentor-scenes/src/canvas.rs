@@ -1,5 +1,7 @@
 //! The planes that everything is painted into, at twice the size of the picture.
 
+use std::ops::Range;
+
 use crate::colour::Colour;
 
 /// Lengths are in units of the world: a car is about 19 long, and a pixel of the planes `1 / zoom`.
@@ -93,14 +95,24 @@ impl Canvas {
 
     /// The pixels of a square around a place, row by row.
     pub(crate) fn near(&self, x: f32, y: f32, reach: f32) -> impl Iterator<Item = Pixel> + use<> {
+        self.every(1, [x - reach, y - reach], [x + reach, y + reach])
+    }
+
+    /// Every `step`-th pixel of every `step`-th row of a rectangle between two corners.
+    pub(crate) fn every(&self, step: usize, from: [f32; 2], to: [f32; 2]) -> impl Iterator<Item = Pixel> + use<> {
         let (side, zoom) = (self.side, self.zoom);
-        let pixel = |length: f32| (length * zoom).clamp(0.0, side as f32) as usize;
-        let end = |length: f32| (pixel(length) + 2).min(side);
-        let (columns, rows) = (pixel(x - reach)..end(x + reach), pixel(y - reach)..end(y + reach));
-        rows.flat_map(move |row| {
+        let [columns, rows] = self.rectangle(from, to);
+        rows.step_by(step).flat_map(move |row| {
             let y = (row as f32 + 0.5) / zoom;
-            columns.clone().map(move |column| Pixel { at: row * side + column, x: (column as f32 + 0.5) / zoom, y })
+            let pixel = move |column| Pixel { at: row * side + column, x: (column as f32 + 0.5) / zoom, y };
+            columns.clone().step_by(step).map(pixel)
         })
+    }
+
+    /// The columns and the rows of a rectangle between two corners.
+    pub(crate) fn rectangle(&self, from: [f32; 2], to: [f32; 2]) -> [Range<usize>; 2] {
+        let pixel = |length: f32| (length * self.zoom).clamp(0.0, self.side as f32) as usize;
+        [0, 1].map(|axis| pixel(from[axis])..(pixel(to[axis]) + 2).min(self.side))
     }
 
     /// The number of the pixel at a place; of the nearest one, where it lies beyond the planes.
@@ -131,17 +143,20 @@ impl Canvas {
         }
     }
 
-    /// The share of a rectangle, with a margin around it, that is taken; none where it lies beyond the planes.
+    /// The share of a rectangle, with a margin around it, that is taken, as every second pixel of every second row has it;
+    /// none where it lies beyond the planes.
     pub(crate) fn share_taken(&self, pose: Pose, half: [f32; 2], margin: f32) -> Option<f32> {
         let [along, across] = half.map(|half| half + margin);
         let (mut all, mut taken) = (0, 0);
-        for pixel in self.near(pose.x, pose.y, length(along, across)) {
+        let (cos, sin) = (pose.cos.abs(), pose.sin.abs());
+        let (wide, high) = (along * cos + across * sin, along * sin + across * cos);
+        self.every(2, [pose.x - wide, pose.y - high], [pose.x + wide, pose.y + high]).for_each(|pixel| {
             let (p, q) = pose.seen(pixel);
             if p.abs() < along && q.abs() < across {
                 all += 1;
                 taken += usize::from(self.taken[pixel.at]);
             }
-        }
+        });
         (all > 0).then(|| taken as f32 / all as f32)
     }
 }

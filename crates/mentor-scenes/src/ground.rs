@@ -13,21 +13,19 @@ pub(crate) fn lay(town: &mut Town) {
         let kind = chance.weighed(&mix);
         let ground = town.soil(&mut chance, kind);
         if layer == 0 {
-            for pixel in town.canvas.pixels() {
-                town.canvas.albedo[pixel.at] = ground.at(pixel, &town.grain);
-            }
+            town.canvas.pixels().for_each(|pixel| town.canvas.albedo[pixel.at] = ground.at(pixel, &town.grain));
             continue;
         }
         let cell = chance.between(90.0, 200.0) * zoom;
         let field = layered(&mut chance, side, cell, 3, 0.5);
         let (offset, softness) = (chance.between(-0.15, 0.1), chance.pick(&[0.02, 0.12]));
-        for pixel in town.canvas.pixels() {
+        town.canvas.pixels().for_each(|pixel| {
             let part = ((field[pixel.at] + offset) / softness + 0.5).clamp(0.0, 1.0);
             if part > 0.0 {
                 let colour = &mut town.canvas.albedo[pixel.at];
                 *colour = mixed(*colour, ground.at(pixel, &town.grain), part);
             }
-        }
+        });
     }
     let pixels = side * side;
     for at in 0..pixels {

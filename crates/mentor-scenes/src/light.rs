@@ -68,8 +68,8 @@ fn clouds(town: &Town, chance: &mut Chance, darkness: f32, shade: &mut [f32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::{Plan, Season};
-    use mentor_types::Key;
+    use crate::plan::Plan;
+    use mentor_types::{Key, Season};
 
     #[test]
     fn a_tower_casts_a_shadow_of_its_height_away_from_the_sun() {

@@ -1,5 +1,7 @@
 //! Smooth noise in a plane.
 
+use std::ops::Range;
+
 use crate::chance::Chance;
 
 /// Values between the nodes of a random lattice, in `[-1, 1]`: a square of `side` pixels, cells of `cell` pixels, longer
@@ -11,12 +13,22 @@ pub(crate) fn noise(chance: &mut Chance, side: usize, cell: f32, stretch: f32) -
     let lattice: Vec<f32> = (0..(rows[side - 1].0 + 2) * width).map(|_| chance.between(-1.0, 1.0)).collect();
     let mut values = Vec::with_capacity(side * side);
     let mut between = vec![0.0; width];
+    // Pixels between the same two nodes in one go.
+    let parts: Vec<f32> = columns.iter().map(|(_, part)| *part).collect();
+    let cells: Vec<(usize, Range<usize>)> = (0..width - 1)
+        .map(|node| {
+            (node, columns.partition_point(|(at, _)| *at < node)..columns.partition_point(|(at, _)| *at <= node))
+        })
+        .collect();
     for (row, part) in rows {
         let (upper, lower) = (&lattice[row * width..][..width], &lattice[(row + 1) * width..][..width]);
         for ((value, upper), lower) in between.iter_mut().zip(upper).zip(lower) {
             *value = upper + (lower - upper) * part;
         }
-        values.extend(columns.iter().map(|(at, part)| between[*at] + (between[at + 1] - between[*at]) * part));
+        for (node, pixels) in &cells {
+            let (first, rise) = (between[*node], between[node + 1] - between[*node]);
+            values.extend(parts[pixels.clone()].iter().map(|part| first + rise * part));
+        }
     }
     values
 }

@@ -2,20 +2,10 @@
 
 use std::f32::consts::PI;
 
-use mentor_types::Key;
+use mentor_types::{Key, Season};
 
 use crate::chance::Chance;
 use crate::colour::{Colour, mixed, rgb, scaled, varied};
-
-/// When a scene is seen. The streets and houses of an index are the same in every season.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Season {
-    /// Green, dry or autumnal, in full light.
-    #[default]
-    Summer,
-    /// Snow, bare trees and a low sun.
-    Winter,
-}
 
 /// How densely it is built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

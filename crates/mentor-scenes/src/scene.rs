@@ -1,10 +1,10 @@
 //! A whole scene.
 
-use mentor_types::{Images, Key, LabelMask};
+use mentor_types::{Images, Key, LabelMask, Season};
 
 use crate::chance::Chance;
 use crate::labels::{self, Object};
-use crate::plan::{Plan, Season};
+use crate::plan::Plan;
 use crate::town::Town;
 use crate::{boats, buildings, camera, courts, ground, light, roads, trees, vehicles, water};
 

@@ -2,12 +2,14 @@
 
 use std::f32::consts::PI;
 
+use mentor_types::Season;
+
 use crate::canvas::length;
 use crate::chance::Chance;
 use crate::classes::{BUILDING, GROUND, TREE};
 use crate::colour::{Colour, mixed, rgb, scaled, varied};
-use crate::noise::{layered, noise};
-use crate::plan::{Density, Season};
+use crate::noise::{layered, noise, wave};
+use crate::plan::Density;
 use crate::town::Town;
 use crate::way::Piece;
 
@@ -149,7 +151,7 @@ fn stands(town: &Town, chance: &mut Chance) -> Vec<(f32, f32, Stand)> {
 fn crown(town: &mut Town, chance: &mut Chance, leaves: &Leaves, tree: &Tree, object: Option<u32>) -> Option<u32> {
     let Tree { x, y, radius, colour, is_conifer } = *tree;
     let (lobes, depth) = if is_conifer { (7 + chance.below(5), 0.16) } else { (4 + chance.below(5), 0.10) };
-    let start = chance.between(0.0, 2.0 * PI);
+    let start = chance.unit();
     let is_bare = town.plan.season == Season::Winter && !is_conifer;
     let steepness = if is_conifer { 1.17 } else { 0.81 };
     let mut number = object;
@@ -160,9 +162,10 @@ fn crown(town: &mut Town, chance: &mut Chance, leaves: &Leaves, tree: &Tree, obj
         if away > 1.4 * radius {
             continue;
         }
-        let angle = libm::atan2f(dy, dx);
+        // In turns, as waves are.
+        let angle = libm::atan2f(dy, dx) / (2.0 * PI);
         let leaf = leaves.large[at];
-        let lobe = depth * libm::sinf(lobes as f32 * angle + start) + 0.06 * libm::sinf((2 * lobes + 1) as f32 * angle);
+        let lobe = depth * wave(lobes as f32 * angle + start) + 0.06 * wave((2 * lobes + 1) as f32 * angle);
         let edge = radius * (1.0 + lobe + 0.18 * leaf);
         let part = away / edge;
         if part >= 1.0 {
@@ -178,7 +181,7 @@ fn crown(town: &mut Town, chance: &mut Chance, leaves: &Leaves, tree: &Tree, obj
         // A bare crown is a tree up to its outline, though one sees through it.
         town.canvas.class[at] = TREE;
         town.canvas.instance[at] = number;
-        let branches = libm::sinf(lobes as f32 * angle + 4.0 * leaf).abs() < 0.35 || leaves.small[at] > 0.15;
+        let branches = wave(lobes as f32 * angle + 0.64 * leaf).abs() < 0.35 || leaves.small[at] > 0.15;
         if is_bare && !branches && part > 0.25 {
             town.canvas.slope[at] = [0.0; 2];
             continue;

@@ -105,17 +105,24 @@ impl Field {
             let piece = Piece { from: ends[0], to: ends[1] };
             let (length, before) = (piece.length(), field.length);
             field.length += length;
-            let pose = piece.pose(0.5);
             let (ux, uy) = ((piece.to[0] - piece.from[0]) / length, (piece.to[1] - piece.from[1]) / length);
-            for pixel in canvas.near(pose.x, pose.y, 0.5 * length + REACH) {
-                let (dx, dy) = (pixel.x - piece.from[0], pixel.y - piece.from[1]);
-                let along = (dx * ux + dy * uy).clamp(0.0, length);
-                let (ox, oy) = (dx - along * ux, dy - along * uy);
-                let away = ox * ox + oy * oy;
-                if away < field.away[pixel.at] {
-                    field.away[pixel.at] = away;
-                    field.side[pixel.at] = dy * ux - dx * uy;
-                    field.along[pixel.at] = before + along;
+            let low = [0, 1].map(|axis| piece.from[axis].min(piece.to[axis]) - REACH);
+            let high = [0, 1].map(|axis| piece.from[axis].max(piece.to[axis]) + REACH);
+            let [columns, rows] = canvas.rectangle(low, high);
+            for row in rows {
+                let dy = (row as f32 + 0.5) / canvas.zoom - piece.from[1];
+                let pixels = row * canvas.side + columns.start..row * canvas.side + columns.end;
+                let known = field.away[pixels.clone()].iter_mut().zip(&mut field.side[pixels.clone()]);
+                for (column, ((away, side), along)) in columns.clone().zip(known.zip(&mut field.along[pixels])) {
+                    let dx = (column as f32 + 0.5) / canvas.zoom - piece.from[0];
+                    let here = (dx * ux + dy * uy).clamp(0.0, length);
+                    let (ox, oy) = (dx - here * ux, dy - here * uy);
+                    let off = ox * ox + oy * oy;
+                    // Without a branch, several at once.
+                    let is_nearer = off < *away;
+                    *away = if is_nearer { off } else { *away };
+                    *side = if is_nearer { dy * ux - dx * uy } else { *side };
+                    *along = if is_nearer { before + here } else { *along };
                 }
             }
         }

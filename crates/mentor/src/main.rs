@@ -5,6 +5,7 @@
 
 mod commands;
 mod device;
+mod drawing;
 mod print;
 mod run_folder;
 mod same_file;

@@ -1,8 +1,9 @@
 //! A card: what a data set is, where its files are, what its labels mean.
 
 pub(crate) mod masks;
+mod scenes;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use mentor_toml::{Changes, Moved, TomlFile, show_key};
@@ -10,9 +11,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::masks::{MaskFormat, Masks};
+pub use self::scenes::Scenes;
 use crate::error::{DataError, folders, hint};
 use crate::labels::LabelMap;
-use crate::paths::{check_name, check_pattern, check_relative};
+use crate::paths::{Pattern, check_name, check_pattern, check_relative};
 
 /// The file name of a card inside its folder.
 const FILE: &str = "dataset.toml";
@@ -37,12 +39,12 @@ pub struct Card {
     /// Folder of the images below the root, put before every image path of a list. Default: the root itself.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(crate) image_root: String,
-    /// The card (a sibling folder) whose split lists this one shares. Default: its own.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) lists_from: Option<String>,
     /// Labels of pixels, where there are any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub masks: Option<Masks>,
+    /// Which scenes are drawn where the set is first used. Default: the files are somebody's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scenes: Option<Scenes>,
     /// How a list's first column leads to the image and to its labels, for lists without a label column.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) pairing: Option<Pairing>,
@@ -50,7 +52,7 @@ pub struct Card {
     pub splits: BTreeMap<String, SplitSpec>,
     /// The classes, in the order of their indices.
     pub classes: Vec<Class>,
-    /// The folder that the card was read from.
+    /// The folder that the card was read from, or that its scenes are drawn in.
     #[serde(skip)]
     pub folder: PathBuf,
 }
@@ -65,31 +67,41 @@ pub struct Class {
     pub color: [u8; 3],
 }
 
-/// How a list's first column leads to an image and to its labels. `{id}` stands for the part that they share.
+/// How a list's first column leads to an image and to its labels: parts in braces, as `{id}`, are taken out of the one
+/// path and put into the others. `{id}` may hold slashes, a part of another name none.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Pairing {
     /// The form of the first column, as `leftImg8bit/{id}_leftImg8bit.png`.
     pub(crate) id: String,
+    /// Other forms that it has in some lists. The first that fits holds. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) also: Vec<String>,
     /// The path of the image. Default: the first column itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) image: Option<String>,
 }
 
-/// One split: exactly one of `list`, `folder` and `all_of` (with `minus`).
+/// One split: exactly one of `list`, `folder`, `folders` and `all_of` (with `minus` or `one_in`).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SplitSpec {
-    /// A list file beside the card: lines of `image [label [classes]]`.
+    /// A list file beside the card, or below the root: lines of `image [label [classes]]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) list: Option<String>,
     /// A folder below the root: all images in it and below it, in the order of their paths.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub folder: Option<String>,
+    /// Several folders, one after the other.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) folders: Vec<String>,
     /// Everything of another split ...
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) all_of: Option<String>,
-    /// ... without the images of this one.
+    /// ... of which every so many-th image is taken, beginning with the first ...
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) one_in: Option<usize>,
+    /// ... or without the images of this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) minus: Option<String>,
     /// How many images it must have. Default: not checked.
@@ -166,12 +178,13 @@ impl Card {
         self.classes.iter().map(|class| class.name.clone()).collect()
     }
 
-    /// The folder that the card's lists are in.
-    pub(crate) fn list_folder(&self) -> PathBuf {
-        match &self.lists_from {
-            Some(sibling) => self.folder.parent().unwrap_or_else(|| Path::new("..")).join(sibling),
-            None => self.folder.clone(),
-        }
+    /// Whether a split can be read without its data: its list lies beside the card.
+    #[must_use]
+    pub fn is_listed(&self, split: &str) -> bool {
+        let Some(spec) = self.splits.get(split) else { return true };
+        let others = [&spec.all_of, &spec.minus].into_iter().flatten();
+        let own = spec.list.iter().all(|list| self.folder.join(list).is_file());
+        own && spec.folder.is_none() && spec.folders.is_empty() && others.into_iter().all(|other| self.is_listed(other))
     }
 
     /// What the values in its masks mean.
@@ -193,14 +206,11 @@ impl Card {
             report("masks.root", message);
         }
         match &masks.path {
-            Some(path) => {
-                if let Err(message) = check_pattern(path) {
-                    report("masks.path", message);
-                }
-                if self.pairing.is_none() {
-                    report("masks.path", "needs [pairing], which says what `{id}` is".to_owned());
-                }
+            // What it is made of is checked with the pairing.
+            Some(_) if self.pairing.is_none() => {
+                report("masks.path", "needs [pairing], which says what `{id}` is".to_owned());
             }
+            Some(_) => {}
             None if masks.replace_column => report("masks.replace_column", "has no effect without `path`".to_owned()),
             None => {}
         }
@@ -210,15 +220,36 @@ impl Card {
     }
 
     fn check_pairing(&self, pairing: &Pairing, found: &mut Found) {
-        let patterns = [("id", Some(&pairing.id)), ("image", pairing.image.as_ref())];
-        for (key, pattern) in patterns.into_iter().filter_map(|(key, pattern)| Some((key, pattern?))) {
-            if let Err(message) = check_pattern(pattern) {
-                found.push((format!("pairing.{key}"), message));
+        let mut known: Option<BTreeSet<&str>> = None;
+        let forms = pairing.also.iter().enumerate().map(|(index, form)| (format!("pairing.also[{index}]"), form));
+        for (key, form) in [("pairing.id".to_owned(), &pairing.id)].into_iter().chain(forms) {
+            // Only what comes of a form is a path here.
+            match Pattern::new(form) {
+                Ok(form) => known = Some(known.iter().fold(form.names(), |all, known| &all & known)),
+                Err(message) => found.push((key, message)),
             }
         }
-        let leads_to_labels = self.masks.as_ref().is_some_and(|masks| masks.path.is_some());
-        if pairing.image.is_none() && !leads_to_labels {
+        let labels = self.masks.as_ref().and_then(|masks| masks.path.as_ref());
+        for (key, path) in [("pairing.image", &pairing.image), ("masks.path", &labels.cloned())] {
+            let Some(path) = path else { continue };
+            match (check_pattern(path), Pattern::new(path), &known) {
+                (Err(message), ..) => found.push((key.to_owned(), message)),
+                (Ok(()), Ok(pattern), Some(known)) => {
+                    let missing = pattern.names().into_iter().find(|name| !known.contains(name));
+                    found.extend(
+                        missing.map(|name| {
+                            (key.to_owned(), format!("`{{{name}}}` is no part of every form in [pairing]"))
+                        }),
+                    );
+                }
+                _ => {}
+            }
+        }
+        if pairing.image.is_none() && labels.is_none() {
             found.push(("pairing".to_owned(), "has no effect without `image` or the `path` of [masks]".to_owned()));
+        }
+        if pairing.image.is_none() && !pairing.also.is_empty() {
+            found.push(("pairing.also".to_owned(), "needs `image`, the one path of all forms".to_owned()));
         }
     }
 
@@ -245,6 +276,7 @@ impl Card {
 impl TomlFile for Card {
     const MOVED: &'static [Moved] = &[
         Moved::gone("task"),
+        Moved::gone("lists_from"),
         Moved::to("labels", "masks"),
         Moved::to("label_root", "masks.root"),
         Moved::to("pairing.label", "masks.path"),
@@ -252,11 +284,8 @@ impl TomlFile for Card {
     ];
 
     fn check(&self, found: &mut Found) {
-        let named = [("name", Some(&self.name)), ("lists_from", self.lists_from.as_ref())];
-        for (key, name) in named.into_iter().filter_map(|(key, name)| Some((key, name?))) {
-            if let Err(message) = check_name(name) {
-                found.push((key.to_owned(), message));
-            }
+        if let Err(message) = check_name(&self.name) {
+            found.push(("name".to_owned(), message));
         }
         if let Err(message) = check_root(&self.image_root) {
             found.push(("image_root".to_owned(), message));
@@ -284,12 +313,21 @@ impl SplitSpec {
     fn check(&self, name: &str, splits: &BTreeMap<String, Self>, found: &mut Found) {
         let place = format!("splits.{}", show_key(name));
         let ways = [&self.list, &self.folder, &self.all_of].into_iter().flatten().count();
-        if ways != 1 || self.all_of.is_some() != self.minus.is_some() {
-            let message = "must have exactly one of `list`, `folder`, `all_of` with `minus`".to_owned();
-            found.push((place.clone(), message));
+        let ways = ways + usize::from(!self.folders.is_empty());
+        let parts = usize::from(self.minus.is_some()) + usize::from(self.one_in.is_some());
+        if ways != 1 || parts != usize::from(self.all_of.is_some()) {
+            let message =
+                "must have exactly one of `list`, `folder`, `folders`, `all_of` with `minus`, `all_of` with `one_in`";
+            found.push((place.clone(), message.to_owned()));
         }
-        for (field, path) in [("list", &self.list), ("folder", &self.folder)] {
-            if let Some(Err(message)) = path.as_deref().map(check_relative) {
+        if self.one_in.is_some_and(|one_in| one_in < 2) {
+            found.push((format!("{place}.one_in"), "must be at least 2".to_owned()));
+        }
+        let folders = self.folders.iter().enumerate().map(|(index, path)| (format!("folders[{index}]"), path));
+        let one = [("list", &self.list), ("folder", &self.folder)];
+        let one = one.into_iter().filter_map(|(field, path)| Some((field.to_owned(), path.as_ref()?)));
+        for (field, path) in one.chain(folders) {
+            if let Err(message) = check_relative(path) {
                 found.push((format!("{place}.{field}"), message));
             }
         }
@@ -297,7 +335,8 @@ impl SplitSpec {
             let Some(other) = other else { continue };
             let message = match splits.get(other) {
                 None => format!("there is no split `{other}`{}", hint(other, splits.keys().map(String::as_str))),
-                // One level is enough in practice and rules out circles.
+                // What is taken away may be a part of a list; more levels are of no use, and none makes a circle.
+                Some(split) if field == "minus" && split.one_in.is_some() => continue,
                 Some(split) if split.all_of.is_some() => format!("`{other}` must itself be a list or a folder"),
                 Some(_) => continue,
             };

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use mentor_data::{BatchMaker, BatchPlan, Card, DataError, Dataset, ReadLabels, Split};
+use mentor_scenes::{News, SetSpec, kept_set};
 use mentor_toml::Loaded;
 
 use crate::error::BuildError;
@@ -17,6 +18,33 @@ pub struct Places {
     pub cards: Vec<PathBuf>,
     /// Folders that hold images, before those beside the card.
     pub data: Vec<PathBuf>,
+    /// The folder in which sets that are drawn are kept, if there is one.
+    pub cache: Option<PathBuf>,
+    /// Whether a set that is not there yet is drawn; else it is an error.
+    pub draws: bool,
+    /// Told what happens while a set is drawn.
+    pub news: Option<fn(News<'_>)>,
+}
+
+impl Places {
+    /// A card as it is once its files can be had: scenes are drawn where they are not yet, and the card's folder becomes
+    /// theirs. Any other card stays as it is.
+    ///
+    /// # Errors
+    /// Scenes that cannot be drawn, or kept.
+    pub fn with_files(&self, mut card: Card) -> Result<Card, BuildError> {
+        let Some(scenes) = &card.scenes else { return Ok(card) };
+        let spec = SetSpec { seed: scenes.seed, count: scenes.count, size: scenes.size_px, season: scenes.season };
+        let cache = self.cache.as_ref().ok_or_else(|| BuildError::NoCache { card: card.name.clone() })?;
+        if !self.draws {
+            card.folder = spec.folder(cache);
+            return if card.folder.is_dir() { Ok(card) } else { Err(BuildError::NotDrawn { folder: card.folder }) };
+        }
+        let news = |news: News<'_>| self.news.iter().for_each(|tell| tell(news));
+        card.folder =
+            kept_set(cache, &spec, &news).map_err(|source| BuildError::Scenes { card: card.name.clone(), source })?;
+        Ok(card)
+    }
 }
 
 /// The card that a recipe names, if it offers what the recipe's task learns from.
@@ -56,13 +84,13 @@ impl<L: ReadLabels> BuiltData<L> {
     /// Opens lists and images of a card.
     ///
     /// # Errors
-    /// A missing split or image folder.
+    /// A missing split or image folder; scenes that cannot be drawn.
     pub(super) fn open<T: Task<Labels = L>>(
         recipe: &Recipe<T>,
         card: Card,
         places: &Places,
     ) -> Result<Self, BuildError> {
-        let dataset = Arc::new(Dataset::new(card, &places.data)?);
+        let dataset = Arc::new(Dataset::new(places.with_files(card)?, &places.data)?);
         let plan = BatchPlan {
             seed: recipe.seed,
             batch_labelled: recipe.train.batch_labelled,
@@ -114,7 +142,7 @@ mod tests {
         let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
         let changes = Changes::set(set.iter().copied());
         let loaded = Recipe::<Seg>::read(&root.join("recipes/quickstart.toml"), &changes).unwrap();
-        (loaded, Places { cards: vec![root.join("datasets")], data: Vec::new() })
+        (loaded, Places { cards: vec![root.join("datasets")], ..Places::default() })
     }
 
     #[test]

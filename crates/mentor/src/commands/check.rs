@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use clap::Args;
-use mentor_data::ReadLabels;
+use mentor_data::Dataset;
 use mentor_recipe::{Loaded, NetTable, Prepared, Recipe, check_classes, find_card};
 use mentor_train::{Method, Moment};
 use mentor_types::Key;
@@ -52,6 +52,10 @@ impl OnRecipe for Check {
         let recipe = &loaded.value;
         let places = self.places.places();
         let card = find_card(&loaded, &places)?;
+        // The lists of drawn scenes are drawn with them.
+        let card = if self.no_data { card } else { places.with_files(card)? };
+        let dataset = Dataset::<T::Labels>::new(card, &places.data)?;
+        let card = dataset.card();
         let classes = card.class_names().len();
         let splits = [
             ("labelled", Some(&recipe.data.labelled)),
@@ -60,12 +64,11 @@ impl OnRecipe for Check {
         ];
         let mut lists = Vec::new();
         for (key, name) in splits.into_iter().filter_map(|(key, name)| Some((key, name?))) {
-            if self.no_data && card.splits.get(name).is_some_and(|split| split.folder.is_some()) {
+            if self.no_data && !card.is_listed(name) {
                 continue;
             }
-            let entries = card
-                .entries(name, &places.data, T::Labels::files(&card))
-                .map_err(|error| loaded.problem(&format!("data.{key}"), error.to_string()))?;
+            let entries =
+                dataset.entries(name).map_err(|error| loaded.problem(&format!("data.{key}"), error.to_string()))?;
             lists.push(format!("{key:<12} {name}: {} images", entries.len()));
         }
         check_classes(&loaded, classes)?;

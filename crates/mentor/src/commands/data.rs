@@ -18,7 +18,7 @@ use crate::weights::RunNets;
 /// Draw augmented samples as the networks see them, with labels and pseudo-labels.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  mentor data recipes/quickstart.toml --draw 8\n  mentor data \
-    recipes/aerial/fixmatch.toml --draw 8 --run runs/fixmatch")]
+    recipes/scenes/fixmatch.toml --draw 8 --run runs/fixmatch")]
 pub struct Data {
     #[command(flatten)]
     recipe: RecipeArgs,

@@ -20,7 +20,7 @@ use crate::weights::RunWeights;
 /// Score a run, a file of weights, or masks that any tool wrote.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  mentor eval runs/quickstart\n  mentor eval runs/quickstart --split test\n  \
-    mentor eval --truth DIR --predictions DIR --card aerial_sample --json")]
+    mentor eval --truth DIR --predictions DIR --card scenes --json")]
 pub struct Eval {
     /// The run folder.
     run: Option<PathBuf>,

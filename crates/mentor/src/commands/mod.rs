@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+mod at_once;
 mod check;
 mod data;
 mod eval;
@@ -109,7 +110,8 @@ struct PlaceArgs {
     /// then beside the card.
     #[arg(long, value_name = "DIR")]
     data_root: Option<PathBuf>,
-    /// A folder of data set cards. Default: `datasets` here or in a folder above.
+    /// A folder of data set cards. Default: `datasets` here or in a folder above. Drawn sets are kept in
+    /// $MENTOR_CACHE, or the system's cache folder.
     #[arg(long, value_name = "DIR")]
     cards: Option<PathBuf>,
 }
@@ -123,8 +125,14 @@ impl PlaceArgs {
             let above = here.ancestors().map(|folder| folder.join("datasets"));
             cards.extend(above.filter(|folder| folder.is_dir()));
         }
-        Places { cards, data }
+        Places { cards, data, cache: cache_folder(), draws: true, news: Some(crate::drawing::show) }
     }
+}
+
+/// Where drawn sets are kept: `$MENTOR_CACHE`, else `mentor` in the system's folder for what can be made again.
+fn cache_folder() -> Option<PathBuf> {
+    let named = std::env::var_os("MENTOR_CACHE").filter(|value| !value.is_empty()).map(PathBuf::from);
+    named.or_else(|| Some(dirs::cache_dir()?.join("mentor")))
 }
 
 /// Where to compute.

@@ -213,7 +213,7 @@ mod tests {
 task = "seg"
 
 [data]
-card = "aerial_sample"
+card = "scenes"
 labelled = "train_1_8"
 val = "val"
 

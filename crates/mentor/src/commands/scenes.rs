@@ -2,13 +2,15 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::Result;
-use clap::{Args, ValueEnum};
-use mentor_scenes::{Season, SetSpec, write_set};
+use clap::Args;
+use mentor_scenes::{SetSpec, write_set};
+use mentor_types::Season;
 
-use crate::print::{note, say};
+use crate::drawing::Drawing;
+use crate::print::say;
 
 /// Draw a data set: small towns from above, with exact masks and boxes.
 #[derive(Debug, Args)]
@@ -26,35 +28,20 @@ pub struct Scenes {
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Pixels along a side: more show more of a town.
-    #[arg(long, value_name = "PX", default_value_t = 160)]
+    #[arg(long, value_name = "PX", default_value_t = SetSpec::SIZE)]
     size: usize,
     /// When the towns are seen; the streets and houses are the same.
-    #[arg(long, value_enum, default_value = "summer")]
-    season: Time,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Time {
-    Summer,
-    Winter,
+    #[arg(long, default_value = Season::Summer.as_str())]
+    season: Season,
 }
 
 impl Scenes {
     /// Runs the command.
     pub fn run(&self) -> Result<ExitCode> {
-        let season = match self.season {
-            Time::Summer => Season::Summer,
-            Time::Winter => Season::Winter,
-        };
-        let spec = SetSpec { seed: self.seed, count: self.count, size: self.size, season };
-        let drawn = AtomicU64::new(0);
-        let often = self.count.div_ceil(10);
-        write_set(&self.out, &spec, &|| {
-            let drawn = drawn.fetch_add(1, Ordering::Relaxed) + 1;
-            if drawn.is_multiple_of(often) && drawn < self.count {
-                note!("{drawn} of {} scenes", self.count);
-            }
-        })?;
+        let spec = SetSpec { seed: self.seed, count: self.count, size: self.size, season: self.season };
+        let drawing = Mutex::new(Drawing::new(self.count));
+        write_set(&self.out, &spec, &|| drawing.lock().unwrap_or_else(PoisonError::into_inner).scene())?;
+        drop(drawing);
         say!(
             "{}: {} scenes; name the card {} in a recipe",
             self.out.display(),

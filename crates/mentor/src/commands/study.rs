@@ -1,5 +1,6 @@
 //! `mentor study`.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -15,6 +16,7 @@ use mentor_recipe::{
 use mentor_types::Scores;
 use mentor_weights::write_atomically;
 
+use super::at_once::{Children, Missing};
 use super::job::Job;
 use super::train::{run_job, stop_on_ctrl_c};
 use super::{DeviceArgs, PlaceArgs};
@@ -26,8 +28,8 @@ use crate::tasks::{OnRecipe, on_recipe};
 
 /// Run the rows of a study that have no result yet, and print its table.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  mentor study recipes/studies/aerial_quickstart.toml\n  mentor study \
-    recipes/studies/aerial_quickstart.toml --max-minutes 30\n  mentor study recipes/studies/aerial_quickstart.toml --table")]
+#[command(after_help = "Examples:\n  mentor study recipes/studies/scenes_quickstart.toml\n  mentor study \
+    recipes/studies/scenes_quickstart.toml --max-minutes 30\n  mentor study recipes/studies/scenes_quickstart.toml --jobs 2\n  mentor study recipes/studies/scenes_quickstart.toml --table")]
 pub struct Study {
     /// The study.
     study: PathBuf,
@@ -44,6 +46,13 @@ pub struct Study {
     /// Start no further row, and stop the running one at its next step, after so long.
     #[arg(long)]
     max_minutes: Option<f64>,
+    /// Run so many rows at once, each on its share of the threads: more get done than one after the other, with the same
+    /// bits.
+    #[arg(long, value_name = "N", default_value_t = 1, overrides_with = "jobs")]
+    jobs: usize,
+    /// Run this row and seed alone, as ROW.seedN, and print no table.
+    #[arg(long, hide = true)]
+    only: Option<String>,
     /// Print the table of what is there, and run nothing.
     #[arg(long)]
     table: bool,
@@ -75,10 +84,11 @@ impl Study {
             });
         }
         let mut keys: BTreeMap<(String, u64), String> = BTreeMap::new();
-        let mut found = Vec::new();
+        let prints = RefCell::default();
+        let (mut found, mut missing) = (Vec::new(), Vec::new());
         for job in plan.jobs() {
             let file = results.join(RowResult::file_name(&job.row, job.seed));
-            let key = match self.key(&job, &keys) {
+            let key = match self.key(&job, &keys, &prints) {
                 // A table can be printed where the images are not; what it shows is then taken on trust.
                 Err(_) if self.table => {
                     found.extend(RowResult::load(&file));
@@ -90,19 +100,29 @@ impl Study {
             let out = run_folder(&runs, &job.row, job.seed, &key);
             // A row whose student another row takes over must be there itself.
             let needed = plan.jobs().iter().any(|other| other.needs.iter().any(|need| need.row == job.row));
-            if let Some(result) = RowResult::load_if_current(&file, &key)?
-                && (self.table || !needed || out.join("checkpoints").is_dir())
-            {
-                found.push(result);
-                continue;
+            match RowResult::load_if_current(&file, &key)? {
+                Some(result) if self.table || !needed || out.join("checkpoints").is_dir() => found.push(result),
+                _ => missing.push(Missing { job, key, file }),
             }
-            if self.table || stop.load(Ordering::Relaxed) {
-                continue;
+        }
+        if self.table {
+            missing.clear();
+        }
+        if let Some(only) = &self.only {
+            missing.retain(|missing| missing.job.name() == *only);
+            for missing in &missing {
+                self.run_row(missing, &keys, &runs, &stop)?;
             }
-            if let Some(result) = self.run_row(&job, &keys, &runs, &stop)? {
-                std::fs::create_dir_all(&results).with_context(|| results.display().to_string())?;
-                result.save(&file)?;
-                found.push(result);
+            return Ok(ExitCode::SUCCESS);
+        }
+        if self.jobs > 1 && missing.len() > 1 {
+            Children::new(self.jobs, &runs)?.run(&missing, &stop)?;
+            for missing in &missing {
+                found.extend(RowResult::load_if_current(&missing.file, &missing.key)?);
+            }
+        } else {
+            for missing in missing.iter().take_while(|_| !stop.load(Ordering::Relaxed)) {
+                found.extend(self.run_row(missing, &keys, &runs, &stop)?);
             }
         }
         let text = table(&plan.file, &found, judged_by);
@@ -117,28 +137,32 @@ impl Study {
     }
 
     /// The key of a row: what it is, whatever folder it lies in and however fast it is loaded.
-    fn key(&self, job: &StudyJob, keys: &BTreeMap<(String, u64), String>) -> Result<String> {
+    fn key(&self, job: &StudyJob, keys: &BTreeMap<(String, u64), String>, prints: &Prints) -> Result<String> {
         let needed = job.needs.iter().filter_map(|need| keys.get(&(need.row.clone(), need.seed)).cloned()).collect();
-        on_recipe(&RowKey { study: self, needed }, AnyRecipe::read(&job.recipe, &job.changes_for_key())?)
+        on_recipe(&RowKey { study: self, needed, prints }, AnyRecipe::read(&job.recipe, &job.changes_for_key())?)
     }
 
+    /// Runs a row and saves its result; none where it was stopped.
     fn run_row(
         &self,
-        job: &StudyJob,
+        missing: &Missing,
         keys: &BTreeMap<(String, u64), String>,
         runs: &Path,
         stop: &AtomicBool,
     ) -> Result<Option<RowResult>> {
+        let Missing { job, key, file } = missing;
         let folder = |row: &str, seed: u64| {
             run_folder(runs, row, seed, keys.get(&(row.to_owned(), seed)).map_or("", String::as_str))
         };
-        let key = keys.get(&(job.row.clone(), job.seed)).cloned();
-        let key = key.with_context(|| format!("{}: the row has no key", job.name()))?;
         let changes = job.changes(|need: &Need| folder(&need.row, need.seed));
         let recipe = AnyRecipe::read(&job.recipe, &changes)?;
         let out = folder(&job.row, job.seed);
         note!("\n== {} ==", job.name());
-        on_recipe(&Row { study: self, job, key, out: &out, stop }, recipe)
+        let result = on_recipe(&Row { study: self, job, key: key.clone(), out: &out, stop }, recipe)?;
+        if let Some(result) = &result {
+            result.save(file)?;
+        }
+        Ok(result)
     }
 }
 
@@ -157,13 +181,27 @@ impl OnRecipe for JudgedBy {
 struct RowKey<'a> {
     study: &'a Study,
     needed: Vec<String>,
+    prints: &'a Prints,
 }
+
+/// Fingerprints of the data of rows, which most rows of a study share, by what recipes say of them.
+type Prints = RefCell<BTreeMap<String, String>>;
 
 impl OnRecipe for RowKey<'_> {
     type Out = String;
 
     fn on<T: Show>(&self, loaded: Loaded<Recipe<T>>) -> Result<String> {
-        let data = Prepared::open(&loaded, &self.study.places.places(), None)?.data.fingerprint(&loaded.value)?;
+        let said = format!("{:?}", loaded.value.data);
+        let known = self.prints.borrow().get(&said).cloned();
+        let data = match known {
+            Some(data) => data,
+            None => {
+                let mut places = self.study.places.places();
+                places.draws = !self.study.table;
+                Prepared::open(&loaded, &places, None)?.data.fingerprint(&loaded.value)?
+            }
+        };
+        self.prints.borrow_mut().insert(said, data.clone());
         let mut needed = self.needed.clone();
         needed.extend(weight_hashes(&loaded)?);
         Ok(row_key(&loaded.minimal(changes_no_result)?, &data, CODE, &needed))
