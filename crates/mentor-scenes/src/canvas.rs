@@ -103,8 +103,8 @@ impl Canvas {
         let (side, zoom) = (self.side, self.zoom);
         let [columns, rows] = self.rectangle(from, to);
         rows.step_by(step).flat_map(move |row| {
-            let y = (row as f32 + 0.5) / zoom;
-            let pixel = move |column| Pixel { at: row * side + column, x: (column as f32 + 0.5) / zoom, y };
+            let y = middle(row, zoom);
+            let pixel = move |column| Pixel { at: row * side + column, x: middle(column, zoom), y };
             columns.clone().step_by(step).map(pixel)
         })
     }
@@ -161,6 +161,18 @@ impl Canvas {
     }
 }
 
+/// Where the middle of a pixel of a row or column lies.
+pub(crate) fn middle(pixel: usize, zoom: f32) -> f32 {
+    // Numbers of this size go into floats several at once.
+    (pixel as i32 as f32 + 0.5) / zoom
+}
+
+/// The largest whole number that is not above `x`, for numbers that fit an `i32`.
+pub(crate) fn floor(x: f32) -> f32 {
+    let whole = x as i32 as f32;
+    if whole > x { whole - 1.0 } else { whole }
+}
+
 /// The length of the way to a place `x` and `y` away.
 pub(crate) fn length(x: f32, y: f32) -> f32 {
     (x * x + y * y).sqrt()
@@ -168,13 +180,20 @@ pub(crate) fn length(x: f32, y: f32) -> f32 {
 
 /// What is left of `x` after whole periods, in `[0, period)`.
 pub(crate) fn phase(x: f32, period: f32) -> f32 {
-    x - (x / period).floor() * period
+    x - floor(x / period) * period
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn a_floor_is_that_of_the_library() {
+        for x in [0.0, 0.3, -0.3, 7.0, -7.0, -7.5, 1e6 + 0.25, -1e6 - 0.25] {
+            assert_eq!(floor(x), x.floor(), "{x}");
+        }
+    }
 
     #[test]
     fn a_pose_goes_there_and_back() {

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use crate::canvas::floor;
 use crate::chance::Chance;
 
 /// Values between the nodes of a random lattice, in `[-1, 1]`: a square of `side` pixels, cells of `cell` pixels, longer
@@ -38,7 +39,7 @@ fn nodes(chance: &mut Chance, side: usize, cell: f32) -> Vec<(usize, f32)> {
     let first = chance.unit();
     let place = |pixel: usize| {
         let at = (pixel as f32 + 0.5) / cell + first;
-        let part = at - at.floor();
+        let part = at - floor(at);
         (at as usize, part * part * (3.0 - 2.0 * part))
     };
     (0..side).map(place).collect()
@@ -60,7 +61,7 @@ pub(crate) fn layered(chance: &mut Chance, side: usize, cell: f32, octaves: usiz
 
 /// A wave of period 1 and height 1, close to `sin(2 pi x)`: a parabola for each half.
 pub(crate) fn wave(x: f32) -> f32 {
-    let part = x - x.floor();
+    let part = x - floor(x);
     let (half, sign) = if part < 0.5 { (part, 1.0) } else { (part - 0.5, -1.0) };
     sign * 16.0 * half * (0.5 - half)
 }

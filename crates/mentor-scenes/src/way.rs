@@ -1,6 +1,6 @@
 //! Ways: lines of straight pieces, and how far from them each pixel lies.
 
-use crate::canvas::{Canvas, FAR, Pose, length};
+use crate::canvas::{FAR, Canvas, Pose, length, middle};
 use crate::chance::Chance;
 
 /// Corners of a way, in units.
@@ -110,11 +110,11 @@ impl Field {
             let high = [0, 1].map(|axis| piece.from[axis].max(piece.to[axis]) + REACH);
             let [columns, rows] = canvas.rectangle(low, high);
             for row in rows {
-                let dy = (row as f32 + 0.5) / canvas.zoom - piece.from[1];
+                let dy = middle(row, canvas.zoom) - piece.from[1];
                 let pixels = row * canvas.side + columns.start..row * canvas.side + columns.end;
                 let known = field.away[pixels.clone()].iter_mut().zip(&mut field.side[pixels.clone()]);
                 for (column, ((away, side), along)) in columns.clone().zip(known.zip(&mut field.along[pixels])) {
-                    let dx = (column as f32 + 0.5) / canvas.zoom - piece.from[0];
+                    let dx = middle(column, canvas.zoom) - piece.from[0];
                     let here = (dx * ux + dy * uy).clamp(0.0, length);
                     let (ox, oy) = (dx - here * ux, dy - here * uy);
                     let off = ox * ox + oy * oy;
