@@ -74,7 +74,7 @@ fn samples_are_drawn() {
     let rest = "[unlabelled.fixmatch]\n";
     let recipe = recipe(folder.path(), "plain.toml", &tiny("fcn", rest, 3));
     succeed(mentor().arg("data").arg(&recipe).args(["--draw", "3"]).arg("--out").arg(&out));
-    for name in ["labelled_002.png", "unlabelled_002.png"] {
+    for name in ["labelled_002.png", "unlabelled_002.png", "labelled.png", "unlabelled.png"] {
         assert!(out.join(name).exists(), "{name}");
     }
 }
@@ -101,7 +101,8 @@ fn report_and_samples_show_what_each_term_trained_on() {
     succeed(&mut draw(&recipe, "samples"));
     let width = |name: &str| image::open(folder.path().join("samples").join(name)).unwrap().width();
     // Views, and what each of two terms teaches, side by side.
-    assert!(width("unlabelled_000.png") >= 4 * 64 && width("labelled_000.png") < 4 * 64);
+    // Tiles of 64 pixels are drawn three times as wide.
+    assert!(width("unlabelled_000.png") >= 4 * 192 && width("labelled_000.png") < 4 * 192);
     let plain = crate::support::recipe(folder.path(), "plain.toml", &tiny("fcn", "", 3));
     let idle = fail(&mut draw(&plain, "idle"));
     assert!(idle.contains("--run has no effect"), "{idle}");

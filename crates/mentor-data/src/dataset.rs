@@ -94,10 +94,10 @@ impl<L: ReadLabels> Dataset<L> {
         let holds = |place: &&PathBuf| entries.iter().any(|entry| place.join(&entry.image).is_file());
         match self.places.iter().find(holds) {
             Some(root) => Ok(Split { name: name.to_owned(), root: root.clone(), entries }),
-            None => Err(DataError::ImagesNotFound {
+            None => Err(DataError::NotFound {
                 card: self.card.name.clone(),
                 split: name.to_owned(),
-                example: entries.first().map_or_else(String::new, |entry| entry.image.clone()),
+                what: entries.first().map_or_else(String::new, |entry| format!("`{}`", entry.image)),
                 searched: folders(&self.places),
                 get: self.card.get.clone(),
             }),

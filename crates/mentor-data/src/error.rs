@@ -70,29 +70,15 @@ pub enum DataError {
         /// What is wrong.
         message: String,
     },
-    /// The list of a split is nowhere.
-    #[error("card `{card}`, split `{split}`: the list {list} is in none of {searched}; {get}")]
-    ListNotFound {
+    /// The list of a split, or its images, are nowhere.
+    #[error("card `{card}`, split `{split}`: {what} is in none of {searched}; {get}")]
+    NotFound {
         /// The card.
         card: String,
         /// The split.
         split: String,
-        /// Its list.
-        list: String,
-        /// Every folder that was searched, in order.
-        searched: String,
-        /// The card's word on where to get them.
-        get: String,
-    },
-    /// The images of a split are nowhere.
-    #[error("card `{card}`, split `{split}`: `{example}` is in none of {searched}; {get}")]
-    ImagesNotFound {
-        /// The card.
-        card: String,
-        /// The split.
-        split: String,
-        /// The first image of the split.
-        example: String,
+        /// The list, or the first image.
+        what: String,
         /// Every folder that was searched, in order.
         searched: String,
         /// The card's word on where to get them.

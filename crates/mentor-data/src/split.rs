@@ -111,10 +111,10 @@ impl Card {
         let others = roots.iter().filter(|root| **root != self.folder);
         let places: Vec<&PathBuf> = [&self.folder].into_iter().chain(others).collect();
         let found = places.iter().map(|place| place.join(list)).find(|path| path.is_file());
-        found.ok_or_else(|| DataError::ListNotFound {
+        found.ok_or_else(|| DataError::NotFound {
             card: self.name.clone(),
             split: split.to_owned(),
-            list: list.to_owned(),
+            what: format!("the list `{list}`"),
             searched: folders(places),
             get: self.get.clone(),
         })
@@ -227,10 +227,10 @@ impl Card {
     ) -> Result<Vec<Entry>, DataError> {
         let below_root = Path::new(&self.image_root).join(folder);
         let Some(root) = roots.iter().find(|root| root.join(&below_root).is_dir()) else {
-            return Err(DataError::ImagesNotFound {
+            return Err(DataError::NotFound {
                 card: self.name.clone(),
                 split: split.to_owned(),
-                example: below_root.display().to_string(),
+                what: format!("`{}`", below_root.display()),
                 searched: folders(roots),
                 get: self.get.clone(),
             });
@@ -338,7 +338,7 @@ mod tests {
         let mut card = card("format = \"index\"", 3).unwrap();
         card.folder = folder.path().to_owned();
         let message = entries(&card, "train").unwrap_err().to_string();
-        assert!(message.contains("the list train.txt is in none of "), "{message}");
+        assert!(message.contains("the list `train.txt` is in none of "), "{message}");
         std::fs::write(folder.path().join("train.txt"), b"a.jpg\nb\xff.jpg").unwrap();
         assert!(entries(&card, "train").unwrap_err().to_string().contains("train.txt:2: is no UTF-8 text"));
         let message = entries(&card, "trian").unwrap_err().to_string();

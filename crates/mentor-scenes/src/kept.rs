@@ -212,12 +212,13 @@ mod tests {
         assert_eq!((said.len(), drawn), (0, 6));
         assert_eq!(ask(cache.path()), (Ok(folder.clone()), vec![], 0));
         let image = fs::read(folder.join("images/000002.jpg")).unwrap();
-        let harms: [(&str, &dyn Fn(&Path)); 5] = [
-            ("images/000002.jpg was changed", &|path| fs::write(path, "x").unwrap()),
-            ("masks/000001.png is missing", &|path| fs::remove_file(path).unwrap()),
-            ("dataset.toml was changed", &|path| fs::write(path, "x").unwrap()),
-            ("files.b3 does not name instances_train.json", &|path| fs::write(path, "x").unwrap()),
-            ("files.b3 is no text", &|path| fs::write(path, b"\xff").unwrap()),
+        type Harm = fn(&Path);
+        let harms: [(&str, Harm); 5] = [
+            ("images/000002.jpg was changed", |path| fs::write(path, "x").unwrap()),
+            ("masks/000001.png is missing", |path| fs::remove_file(path).unwrap()),
+            ("dataset.toml was changed", |path| fs::write(path, "x").unwrap()),
+            ("files.b3 does not name instances_train.json", |path| fs::write(path, "x").unwrap()),
+            ("files.b3 is no text", |path| fs::write(path, b"\xff").unwrap()),
         ];
         for (expected, harm) in harms {
             harm(&folder.join(expected.split(' ').next().unwrap()));

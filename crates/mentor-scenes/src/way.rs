@@ -1,6 +1,6 @@
 //! Ways: lines of straight pieces, and how far from them each pixel lies.
 
-use crate::canvas::{FAR, Canvas, Pose, length, middle};
+use crate::canvas::{Canvas, FAR, Pose, length, middle};
 use crate::chance::Chance;
 
 /// Corners of a way, in units.

@@ -44,10 +44,15 @@ pub fn with_legend(picture: &RgbImage, entries: &[LegendEntry]) -> RgbImage {
     canvas
 }
 
-/// Pictures side by side, each under a bar with its title.
+/// Pictures side by side, each under a bar with its title; small ones enlarged alike, by a whole factor.
 #[must_use]
 pub fn panel(pictures: &[(&str, &RgbImage)]) -> RgbImage {
     const GAP: u32 = 6;
+    const SMALL: u32 = 160;
+    let widest = pictures.iter().map(|(_, picture)| picture.width()).max().unwrap_or(0).max(1);
+    let larger: Vec<(&str, RgbImage)> =
+        pictures.iter().map(|(title, picture)| (*title, enlarged(picture, SMALL.div_ceil(widest)))).collect();
+    let pictures: Vec<(&str, &RgbImage)> = larger.iter().map(|(title, picture)| (*title, picture)).collect();
     let widest = pictures.iter().map(|(_, picture)| picture.width()).max().unwrap_or(0);
     let tallest = pictures.iter().map(|(_, picture)| picture.height()).max().unwrap_or(0);
     let font = Font::for_width(widest).bold();
@@ -55,7 +60,7 @@ pub fn panel(pictures: &[(&str, &RgbImage)]) -> RgbImage {
     let width = pictures.iter().map(|(_, picture)| picture.width() + GAP).sum::<u32>().saturating_sub(GAP);
     let mut canvas = RgbImage::from_pixel(width.max(1), bar + tallest, PAPER);
     let mut x = 0;
-    for (title, picture) in pictures {
+    for (title, picture) in &pictures {
         if picture.width() > 0 {
             draw_filled_rect_mut(&mut canvas, Rect::at(x as i32, 0).of_size(picture.width(), bar), INK);
         }
@@ -104,6 +109,12 @@ fn draw_swatch(canvas: &mut RgbImage, x: u32, y: u32, side: u32, swatch: Swatch)
     });
     image::imageops::replace(canvas, &square, i64::from(x), i64::from(y));
     draw_hollow_rect_mut(canvas, Rect::at(x as i32, y as i32).of_size(side, side), RULE);
+}
+
+/// Each pixel as a square of `factor` by `factor`.
+fn enlarged(picture: &RgbImage, factor: u32) -> RgbImage {
+    let (width, height) = (picture.width() * factor, picture.height() * factor);
+    RgbImage::from_fn(width, height, |x, y| *picture.get_pixel(x / factor, y / factor))
 }
 
 /// The picture, scaled down to at most `width` pixels across.
@@ -172,10 +183,11 @@ mod tests {
     fn a_panel_puts_pictures_beside_each_other_below_their_titles() {
         let (left, right) = (photo(50, 20), RgbImage::from_pixel(30, 10, Rgb([1, 2, 3])));
         let picture = panel(&[("image", &left), ("a title that does not fit", &right)]);
-        let bar = picture.height() - 20;
-        assert_eq!(picture.width(), 50 + 6 + 30);
+        // Both are enlarged four times, since none is 160 wide.
+        let bar = picture.height() - 4 * 20;
+        assert_eq!(picture.width(), 4 * 50 + 6 + 4 * 30);
         assert_eq!(*picture.get_pixel(0, bar), PHOTO);
-        assert_eq!(*picture.get_pixel(56, bar), Rgb([1, 2, 3]));
+        assert_eq!(*picture.get_pixel(206, bar), Rgb([1, 2, 3]));
         assert_eq!(*picture.get_pixel(0, 0), INK);
         assert_eq!(panel(&[]).width(), 1);
     }

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use mentor_distill::TermTable;
 use mentor_recipe::{Loaded, Prepared, Recipe};
+use mentor_report::pictures::grid;
 
 use super::{DeviceArgs, PlaceArgs, RecipeArgs};
 use crate::device;
@@ -68,22 +69,27 @@ impl OnRecipe for Data {
         };
         std::fs::create_dir_all(&self.out).with_context(|| self.out.display().to_string())?;
         let palette = Palette::of(data.dataset.card());
-        let (mut labelled, mut unlabelled, mut step) = (0, 0, self.step);
+        let (mut labelled, mut unlabelled, mut step) = (Vec::new(), Vec::new(), self.step);
         let pairs_wanted = if recipe.train.batch_unlabelled > 0 { self.draw } else { 0 };
-        while labelled < self.draw || unlabelled < pairs_wanted {
+        while labelled.len() < self.draw || unlabelled.len() < pairs_wanted {
             let batch = data.maker.make(step, 0)?;
             let labelling = nets.as_ref().map(|nets| Labelling { recipe, nets, device: &device });
             let drawn = T::batch(&palette, &batch, labelling);
-            for picture in drawn.labelled.iter().take(self.draw - labelled) {
-                save(picture, &self.out.join(format!("labelled_{labelled:03}.png")))?;
-                labelled += 1;
-            }
-            for picture in drawn.unlabelled.iter().take(pairs_wanted - unlabelled) {
-                save(picture, &self.out.join(format!("unlabelled_{unlabelled:03}.png")))?;
-                unlabelled += 1;
-            }
+            labelled.extend(drawn.labelled);
+            unlabelled.extend(drawn.unlabelled);
             step += 1;
         }
+        labelled.truncate(self.draw);
+        unlabelled.truncate(pairs_wanted);
+        for (name, drawn) in [("labelled", &labelled), ("unlabelled", &unlabelled)] {
+            for (number, picture) in drawn.iter().enumerate() {
+                save(picture, &self.out.join(format!("{name}_{number:03}.png")))?;
+            }
+            if drawn.len() > 1 {
+                save(&grid(drawn, 4), &self.out.join(format!("{name}.png")))?;
+            }
+        }
+        let (labelled, unlabelled) = (labelled.len(), unlabelled.len());
         say!("{}: {labelled} labelled, {unlabelled} unlabelled samples", self.out.display());
         Ok(ExitCode::SUCCESS)
     }
