@@ -65,7 +65,7 @@ impl OnRecipe for Predict {
         let dataset = match self.as_labels {
             true => {
                 let places = self.places.places();
-                let dataset = Dataset::new(places.with_files(Card::find(&info.card, &places.cards)?)?, &places.data)?;
+                let dataset = Dataset::new(Card::find(&info.card, &places.cards)?, &places.data)?;
                 RunClasses::read(&self.run)?.check_card(&self.run, &dataset)?;
                 Some(dataset)
             }
