@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use mentor_scenes::{SetSpec, kept_set};
+use mentor_scenes::{Part, SetSpec, kept_set};
 use mentor_types::Season;
 use serde_json::Value;
 
@@ -44,7 +44,7 @@ pub fn fail(command: &mut Command) -> String {
 /// The folder of a small data set, drawn by whichever test asks first.
 pub fn scenes() -> PathBuf {
     let spec = SetSpec { seed: 0, count: 96, size: 96, season: Season::Summer };
-    kept_set(Path::new(env!("CARGO_TARGET_TMPDIR")), &spec, &|_| {}).unwrap()
+    kept_set(Path::new(env!("CARGO_TARGET_TMPDIR")), &spec, &Part::ALL, &|_| {}).unwrap()
 }
 
 /// Its card, as recipes name it.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use mentor_data::{BatchMaker, BatchPlan, Card, DataConfig, Dataset, Loader, OnBadSample, Photometric, ViewsConfig};
-use mentor_scenes::{SetSpec, kept_set};
+use mentor_scenes::{Part, SetSpec, kept_set};
 use mentor_types::{LabelMask, Season};
 use mentor_weights::NamedTensors;
 use serde_json::json;
@@ -55,7 +55,7 @@ pub fn cases(sizes: &Sizes, workers: usize) -> Vec<Case> {
 
 fn build(cache: &Path, batches: u64, workers: usize, cache_mb: usize) -> Result<Built> {
     // Before the other side looks for it.
-    let folder = kept_set(cache, &SCENES, &|_| {})?;
+    let folder = kept_set(cache, &SCENES, &Part::ALL, &|_| {})?;
     let dataset = Arc::new(Dataset::new(Card::read(&folder.join("dataset.toml"))?, &[])?);
     let data = DataConfig {
         card: folder.display().to_string(),

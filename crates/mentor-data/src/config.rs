@@ -33,6 +33,15 @@ pub struct DataConfig {
     pub cache_mb: usize,
 }
 
+impl DataConfig {
+    /// The splits that are named, by their keys.
+    pub fn splits(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let named =
+            [("labelled", Some(&self.labelled)), ("unlabelled", self.unlabelled.as_ref()), ("val", Some(&self.val))];
+        named.into_iter().filter_map(|(key, name)| Some((key, name?.as_str())))
+    }
+}
+
 /// What a bad image or mask does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use crate::card::{Card, Pairing};
+use crate::card::{Card, Pairing, SplitSpec};
 use crate::error::{DataError, folders, hint, names};
 use crate::files::images_below;
 use crate::paths::{Filled, Pattern, check_relative};
@@ -74,12 +74,7 @@ impl Card {
     /// # Errors
     /// On an unknown split, a bad list line (with its place), a wrong count, or an empty split.
     pub fn entries(&self, split: &str, roots: &[PathBuf], files: LabelFiles<'_>) -> Result<Vec<Entry>, DataError> {
-        let spec = self.splits.get(split).ok_or_else(|| DataError::UnknownSplit {
-            card: self.name.clone(),
-            name: split.to_owned(),
-            hint: hint(split, self.splits.keys().map(String::as_str)),
-            known: names(self.splits.keys().map(String::as_str)),
-        })?;
+        let spec = self.split_spec(split)?;
         let fail = |message: String| DataError::Split { card: self.name.clone(), split: split.to_owned(), message };
         let entries = match (&spec.list, &spec.all_of) {
             (Some(list), _) => self.read_list(&self.find_list(split, list, roots)?, files)?,
@@ -104,6 +99,28 @@ impl Card {
             }
             _ => Ok(entries),
         }
+    }
+
+    /// The files of the lists that a split is made of.
+    ///
+    /// # Errors
+    /// On an unknown split.
+    pub fn lists(&self, split: &str) -> Result<Vec<&str>, DataError> {
+        let spec = self.split_spec(split)?;
+        let mut lists: Vec<&str> = spec.list.iter().map(String::as_str).collect();
+        for other in spec.all_of.iter().chain(&spec.minus) {
+            lists.extend(self.lists(other)?);
+        }
+        Ok(lists)
+    }
+
+    fn split_spec(&self, split: &str) -> Result<&SplitSpec, DataError> {
+        self.splits.get(split).ok_or_else(|| DataError::UnknownSplit {
+            card: self.name.clone(),
+            name: split.to_owned(),
+            hint: hint(split, self.splits.keys().map(String::as_str)),
+            known: names(self.splits.keys().map(String::as_str)),
+        })
     }
 
     /// Where a list lies: beside the card, or in the first root that has it.

@@ -8,7 +8,7 @@ use mentor_data::{
     BatchMaker, BatchPlan, Card, DataConfig, Dataset, EvalLoader, Loader, OnBadSample, ReadLabels, StrongConfig,
     ViewsConfig,
 };
-use mentor_scenes::{SetSpec, kept_set};
+use mentor_scenes::{Part, SetSpec, kept_set};
 use mentor_types::{Batch, IGNORE, LabelMask, Season, UNKNOWN};
 
 fn cards() -> PathBuf {
@@ -18,7 +18,7 @@ fn cards() -> PathBuf {
 /// A small set, drawn by whichever test asks first.
 fn scenes() -> Dataset<LabelMask> {
     let spec = SetSpec { seed: 0, count: 96, size: 96, season: Season::Summer };
-    let folder = kept_set(Path::new(env!("CARGO_TARGET_TMPDIR")), &spec, &|_| {}).unwrap();
+    let folder = kept_set(Path::new(env!("CARGO_TARGET_TMPDIR")), &spec, &Part::ALL, &|_| {}).unwrap();
     Dataset::new(Card::find(folder.to_str().unwrap(), &[]).unwrap(), &[]).unwrap()
 }
 

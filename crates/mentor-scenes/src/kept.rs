@@ -7,13 +7,15 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use crate::layout::{CARD, card, image_name, lists, mask_name};
-use crate::set::write_aside;
-use crate::spec::SetSpec;
+use crate::layout::{CARD, card, file_names};
+use crate::set::{write_card, write_part};
+use crate::spec::{Part, SetSpec};
 use crate::writer::{HASHES, SetError, at, hash};
 
 /// The name of the card inside a kept set.
 const NAME: &str = "scenes";
+/// How the names of folders begin in which parts are drawn.
+const SCRATCH: &str = ".drawing-";
 
 /// What happens while somebody waits for a set.
 #[derive(Clone, Copy, Debug)]
@@ -30,43 +32,66 @@ pub enum News<'a> {
     Ends,
 }
 
-/// The folder of a set below a cache, drawn on the threads of the current pool if it is not there or not as it was drawn:
-/// every file has a hash that is checked. Processes that ask at once draw it once, and no other sees a part of it.
+/// The folder of a set below a cache, of which some parts are drawn on the threads of the current pool if they are not
+/// there or not as they were drawn: every file has a hash that is checked. Processes that ask at once draw a part once, and no
+/// other sees a piece of it.
 ///
 /// # Errors
 /// A count or size that makes no set; a folder in its place that holds something else; what the system refuses, after what
 /// was written is removed.
-pub fn kept_set(cache: &Path, spec: &SetSpec, news: &(dyn Fn(News<'_>) + Sync)) -> Result<PathBuf, SetError> {
+pub fn kept_set(
+    cache: &Path,
+    spec: &SetSpec,
+    parts: &[Part],
+    news: &(dyn Fn(News<'_>) + Sync),
+) -> Result<PathBuf, SetError> {
     spec.check()?;
     let folder = spec.folder(cache);
-    let shelf = folder.parent().unwrap_or(cache);
-    let name = folder.file_name().unwrap_or_default().to_string_lossy();
-    if state(&folder, spec)? == State::Whole {
+    if is_whole(&folder, spec, parts)? {
         return Ok(folder);
     }
+    let shelf = folder.parent().unwrap_or(cache);
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
     fs::create_dir_all(shelf).map_err(at(shelf))?;
     let lock = lock(&shelf.join(format!(".{name}.lock")), &|| news(News::Waits(&folder)))?;
-    // Who had the lock may have drawn it.
-    match state(&folder, spec)? {
-        State::Whole => return Ok(folder),
-        State::Absent => {}
-        State::Wrong(what) => news(News::Wrong(&what)),
+    // Who had the lock may have drawn what was missing.
+    let found = card_state(&folder, spec)?;
+    if let State::Wrong(what) = &found {
+        news(News::Wrong(what));
+        Part::ALL.into_iter().try_for_each(|part| remove(&folder.join(part.as_str())))?;
     }
-    let part = format!(".{name}.part");
+    if found != State::Whole {
+        fs::create_dir_all(&folder).map_err(at(&folder))?;
+        write_card(&folder, NAME, spec)?;
+    }
     if lock.is_some() {
-        remove_parts(shelf, &part)?;
+        remove_scratch(&folder)?;
     }
-    news(News::Begins(&folder, spec.count));
-    let aside = shelf.join(format!("{part}{}", std::process::id()));
-    write_aside(&aside, NAME, spec, &|| news(News::Scene))?;
-    let placed = remove(&folder).and_then(|()| fs::rename(&aside, &folder).map_err(at(&folder)));
-    if let Err(error) = placed {
+    for part in parts {
+        match part_state(&folder, spec, *part)? {
+            State::Whole => continue,
+            State::Absent => {}
+            State::Wrong(what) => news(News::Wrong(&what)),
+        }
+        draw_part(&folder, spec, *part, news)?;
+    }
+    Ok(folder)
+}
+
+/// Draws a part aside, and puts it in its place.
+fn draw_part(folder: &Path, spec: &SetSpec, part: Part, news: &(dyn Fn(News<'_>) + Sync)) -> Result<(), SetError> {
+    let place = folder.join(part.as_str());
+    let scenes = spec.scenes(part);
+    news(News::Begins(&place, scenes.end - scenes.start));
+    let aside = folder.join(format!("{SCRATCH}{}-{}", part.as_str(), std::process::id()));
+    let drawn = write_part(&aside, spec, part, &|| news(News::Scene));
+    news(News::Ends);
+    let placed = drawn.and_then(|()| remove(&place)).and_then(|()| fs::rename(&aside, &place).map_err(at(&place)));
+    placed.or_else(|error| {
         let _ = fs::remove_dir_all(&aside);
         // Where nothing can be locked, another process may have been faster.
-        return if state(&folder, spec)? == State::Whole { Ok(folder) } else { Err(error) };
-    }
-    news(News::Ends);
-    Ok(folder)
+        if part_state(folder, spec, part)? == State::Whole { Ok(()) } else { Err(error) }
+    })
 }
 
 /// Holds a lock as long as the file lives; `None` where the file system knows no locks.
@@ -88,10 +113,10 @@ fn lock(path: &Path, waits: &dyn Fn()) -> Result<Option<File>, SetError> {
 }
 
 /// Removes what processes left behind that were killed while they drew.
-fn remove_parts(shelf: &Path, part: &str) -> Result<(), SetError> {
-    for entry in fs::read_dir(shelf).map_err(at(shelf))? {
-        let entry = entry.map_err(at(shelf))?;
-        if entry.file_name().to_string_lossy().starts_with(part) {
+fn remove_scratch(folder: &Path) -> Result<(), SetError> {
+    for entry in fs::read_dir(folder).map_err(at(folder))? {
+        let entry = entry.map_err(at(folder))?;
+        if entry.file_name().to_string_lossy().starts_with(SCRATCH) {
             remove(&entry.path())?;
         }
     }
@@ -105,7 +130,7 @@ fn remove(folder: &Path) -> Result<(), SetError> {
     }
 }
 
-/// How a kept set is found.
+/// How something kept is found.
 #[derive(Debug, PartialEq, Eq)]
 enum State {
     Absent,
@@ -114,31 +139,59 @@ enum State {
     Wrong(String),
 }
 
-fn state(folder: &Path, spec: &SetSpec) -> Result<State, SetError> {
+/// Whether a set can be used as it is: its card and these parts.
+fn is_whole(folder: &Path, spec: &SetSpec, parts: &[Part]) -> Result<bool, SetError> {
+    if card_state(folder, spec)? != State::Whole {
+        return Ok(false);
+    }
+    parts.iter().try_fold(true, |whole, part| Ok(whole && part_state(folder, spec, *part)? == State::Whole))
+}
+
+/// The card says which set a folder holds.
+fn card_state(folder: &Path, spec: &SetSpec) -> Result<State, SetError> {
+    let path = folder.join(CARD);
+    match fs::read(&path) {
+        Ok(bytes) if bytes == card(NAME, spec).as_bytes() => Ok(State::Whole),
+        Ok(_) => Ok(wrong(&path, "is not the card of this set")),
+        Err(error) if is_gone(&error) && is_empty(folder)? => Ok(State::Absent),
+        Err(error) if is_gone(&error) => Err(not_ours(folder, CARD)),
+        Err(error) => Err(at(&path)(error)),
+    }
+}
+
+/// Whether a folder holds nothing, or is not there.
+fn is_empty(folder: &Path) -> Result<bool, SetError> {
+    match fs::read_dir(folder) {
+        Ok(mut entries) => Ok(entries.next().is_none()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(at(folder)(error)),
+    }
+}
+
+fn not_ours(folder: &Path, lacks: &str) -> SetError {
+    SetError::Spec(format!(
+        "{} has no {lacks}, so it is nothing that Mentor drew, and is left alone: move it away, or name another folder for \
+         what is kept",
+        folder.display()
+    ))
+}
+
+fn part_state(folder: &Path, spec: &SetSpec, part: Part) -> Result<State, SetError> {
+    let folder = folder.join(part.as_str());
     if !folder.exists() {
         return Ok(State::Absent);
     }
     let record = folder.join(HASHES);
     let hashes = match fs::read_to_string(&record) {
         Ok(text) => text,
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            let folder = folder.display();
-            let message = format!(
-                "{folder} has no {HASHES}, so it is no set that Mentor drew, and is left alone: move it away, or name another \
-                 folder for what is kept"
-            );
-            return Err(SetError::Spec(message));
-        }
+        Err(error) if error.kind() == ErrorKind::NotFound => return Err(not_ours(&folder, HASHES)),
         Err(error) if error.kind() == ErrorKind::InvalidData => return Ok(wrong(&record, "is no text")),
         Err(error) => return Err(at(&record)(error)),
     };
     let hashes: BTreeMap<&str, &str> =
         hashes.lines().filter_map(|line| line.split_once("  ")).map(|(hash, name)| (name, hash)).collect();
-    if let Some(name) = file_names(spec).iter().find(|name| !hashes.contains_key(name.as_str())) {
+    if let Some(name) = file_names(spec, part).iter().find(|name| !hashes.contains_key(name.as_str())) {
         return Ok(wrong(&record, &format!("does not name {name}")));
-    }
-    if hashes[CARD] != hash(card(NAME, spec).as_bytes()) {
-        return Ok(wrong(&folder.join(CARD), "is that of another set"));
     }
     let files: Vec<(&str, &str)> = hashes.into_iter().collect();
     let found = files.par_iter().map(|(name, hash)| broken(&folder.join(name), hash)).collect::<Result<Vec<_>, _>>()?;
@@ -163,22 +216,6 @@ fn is_gone(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::IsADirectory | ErrorKind::NotADirectory)
 }
 
-/// The names of all files of a set that have hashes.
-fn file_names(spec: &SetSpec) -> Vec<String> {
-    let splits = spec.splits();
-    let boxes = splits.iter().map(|(name, _)| *name).chain(["train_half"]);
-    let mut names: Vec<String> = boxes.map(|name| format!("instances_{name}.json")).collect();
-    names.push(CARD.to_owned());
-    names.extend(lists(spec).into_iter().map(|(name, ..)| format!("{name}.txt")));
-    for index in 0..spec.count {
-        names.extend([image_name(index), mask_name("masks", index)]);
-    }
-    for index in splits[0].1.clone() {
-        names.extend(["masks_rest_as_ground", "scribbles"].map(|folder| mask_name(folder, index)));
-    }
-    names
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -194,7 +231,7 @@ mod tests {
     /// Asks for the set: its folder, what was said, and how many scenes were drawn.
     fn ask(cache: &Path) -> (Result<PathBuf, String>, Vec<String>, u64) {
         let (said, drawn) = (Mutex::new(Vec::new()), AtomicU64::new(0));
-        let folder = kept_set(cache, &SPEC, &|news| match news {
+        let folder = kept_set(cache, &SPEC, &Part::ALL, &|news| match news {
             News::Wrong(what) => said.lock().unwrap().push(what.to_owned()),
             News::Scene => {
                 drawn.fetch_add(1, Ordering::Relaxed);
@@ -211,32 +248,49 @@ mod tests {
         let folder = folder.unwrap();
         assert_eq!((said.len(), drawn), (0, 6));
         assert_eq!(ask(cache.path()), (Ok(folder.clone()), vec![], 0));
-        let image = fs::read(folder.join("images/000002.jpg")).unwrap();
+        let image = fs::read(folder.join("unlabelled/images/000002.jpg")).unwrap();
         type Harm = fn(&Path);
-        let harms: [(&str, Harm); 5] = [
-            ("images/000002.jpg was changed", |path| fs::write(path, "x").unwrap()),
-            ("masks/000001.png is missing", |path| fs::remove_file(path).unwrap()),
-            ("dataset.toml was changed", |path| fs::write(path, "x").unwrap()),
-            ("files.b3 does not name instances_train.json", |path| fs::write(path, "x").unwrap()),
-            ("files.b3 is no text", |path| fs::write(path, b"\xff").unwrap()),
+        // What is harmed, and how many scenes are drawn for it.
+        let harms: [(&str, u64, Harm); 5] = [
+            ("unlabelled/images/000002.jpg was changed", 3, |path| fs::write(path, "x").unwrap()),
+            ("train/scribbles/000000.png is missing", 1, |path| fs::remove_file(path).unwrap()),
+            ("dataset.toml is not the card of this set", 6, |path| fs::write(path, "x").unwrap()),
+            ("val/files.b3 does not name instances.json", 1, |path| fs::write(path, "x").unwrap()),
+            ("test/files.b3 is no text", 1, |path| fs::write(path, b"\xff").unwrap()),
         ];
-        for (expected, harm) in harms {
+        for (expected, scenes, harm) in harms {
             harm(&folder.join(expected.split(' ').next().unwrap()));
             let (again, said, drawn) = ask(cache.path());
-            assert_eq!((again, drawn), (Ok(folder.clone()), 6), "{expected}");
+            assert_eq!((again, drawn), (Ok(folder.clone()), scenes), "{expected}");
             assert_eq!(said, [folder.join(expected).display().to_string()]);
         }
         // A set of another version in its place: the card is not the one that belongs there.
         let text = fs::read_to_string(folder.join(CARD)).unwrap().replace("world 1", "world 0");
-        let hashes = fs::read_to_string(folder.join(HASHES)).unwrap();
-        let old = hashes.lines().find(|line| line.ends_with(CARD)).unwrap();
-        fs::write(folder.join(HASHES), hashes.replace(old, &format!("{}  {CARD}", hash(text.as_bytes())))).unwrap();
         fs::write(folder.join(CARD), text).unwrap();
         let (_, said, drawn) = ask(cache.path());
-        assert!(said[0].ends_with("dataset.toml is that of another set") && drawn == 6, "{said:?}");
-        assert_eq!(fs::read(folder.join("images/000002.jpg")).unwrap(), image);
+        assert!(said[0].ends_with("dataset.toml is not the card of this set") && drawn == 6, "{said:?}");
+        assert_eq!(fs::read(folder.join("unlabelled/images/000002.jpg")).unwrap(), image);
         // Nothing but the set and its lock is left.
         assert_eq!(fs::read_dir(cache.path().join("scenes")).unwrap().count(), 2);
+        assert_eq!(fs::read_dir(folder).unwrap().count(), 5);
+    }
+
+    #[test]
+    fn parts_are_drawn_when_they_are_asked_for() {
+        let cache = tempfile::tempdir().unwrap();
+        let drawn = AtomicU64::new(0);
+        let ask = |parts: &[Part]| {
+            kept_set(cache.path(), &SPEC, parts, &|news| {
+                drawn.fetch_add(u64::from(matches!(news, News::Scene)), Ordering::Relaxed);
+            })
+            .unwrap();
+            drawn.load(Ordering::Relaxed)
+        };
+        assert_eq!(ask(&[Part::Val]), 1);
+        assert_eq!(ask(&[Part::Val, Part::Test]), 2);
+        assert_eq!(ask(&[Part::Train, Part::Val]), 3);
+        assert_eq!(ask(&[]), 3);
+        assert!(!SPEC.folder(cache.path()).join("unlabelled").exists());
     }
 
     #[test]
@@ -246,22 +300,23 @@ mod tests {
         fs::create_dir_all(&folder).unwrap();
         fs::write(folder.join("thesis.txt"), "years of work").unwrap();
         let (answer, ..) = ask(cache.path());
-        assert!(answer.unwrap_err().contains("is no set that Mentor drew"));
+        assert!(answer.unwrap_err().contains("is nothing that Mentor drew"));
         assert_eq!(fs::read_to_string(folder.join("thesis.txt")).unwrap(), "years of work");
     }
 
     #[test]
     fn who_asks_at_once_gets_one_set_and_what_a_killed_process_left_is_removed() {
         let cache = tempfile::tempdir().unwrap();
-        let folder = SPEC.folder(cache.path());
-        let name = folder.file_name().unwrap().to_str().unwrap();
-        let left = folder.with_file_name(format!(".{name}.part123456"));
+        let (folder, ..) = ask(cache.path());
+        let folder = folder.unwrap();
+        let left = folder.join(".drawing-train-123456");
         fs::create_dir_all(left.join("images")).unwrap();
+        fs::remove_dir_all(folder.join("train")).unwrap();
         let answers: Vec<_> = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..4).map(|_| scope.spawn(|| ask(cache.path()))).collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
-        assert_eq!(answers.iter().map(|(.., drawn)| drawn).sum::<u64>(), 6);
+        assert_eq!(answers.iter().map(|(.., drawn)| drawn).sum::<u64>(), 1);
         assert!(answers.iter().all(|(folder, said, _)| folder.is_ok() && said.is_empty()), "{answers:?}");
         assert!(!left.exists());
     }

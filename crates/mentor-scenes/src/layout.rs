@@ -1,7 +1,6 @@
-//! The texts of a set: lists, boxes and the card, all that is not a picture.
+//! Which files a set has, and the texts among them: lists, boxes and the card, all that is not a picture.
 
 use std::fmt::Write as _;
-use std::ops::Range;
 
 use mentor_types::Key;
 use serde_json::{Value, json};
@@ -10,7 +9,7 @@ use crate::classes::{CLASSES, COLOURS, THINGS};
 use crate::labels::Object;
 use crate::partial::{SOME, all_classes};
 use crate::scene::VERSION;
-use crate::spec::SetSpec;
+use crate::spec::{Part, SetSpec};
 
 /// The nested parts of the labelled scenes that have lists of their own, one in so many.
 pub(crate) const FRACTIONS: [u64; 6] = [2, 4, 8, 16, 32, 64];
@@ -18,37 +17,82 @@ pub(crate) const FRACTIONS: [u64; 6] = [2, 4, 8, 16, 32, 64];
 /// The name of the card inside a set.
 pub(crate) const CARD: &str = "dataset.toml";
 
+/// The folder of images in a part.
+pub(crate) const IMAGES: &str = "images";
+/// The folders of masks in a part: exact ones everywhere, of the scenes to train on also those of people with little time.
+pub(crate) const MASKS: &str = "masks";
+pub(crate) const REST_AS_GROUND: &str = "masks_rest_as_ground";
+pub(crate) const SCRIBBLES: &str = "scribbles";
+/// The files of boxes in a part: all, and of the scenes to train on also half of them.
+pub(crate) const BOXES: &str = "instances.json";
+pub(crate) const HALF_OF_BOXES: &str = "instances_half.json";
+
+/// The path of an image in its part.
 pub(crate) fn image_name(index: u64) -> String {
-    format!("images/{index:06}.jpg")
+    format!("{IMAGES}/{index:06}.jpg")
 }
 
-/// The name of a mask in one of the folders of masks.
+/// The path of a mask in its part, in one of the folders of masks.
 pub(crate) fn mask_name(folder: &str, index: u64) -> String {
     format!("{folder}/{index:06}.png")
 }
 
-/// Every list by the name of its split, with its text and the number of its scenes.
-pub(crate) fn lists(spec: &SetSpec) -> Vec<(String, String, u64)> {
-    let splits = spec.splits();
-    let train = &splits[0].1;
+/// The folders of masks in a part.
+pub(crate) fn mask_folders(part: Part) -> &'static [&'static str] {
+    if part == Part::Train { &[MASKS, REST_AS_GROUND, SCRIBBLES] } else { &[MASKS] }
+}
+
+/// The files of boxes in a part, each with whether it leaves out half of them.
+pub(crate) fn box_files(part: Part) -> &'static [(&'static str, bool)] {
+    if part == Part::Train { &[(BOXES, false), (HALF_OF_BOXES, true)] } else { &[(BOXES, false)] }
+}
+
+/// The paths of all files of a part.
+pub(crate) fn file_names(spec: &SetSpec, part: Part) -> Vec<String> {
+    let mut names: Vec<String> = box_files(part).iter().map(|(name, _)| (*name).to_owned()).collect();
+    names.extend(lists(spec, part).into_iter().map(|list| list.file));
+    for index in spec.scenes(part) {
+        names.push(image_name(index));
+        names.extend(mask_folders(part).iter().map(|folder| mask_name(folder, index)));
+    }
+    names
+}
+
+/// The list of a split.
+pub(crate) struct List {
+    /// The name of the split.
+    pub(crate) split: String,
+    /// Its path in its part.
+    pub(crate) file: String,
+    /// A line for each scene, with paths below the set.
+    pub(crate) text: String,
+    /// How many scenes.
+    pub(crate) count: u64,
+}
+
+/// The lists of a part.
+pub(crate) fn lists(spec: &SetSpec, part: Part) -> Vec<List> {
+    let (folder, scenes) = (part.as_str(), spec.scenes(part));
     let mut lists = Vec::new();
-    let mut list = |name: String, scenes: &mut dyn Iterator<Item = u64>, line: &dyn Fn(u64) -> String| {
-        let lines: Vec<String> = scenes.map(|index| format!("{} {}\n", image_name(index), line(index))).collect();
-        lists.push((name, lines.concat(), lines.len() as u64));
+    let mut list = |split: String, one_in: u64, label: &dyn Fn(u64) -> String| {
+        let scenes = scenes.clone().step_by(one_in as usize);
+        let line = |index| format!("{folder}/{} {folder}/{}\n", image_name(index), label(index));
+        let lines: Vec<String> = scenes.map(line).collect();
+        let file = format!("{split}.txt");
+        lists.push(List { split, file, text: lines.concat(), count: lines.len() as u64 });
     };
-    let whole = |index| mask_name("masks", index);
-    for (name, scenes) in &splits {
-        list((*name).to_owned(), &mut scenes.clone(), &whole);
-    }
-    for fraction in FRACTIONS {
-        list(format!("train_1_{fraction}"), &mut train.clone().step_by(fraction as usize), &whole);
-    }
-    list("train_some_classes".to_owned(), &mut train.clone(), &|index| {
-        let classes = if all_classes(index) { String::new() } else { format!(" {}", names(SOME[index as usize % 3])) };
-        whole(index) + &classes
-    });
-    for (split, folder) in [("train_rest_as_ground", "masks_rest_as_ground"), ("train_scribbles", "scribbles")] {
-        list(split.to_owned(), &mut train.clone(), &|index| mask_name(folder, index));
+    let whole = |index| mask_name(MASKS, index);
+    list(folder.to_owned(), 1, &whole);
+    if part == Part::Train {
+        for fraction in FRACTIONS {
+            list(format!("train_1_{fraction}"), fraction, &whole);
+        }
+        list("train_some_classes".to_owned(), 1, &|index| {
+            let some = names(SOME[index as usize % 3]);
+            whole(index) + &if all_classes(index) { String::new() } else { format!(" {some}") }
+        });
+        list("train_rest_as_ground".to_owned(), 1, &|index| mask_name(REST_AS_GROUND, index));
+        list("train_scribbles".to_owned(), 1, &|index| mask_name(SCRIBBLES, index));
     }
     lists
 }
@@ -57,14 +101,15 @@ fn names(classes: &[u8]) -> String {
     classes.iter().map(|class| CLASSES[usize::from(*class)]).collect::<Vec<_>>().join(",")
 }
 
-/// The boxes of a split in the format of COCO, with how far things are occluded or cut off as further keys. With
-/// `half`, every second box is left out, and images say of which classes there may be more (as LVIS does).
-pub(crate) fn coco(spec: &SetSpec, scenes: Range<u64>, objects: &[Vec<Object>], half: bool) -> Value {
+/// The boxes of a part, given the objects of each scene, in the format of COCO, with how far things are occluded or cut
+/// off as further keys. With `half`, every second box is left out, and images say of which classes there may be more (as
+/// LVIS does).
+pub(crate) fn coco(spec: &SetSpec, part: Part, objects: &[Vec<Object>], half: bool) -> Value {
     let (mut images, mut annotations) = (Vec::new(), Vec::new());
-    for index in scenes {
+    for (index, objects) in spec.scenes(part).zip(objects) {
         let mut chance = crate::chance::Chance::new(Key::new(spec.seed).at("half of the boxes", index));
         let mut not_exhaustive: Vec<u8> = Vec::new();
-        for object in &objects[index as usize] {
+        for object in objects {
             if half && chance.happens(0.5) {
                 not_exhaustive.push(object.class);
                 continue;
@@ -81,9 +126,10 @@ pub(crate) fn coco(spec: &SetSpec, scenes: Range<u64>, objects: &[Vec<Object>], 
                 "truncated": object.truncated,
             }));
         }
-        let mut image = json!({ "id": index, "file_name": image_name(index), "width": spec.size, "height": spec.size });
+        let file_name = format!("{}/{}", part.as_str(), image_name(index));
+        let mut image = json!({ "id": index, "file_name": file_name, "width": spec.size, "height": spec.size });
         if half {
-            let is_there = |class: &u8| objects[index as usize].iter().any(|object| object.class == *class);
+            let is_there = |class: &u8| objects.iter().any(|object| object.class == *class);
             not_exhaustive.sort_unstable();
             not_exhaustive.dedup();
             image["not_exhaustive_category_ids"] = json!(not_exhaustive);
@@ -108,8 +154,17 @@ pub(crate) fn card(name: &str, spec: &SetSpec) -> String {
          get = \"mentor scenes --out DIR\"\n\n\
          [masks]\nformat = \"index\"\nunknown = [254]\n\n[splits]\n"
     );
-    for (split, _, count) in lists(spec) {
-        let _ = writeln!(text, "{split} = {{ list = \"{split}.txt\", count = {count} }}");
+    for part in Part::ALL {
+        for List { split, file, count, .. } in lists(spec, part) {
+            let _ = writeln!(text, "{split} = {{ list = \"{}/{file}\", count = {count} }}", part.as_str());
+        }
+    }
+    let train = spec.scenes(Part::Train).end;
+    for (fraction, rest) in FRACTIONS.map(|fraction| (fraction, train - train.div_ceil(fraction))) {
+        if rest > 0 {
+            let split = format!("train_1_{fraction}");
+            let _ = writeln!(text, "{split}_rest = {{ all_of = \"train\", minus = \"{split}\", count = {rest} }}");
+        }
     }
     for (class, [red, green, blue]) in CLASSES.iter().zip(COLOURS) {
         let _ = write!(text, "\n[[classes]]\nname = \"{class}\"\ncolor = [{red}, {green}, {blue}]\n");

@@ -42,5 +42,5 @@ pub use kept::{News, kept_set};
 pub use labels::Object;
 pub use scene::{Scene, VERSION, draw};
 pub use set::write_set;
-pub use spec::SetSpec;
+pub use spec::{Part, SetSpec};
 pub use writer::SetError;

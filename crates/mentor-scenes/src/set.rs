@@ -6,14 +6,15 @@ use std::path::Path;
 use image::codecs::jpeg::JpegEncoder;
 use image::codecs::png::PngEncoder;
 use image::{ExtendedColorType, ImageEncoder};
-use mentor_types::LabelMask;
 use rayon::prelude::*;
 
 use crate::labels::Object;
-use crate::layout::{CARD, card, coco, image_name, lists, mask_name};
+use crate::layout::{
+    CARD, IMAGES, REST_AS_GROUND, SCRIBBLES, box_files, card, coco, image_name, lists, mask_folders, mask_name,
+};
 use crate::partial::{rest_as_ground, scribbles};
 use crate::scene::{Scene, draw};
-use crate::spec::SetSpec;
+use crate::spec::{Part, SetSpec};
 use crate::writer::{SetError, Writer, at};
 
 /// Writes a set into a folder that is not there yet, on all threads of the current pool; `done` is told after each scene.
@@ -30,16 +31,26 @@ pub fn write_set(folder: &Path, spec: &SetSpec, done: &(dyn Fn() + Sync)) -> Res
     let name = folder.file_name().unwrap_or_default().to_string_lossy();
     let name: String = name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' }).collect();
     let aside = folder.with_file_name(format!(".{name}.{}.part", std::process::id()));
-    write_aside(&aside, &name, spec, done)?;
-    fs::rename(&aside, folder).map_err(|source| {
+    let written = Part::ALL
+        .into_iter()
+        .try_for_each(|part| write_part(&aside.join(part.as_str()), spec, part, done))
+        .and_then(|()| write_card(&aside, &name, spec))
+        .and_then(|()| fs::rename(&aside, folder).map_err(at(folder)));
+    if written.is_err() {
         remove(&aside);
-        at(folder)(source)
-    })
+    }
+    written
 }
 
-/// Writes all files of a set into `folder`, and leaves nothing of it where that fails.
-pub(crate) fn write_aside(folder: &Path, name: &str, spec: &SetSpec, done: &(dyn Fn() + Sync)) -> Result<(), SetError> {
-    let written = write_files(folder, name, spec, done);
+/// Writes the card of a set.
+pub(crate) fn write_card(folder: &Path, name: &str, spec: &SetSpec) -> Result<(), SetError> {
+    let path = folder.join(CARD);
+    fs::write(&path, card(name, spec)).map_err(at(&path))
+}
+
+/// Writes all files of a part into `folder`, and leaves nothing of it where that fails.
+pub(crate) fn write_part(folder: &Path, spec: &SetSpec, part: Part, done: &(dyn Fn() + Sync)) -> Result<(), SetError> {
+    let written = write_files(folder, spec, part, done);
     if written.is_err() {
         remove(folder);
     }
@@ -51,35 +62,29 @@ fn remove(folder: &Path) {
     let _ = fs::remove_dir_all(folder);
 }
 
-fn write_files(folder: &Path, name: &str, spec: &SetSpec, done: &(dyn Fn() + Sync)) -> Result<(), SetError> {
-    for part in ["images", "masks", "masks_rest_as_ground", "scribbles"] {
-        let path = folder.join(part);
+fn write_files(folder: &Path, spec: &SetSpec, part: Part, done: &(dyn Fn() + Sync)) -> Result<(), SetError> {
+    for pictures in [IMAGES].iter().chain(mask_folders(part)) {
+        let path = folder.join(pictures);
         fs::create_dir_all(&path).map_err(at(&path))?;
     }
     let writer = Writer::new(folder);
-    let splits = spec.splits();
-    let is_train = |index: u64| splits[0].1.contains(&index);
     let scene = |index: u64| -> Result<Vec<Object>, SetError> {
         let scene = draw(spec.seed, index, spec.size, spec.season);
-        write_scene(&writer, index, &scene, is_train(index))?;
+        write_scene(&writer, index, &scene, part)?;
         done();
         Ok(scene.objects)
     };
-    let objects = (0..spec.count).into_par_iter().map(scene).collect::<Result<Vec<_>, _>>()?;
-    for (split, scenes) in &splits {
-        let boxes = coco(spec, scenes.clone(), &objects, false);
-        writer.put(&format!("instances_{split}.json"), boxes.to_string().as_bytes())?;
+    let objects = spec.scenes(part).into_par_iter().map(scene).collect::<Result<Vec<_>, _>>()?;
+    for (file, half) in box_files(part) {
+        writer.put(file, coco(spec, part, &objects, *half).to_string().as_bytes())?;
     }
-    let half = coco(spec, splits[0].1.clone(), &objects, true);
-    writer.put("instances_train_half.json", half.to_string().as_bytes())?;
-    for (split, text, _) in lists(spec) {
-        writer.put(&format!("{split}.txt"), text.as_bytes())?;
+    for list in lists(spec, part) {
+        writer.put(&list.file, list.text.as_bytes())?;
     }
-    writer.put(CARD, card(name, spec).as_bytes())?;
     writer.finish()
 }
 
-fn write_scene(writer: &Writer<'_>, index: u64, scene: &Scene, is_train: bool) -> Result<(), SetError> {
+fn write_scene(writer: &Writer<'_>, index: u64, scene: &Scene, part: Part) -> Result<(), SetError> {
     let (width, height) = (scene.image.width as u32, scene.image.height as u32);
     writer.picture(&image_name(index), |bytes| {
         JpegEncoder::new_with_quality(bytes, scene.quality).encode(
@@ -89,15 +94,15 @@ fn write_scene(writer: &Writer<'_>, index: u64, scene: &Scene, is_train: bool) -
             ExtendedColorType::Rgb8,
         )
     })?;
-    let mask = |folder: &str, mask: &LabelMask| {
+    for folder in mask_folders(part) {
+        let mask = match *folder {
+            REST_AS_GROUND => &rest_as_ground(&scene.mask, index),
+            SCRIBBLES => &scribbles(&scene.mask),
+            _ => &scene.mask,
+        };
         writer.picture(&mask_name(folder, index), |bytes| {
             PngEncoder::new(bytes).write_image(mask.labels(), width, height, ExtendedColorType::L8)
-        })
-    };
-    mask("masks", &scene.mask)?;
-    if is_train {
-        mask("masks_rest_as_ground", &rest_as_ground(&scene.mask, index))?;
-        mask("scribbles", &scribbles(&scene.mask))?;
+        })?;
     }
     Ok(())
 }
@@ -132,9 +137,9 @@ mod tests {
         let names: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(names, ["my towns"]);
         assert!(fs::read_to_string(out.join("dataset.toml")).unwrap().contains("name = \"my_towns\"\n"));
-        let mask = image::open(out.join("masks/000003.png")).unwrap().into_luma8();
+        let mask = image::open(out.join("unlabelled/masks/000003.png")).unwrap().into_luma8();
         assert_eq!(mask.as_raw(), &draw(1, 3, 32, Season::Summer).mask.labels());
-        let boxes: Value = serde_json::from_str(&fs::read_to_string(out.join("instances_val.json")).unwrap()).unwrap();
+        let boxes: Value = serde_json::from_str(&fs::read_to_string(out.join("val/instances.json")).unwrap()).unwrap();
         assert_eq!(boxes["images"].as_array().unwrap().len(), 1);
         assert_eq!(boxes["categories"][1], json!({ "id": 3, "name": "tree" }));
         // A folder that cannot be made leaves nothing behind.
@@ -150,7 +155,7 @@ mod tests {
         write_set(&out, &SetSpec { count: 40, size: 64, ..SPEC }, &|| {}).unwrap();
         let read =
             |name: &str| -> Value { serde_json::from_str(&fs::read_to_string(out.join(name)).unwrap()).unwrap() };
-        let (all, half) = (read("instances_train.json"), read("instances_train_half.json"));
+        let (all, half) = (read("train/instances.json"), read("train/instances_half.json"));
         let boxes = |set: &Value, image: u64, class: u64| {
             let annotations = set["annotations"].as_array().unwrap().iter();
             annotations.filter(|one| one["image_id"] == image && one["category_id"] == class).count()

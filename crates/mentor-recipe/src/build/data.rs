@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use mentor_data::{BatchMaker, BatchPlan, Card, DataError, Dataset, ReadLabels, Split};
-use mentor_scenes::{News, SetSpec, kept_set};
+use mentor_scenes::{News, Part, SetSpec, kept_set};
 use mentor_toml::Loaded;
 
 use crate::error::BuildError;
@@ -27,36 +27,51 @@ pub struct Places {
 }
 
 impl Places {
-    /// A card as it is once its files can be had: scenes are drawn where they are not yet, and the card's folder becomes
-    /// theirs. Any other card stays as it is.
+    /// A card as it is once the files of some splits can be had: the scenes in them are drawn where they are not yet, and the
+    /// card's folder becomes theirs. Any other card stays as it is.
     ///
     /// # Errors
-    /// Scenes that cannot be drawn, or kept.
-    pub fn with_files(&self, mut card: Card) -> Result<Card, BuildError> {
+    /// An unknown split; scenes that cannot be drawn, or kept.
+    pub fn with_files<'s>(&self, mut card: Card, splits: impl Iterator<Item = &'s str>) -> Result<Card, BuildError> {
         let Some(scenes) = &card.scenes else { return Ok(card) };
         let spec = SetSpec { seed: scenes.seed, count: scenes.count, size: scenes.size_px, season: scenes.season };
+        let parts = parts(&card, splits)?;
         let cache = self.cache.as_ref().ok_or_else(|| BuildError::NoCache { card: card.name.clone() })?;
         if !self.draws {
             card.folder = spec.folder(cache);
-            return if card.folder.is_dir() { Ok(card) } else { Err(BuildError::NotDrawn { folder: card.folder }) };
+            let missing = parts.iter().map(|part| card.folder.join(part.as_str())).find(|folder| !folder.is_dir());
+            return missing.map_or(Ok(card), |folder| Err(BuildError::NotDrawn { folder }));
         }
         let news = |news: News<'_>| self.news.iter().for_each(|tell| tell(news));
-        card.folder =
-            kept_set(cache, &spec, &news).map_err(|source| BuildError::Scenes { card: card.name.clone(), source })?;
+        card.folder = kept_set(cache, &spec, &parts, &news)
+            .map_err(|source| BuildError::Scenes { card: card.name.clone(), source })?;
         Ok(card)
     }
 }
 
-/// The card that a recipe names, if it offers what the recipe's task learns from.
+/// The parts of a drawn set in which the lists of some splits lie.
+fn parts<'s>(card: &Card, splits: impl Iterator<Item = &'s str>) -> Result<Vec<Part>, DataError> {
+    let lists = splits.map(|split| card.lists(split)).collect::<Result<Vec<_>, _>>()?;
+    let needed: Vec<_> = lists.concat().into_iter().map(Part::of_path).collect();
+    // A list elsewhere may name any scene.
+    let is_needed = |part: &Part| needed.iter().any(|other| other.is_none_or(|other| other == *part));
+    Ok(Part::ALL.into_iter().filter(is_needed).collect())
+}
+
+/// The card that a recipe names, if it offers what the recipe's task learns from, and has the splits that it names.
 ///
 /// # Errors
-/// That it does not, at the task; no such card, at the key that names it; all that is wrong with the card.
+/// That it does not, at the task; no such card or split, at the key that names it; all that is wrong with the card.
 pub fn find_card<T: Task>(loaded: &Loaded<Recipe<T>>, places: &Places) -> Result<Card, BuildError> {
     let card = Card::find(&loaded.value.data.card, &places.cards).map_err(|error| match error {
         DataError::UnknownCard { .. } => BuildError::Recipe(loaded.problem("data.card", error.to_string())),
         error => BuildError::Data(error),
     })?;
     check_task(loaded, &card)?;
+    for (key, name) in loaded.value.data.splits() {
+        let place = |error: DataError| loaded.problem(&format!("data.{key}"), error.to_string());
+        card.lists(name).map_err(|error| BuildError::Recipe(place(error)))?;
+    }
     Ok(card)
 }
 
@@ -90,7 +105,8 @@ impl<L: ReadLabels> BuiltData<L> {
         card: Card,
         places: &Places,
     ) -> Result<Self, BuildError> {
-        let dataset = Arc::new(Dataset::new(places.with_files(card)?, &places.data)?);
+        let card = places.with_files(card, recipe.data.splits().map(|(_, name)| name))?;
+        let dataset = Arc::new(Dataset::new(card, &places.data)?);
         let plan = BatchPlan {
             seed: recipe.seed,
             batch_labelled: recipe.train.batch_labelled,
@@ -102,14 +118,22 @@ impl<L: ReadLabels> BuiltData<L> {
         Ok(Self { dataset, maker, val })
     }
 
+    /// A split by name, which need not be one of the recipe's.
+    ///
+    /// # Errors
+    /// A missing split or image folder; scenes that cannot be drawn.
+    pub fn split(&self, name: &str, places: &Places) -> Result<Split, BuildError> {
+        places.with_files(self.dataset.card().clone(), std::iter::once(name))?;
+        Ok(self.dataset.split(name)?)
+    }
+
     /// A hash of all images, labels and lists of the recipe.
     ///
     /// # Errors
     /// If a split cannot be opened.
     pub fn fingerprint<T: Task<Labels = L>>(&self, recipe: &Recipe<T>) -> Result<String, BuildError> {
         let mut hasher = blake3::Hasher::new();
-        let splits = [Some(&recipe.data.labelled), recipe.data.unlabelled.as_ref(), Some(&recipe.data.val)];
-        for name in splits.into_iter().flatten() {
+        for (_, name) in recipe.data.splits() {
             hasher.update(self.dataset.fingerprint(&self.dataset.split(name)?)?.as_bytes());
         }
         Ok(hasher.finalize().to_hex().to_string())

@@ -53,17 +53,13 @@ impl OnRecipe for Check {
         let places = self.places.places();
         let card = find_card(&loaded, &places)?;
         // The lists of drawn scenes are drawn with them.
-        let card = if self.no_data { card } else { places.with_files(card)? };
+        let splits = || recipe.data.splits();
+        let card = if self.no_data { card } else { places.with_files(card, splits().map(|(_, name)| name))? };
         let dataset = Dataset::<T::Labels>::new(card, &places.data)?;
         let card = dataset.card();
         let classes = card.class_names().len();
-        let splits = [
-            ("labelled", Some(&recipe.data.labelled)),
-            ("unlabelled", recipe.data.unlabelled.as_ref()),
-            ("val", Some(&recipe.data.val)),
-        ];
         let mut lists = Vec::new();
-        for (key, name) in splits.into_iter().filter_map(|(key, name)| Some((key, name?))) {
+        for (key, name) in splits() {
             if self.no_data && !card.is_listed(name) {
                 continue;
             }

@@ -88,15 +88,16 @@ impl OnRecipe for OfRun<'_> {
     fn on<T: Show>(&self, loaded: Loaded<Recipe<T>>) -> Result<()> {
         let Self { eval, run } = self;
         let (device, _) = device::choose(eval.device.device)?;
+        let places = eval.places.places();
         let of_run = eval.weights.is_none().then_some(*run);
-        let prepared = Prepared::open(&loaded, &eval.places.places(), of_run)?;
+        let prepared = Prepared::open(&loaded, &places, of_run)?;
         let (recipe, classes) = (&loaded.value, &prepared.classes);
         let net = match &eval.weights {
             Some(weights) => load_net(&recipe.student, classes, weights, &device)?.0,
             None => eval.which.net(run, recipe, classes.len(), &device)?,
         };
         let split = match &eval.split {
-            Some(name) => prepared.data.dataset.split(name)?,
+            Some(name) => prepared.data.split(name, &places)?,
             None => prepared.data.val.clone(),
         };
         eval.print(&prepared.evaluate(&net, &split, &device)?, classes)
