@@ -13,7 +13,7 @@ class Crops(torch.utils.data.Dataset):
         from torchvision.transforms import v2
 
         self.spec, folder = spec, spec["folder"]
-        with open(os.path.join(folder, "train.txt")) as lines:
+        with open(os.path.join(folder, "train", "train.txt")) as lines:
             pairs = [line.split() for line in lines if line.strip()]
         self.pairs = [tuple(os.path.join(folder, name) for name in pair) for pair in pairs]
         jitter = v2.ColorJitter(brightness=0.5, contrast=0.5, saturation=0.5, hue=0.25)

@@ -28,6 +28,9 @@ pub struct RowResult {
     pub commit: String,
     /// Wall time of the run in seconds.
     pub seconds: f64,
+    /// What each image that was judged adds to the score, see [`crate::shares_line`]; empty where nobody kept it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub images: Vec<String>,
 }
 
 /// Why a result could not be read or written.
@@ -147,6 +150,7 @@ mod tests {
             device: "cpu".into(),
             commit: "0123abc".into(),
             seconds: 12.5,
+            images: vec!["1/2 0/0".into()],
         }
     }
 

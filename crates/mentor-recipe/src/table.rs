@@ -1,14 +1,16 @@
 //! The table of a study as Markdown: what was measured, beside what the papers say.
 
 use crate::result::RowResult;
+use crate::shares::{Shares, deviation_over_images};
+use crate::statistics::{interval, mean, seeds_to_show, spread};
 use crate::study::{StudyFile, StudyRow};
 
 /// Renders the table of a study from the results that there are.
 ///
 /// A value is the mean over seeds with the sample standard deviation (divisor n - 1). The difference to the baseline is
 /// taken over the seeds that both rows have, or over all where they share none, and only where both took the same number
-/// of steps. With two shared seeds or more it has its 95 % interval, of Student's t over the differences seed by seed; one
-/// that holds zero is called noise. Where the study names no metrics, it shows `judged_by`, the key of the score that models are judged by.
+/// of steps. With two shared seeds or more it has its 95 % interval, over the differences seed by seed and, for `judged_by`,
+/// over the images; one that holds zero is called noise. Where the study names no metrics, it shows `judged_by`, the key of the score that models are judged by.
 /// Results of rows or seeds that the study does not have are left out. Below the table stand the devices and
 /// commits that the results came from.
 pub fn table(study: &StudyFile, results: &[RowResult], judged_by: &str) -> String {
@@ -31,9 +33,10 @@ pub fn table(study: &StudyFile, results: &[RowResult], judged_by: &str) -> Strin
         let own = results_of(study, row, results);
         let mut cells = vec![row.name.clone(), steps(&own)];
         cells.extend(metrics.iter().map(|metric| measured(study, row, &own, metric)));
-        cells.extend(
-            compared.map(|other| difference(study, &metrics, [row, other], [&own, &results_of(study, other, results)])),
-        );
+        cells.extend(compared.map(|other| {
+            let names = [metrics[0].as_str(), judged_by];
+            difference(study, names, [row, other], [&own, &results_of(study, other, results)])
+        }));
         cells.extend(with_paper.then(|| row.paper.map(|paper| number(study, paper)).unwrap_or_default()));
         cells.extend(with_words.then(|| row.expected.clone().unwrap_or_default()));
         push_line(&mut text, &cells);
@@ -78,17 +81,16 @@ fn measured(study: &StudyFile, row: &StudyRow, results: &[&RowResult], metric: &
 
 fn difference(
     study: &StudyFile,
-    metrics: &[String],
+    [metric, judged_by]: [&str; 2],
     [row, baseline]: [&StudyRow; 2],
     [own, others]: [&[&RowResult]; 2],
 ) -> String {
     if row.name == baseline.name {
         return "baseline".to_string();
     }
-    let Some(metric) = metrics.first().filter(|_| !own.is_empty() && !others.is_empty()) else {
+    let Some(first) = own.first().filter(|_| !others.is_empty()).map(|result| result.steps) else {
         return String::new();
     };
-    let first = own[0].steps;
     if own.iter().chain(others).any(|result| result.steps != first) {
         return "other steps".to_string();
     }
@@ -103,7 +105,9 @@ fn difference(
         return String::new();
     }
     let gap = signed(study, mean(&ours) - mean(&theirs));
-    match interval(&pairs(study, metric, own, others)) {
+    // Images are known by what they add to one score.
+    let over_images = if metric == judged_by { over_images(study, own, others) } else { 0.0 };
+    match interval(&pairs(study, metric, own, others), over_images) {
         Some([low, high]) => {
             let noise = if low <= 0.0 && high >= 0.0 { ", within the noise" } else { "" };
             format!("{gap} [{}, {}]{noise}", signed(study, low), signed(study, high))
@@ -126,29 +130,22 @@ fn pairs(study: &StudyFile, metric: &str, own: &[&RowResult], others: &[&RowResu
     own.iter().filter_map(pair).collect()
 }
 
-/// Student's t that 2.5 % lie above, by degrees of freedom from 1.
-const T: [f64; 30] = [
-    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120,
-    2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
-];
-
-/// The 95 % interval of the mean of some differences; none of fewer than two.
-fn interval(differences: &[f64]) -> Option<[f64; 2]> {
-    let spread = spread(differences)?;
-    let t = T.get(differences.len() - 2).copied().unwrap_or(1.96 + 2.5 / differences.len() as f64);
-    let half = t * spread / (differences.len() as f64).sqrt();
-    Some([mean(differences) - half, mean(differences) + half])
+/// How far the mean difference of two rows, on the scale of the table, hangs on the images that they were judged on.
+fn over_images(study: &StudyFile, own: &[&RowResult], others: &[&RowResult]) -> f64 {
+    let pair = |result: &&RowResult| {
+        let other = others.iter().find(|other| other.seed == result.seed)?;
+        Some([Shares::read(&result.images)?, Shares::read(&other.images)?])
+    };
+    let pairs: Vec<[Shares; 2]> = own.iter().filter_map(pair).collect();
+    deviation_over_images(&pairs) * if study.percent { 100.0 } else { 1.0 }
 }
 
 /// How many seeds each row would need to show a difference of `least` four times of five.
 fn seeds_for(study: &StudyFile, metric: &str, least: f64, baseline: &StudyRow, results: &[RowResult]) -> String {
-    // Deviations of a bell that 2.5 % and 20 % lie beyond.
-    const BOTH: f64 = 1.960 + 0.842;
     let others = results_of(study, baseline, results);
     let of_row = |row: &StudyRow| {
         let spread = spread(&pairs(study, metric, &results_of(study, row, results), &others))?;
-        let seeds = (BOTH * spread / least).powi(2).ceil().max(2.0);
-        Some(format!("{} {seeds}", row.name))
+        Some(format!("{} {}", row.name, seeds_to_show(least, spread)))
     };
     let rows: Vec<String> = study.rows.iter().filter(|row| row.name != baseline.name).filter_map(of_row).collect();
     if rows.is_empty() {
@@ -176,7 +173,13 @@ fn origins(study: &StudyFile, results: &[RowResult]) -> String {
     let devices = distinct(used.iter().map(|result| result.device.as_str()).collect());
     let commits = distinct(used.iter().map(|result| result.commit.as_str()).collect());
     let unit = if study.percent { " in per cent" } else { "" };
-    let brackets = if study.baseline.is_some() { " In brackets 95 % intervals, paired over seeds." } else { "" };
+    let brackets = match study.baseline {
+        Some(_) if used.iter().all(|result| !result.images.is_empty()) => {
+            " In brackets 95 % intervals, paired over seeds and images."
+        }
+        Some(_) => " In brackets 95 % intervals, paired over seeds.",
+        None => "",
+    };
     format!("\nMean ± sample standard deviation over seeds{unit}.{brackets} Device: {devices}. Commit: {commits}.\n")
 }
 
@@ -189,20 +192,6 @@ fn number(study: &StudyFile, value: f64) -> String {
     let text = if study.percent { format!("{value:.2}") } else { format!("{value:.4}") };
     // A small negative number that rounds to zero would be shown as minus zero.
     if text.trim_start_matches(['-', '0', '.']).is_empty() { text.trim_start_matches('-').to_string() } else { text }
-}
-
-/// The mean; NaN of nothing.
-#[must_use]
-pub fn mean(values: &[f64]) -> f64 {
-    values.iter().sum::<f64>() / values.len() as f64
-}
-
-/// Sample standard deviation; a single value has none.
-#[must_use]
-pub fn spread(values: &[f64]) -> Option<f64> {
-    let mean = mean(values);
-    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-    (values.len() > 1).then(|| (squares / (values.len() - 1) as f64).sqrt())
 }
 
 fn push_line(text: &mut String, cells: &[String]) {
@@ -258,6 +247,7 @@ recipe = "holistic.toml"
             device: "cpu".into(),
             commit: "abc".into(),
             seconds: 1.0,
+            images: Vec::new(),
         }
     }
 
@@ -301,6 +291,30 @@ recipe = "holistic.toml"
         assert!(text.contains("| +3.33 [+1.90, +4.77] |"), "{text}");
         // (2.802 * 0.577)^2 = 2.6.
         assert!(text.ends_with("four times of five, about: pixel_wise 3.\n"), "{text}");
+    }
+
+    #[test]
+    fn an_interval_is_wider_where_few_images_make_the_difference() {
+        let study = Study::parse(STUDY, Path::new("s.toml")).unwrap();
+        let with_images = |row: &str, seed: u64, parts: [u64; 2]| {
+            let miou = (parts[0] + parts[1]) as f64 / 200.0;
+            let images = parts.map(|part| format!("{part}/100")).to_vec();
+            RowResult { images, ..result(row, seed, miou, 400) }
+        };
+        let results: Vec<RowResult> = (0..3)
+            .flat_map(|seed| [with_images("alone", seed, [50, 50]), with_images("pixel_wise", seed, [50, 60])])
+            .collect();
+        let text = table(&study.file, &results, "miou");
+        // No spread over seeds; of two images, one adds ten: a deviation of 5 / sqrt(2), about.
+        let [low, high] = ["[", ", "].map(|before| {
+            let line = text.lines().find(|line| line.starts_with("| pixel_wise")).unwrap();
+            let cell = line.split_once("+5.00 ").unwrap().1;
+            let number: String =
+                cell.split_once(before).unwrap().1.chars().take_while(|c| "+-.0123456789".contains(*c)).collect();
+            number.parse::<f64>().unwrap()
+        });
+        assert!((-2.3..-1.5).contains(&low) && (11.5..12.3).contains(&high), "{text}");
+        assert!(text.contains("paired over seeds and images."), "{text}");
     }
 
     #[test]

@@ -11,6 +11,13 @@ pub trait Scores {
     /// The score that models are judged by, in `[0, 1]`; larger is better.
     fn main(&self) -> f64;
 
+    /// What the main score is made of, where it is the mean, over columns, of a ratio of sums over images: numerator and
+    /// denominator of each column. A column whose denominators are all 0 is left out of the mean. Default: it is no such
+    /// mean.
+    fn shares(&self) -> Vec<[u64; 2]> {
+        Vec::new()
+    }
+
     /// All numbers, as logs and results keep them.
     fn record(&self, classes: &[String]) -> ScoreRecord;
 }

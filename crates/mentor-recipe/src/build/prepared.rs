@@ -51,6 +51,20 @@ impl<'a, T: Task> Prepared<'a, T> {
         BuiltNets::new(self.loaded, &self.classes, device)
     }
 
+    /// What each image of a split adds to a net's score, see [`Scores::shares`].
+    ///
+    /// # Errors
+    /// A bad sample that is not skipped.
+    pub fn shares(&self, net: &T::Net, split: &Split, device: &Device) -> Result<Vec<Vec<[u64; 2]>>, DataError> {
+        let (recipe, dataset) = (&self.loaded.value, &self.data.dataset);
+        EvalLoader::start(dataset.clone(), split.clone(), &recipe.data)?
+            .map(|sample| {
+                let scores = T::evaluate(net, std::iter::once(sample), &recipe.eval, device)?;
+                Ok(scores.map_or_else(Vec::new, |scores| scores.shares()))
+            })
+            .collect()
+    }
+
     /// How a net does on a split, predicted as the recipe says.
     ///
     /// # Errors

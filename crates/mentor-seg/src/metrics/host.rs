@@ -142,8 +142,9 @@ impl ConfusionMatrix {
             return None;
         }
         let share = |part: u64, whole: u64| (whole > 0).then(|| part as f64 / whole as f64);
-        let iou = |class: usize| share(right[class], shown[class] + predicted[class] - right[class]);
-        let per_class: Vec<Option<f64>> = classes.clone().map(iou).collect();
+        let overlap = |class: usize| [right[class], shown[class] + predicted[class] - right[class]];
+        let overlaps: Vec<[u64; 2]> = classes.clone().map(overlap).collect();
+        let per_class: Vec<Option<f64>> = overlaps.iter().map(|[both, any]| share(*both, *any)).collect();
         let accuracy: Vec<Option<f64>> = classes.clone().map(|c| share(right[c], shown[c])).collect();
         let weighted = classes.clone().filter_map(|c| Some(shown[c] as f64 / pixels as f64 * per_class[c]?));
         let boundary = |kind: usize, class: usize| self.boundary[kind * self.classes + class];
@@ -156,6 +157,7 @@ impl ConfusionMatrix {
             fw_iou: weighted.sum(),
             boundary_iou: mean_of_known(&boundary_iou_per_class),
             per_class,
+            overlaps,
             boundary_iou_per_class,
             pixels,
         })

@@ -52,6 +52,8 @@ pub struct SegMetrics {
     pub miou: f64,
     /// Intersection over union of each class; `None` where neither truth nor prediction has it.
     pub per_class: Vec<Option<f64>>,
+    /// Of each class the pixels on which truth and prediction say it, and those on which at least one does.
+    pub overlaps: Vec<[u64; 2]>,
     /// Share of pixels that are right.
     pub pixel_accuracy: f64,
     /// Share of each class's pixels that are right, averaged over the classes of the truth.
@@ -85,6 +87,10 @@ impl Scores for SegMetrics {
 
     fn main(&self) -> f64 {
         self.miou
+    }
+
+    fn shares(&self) -> Vec<[u64; 2]> {
+        self.overlaps.clone()
     }
 
     fn record(&self, classes: &[String]) -> ScoreRecord {
@@ -347,7 +353,8 @@ mod tests {
         let twice = device_counts(&[(&prediction, &truth); 2], 4, None);
         assert_eq!(twice.counts, once.counts.iter().map(|count| 2 * count).collect::<Vec<u64>>());
         let (once, twice) = (once.metrics().unwrap(), twice.metrics().unwrap());
-        assert_eq!(twice, SegMetrics { pixels: 2 * once.pixels, ..once });
+        let overlaps = once.overlaps.iter().map(|overlap| overlap.map(|pixels| 2 * pixels)).collect();
+        assert_eq!(twice, SegMetrics { pixels: 2 * once.pixels, overlaps, ..once });
     }
 
     #[test]

@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use mentor_recipe::{
     AnyRecipe, Job as StudyJob, Loaded, Need, NetTable, Prepared, Recipe, RowResult, Study as Plan, Task,
-    changes_no_result, row_key, table, weights_path,
+    changes_no_result, row_key, shares_line, table, weights_path,
 };
 use mentor_types::Scores;
 use mentor_weights::write_atomically;
@@ -25,6 +25,7 @@ use crate::print::{note, say};
 use crate::run_folder::Mode;
 use crate::show::Show;
 use crate::tasks::{OnRecipe, on_recipe};
+use crate::weights::RunWeights;
 
 /// Run the rows of a study that have no result yet, and print its table.
 #[derive(Debug, Args)]
@@ -53,8 +54,8 @@ pub struct Study {
     /// Run this row and seed alone, as ROW.seedN, and print no table.
     #[arg(long, hide = true)]
     only: Option<String>,
-    /// Print the table of what is there, and run nothing.
-    #[arg(long)]
+    /// Print the table of what is there, as Markdown, and run nothing.
+    #[arg(long, visible_alias = "markdown")]
     table: bool,
 }
 
@@ -224,12 +225,11 @@ impl OnRecipe for Row<'_> {
     fn on<T: Show>(&self, loaded: Loaded<Recipe<T>>) -> Result<Self::Out> {
         let mode = if self.out.join("recipe.toml").exists() { Mode::Resume } else { Mode::New };
         let start = Instant::now();
-        let device = device::choose(self.study.device.device)?;
-        let device_name = device.1.clone();
+        let (device, device_name) = device::choose(self.study.device.device)?;
         let places = self.study.places.places();
         let finished = run_job(&Job {
             loaded: &loaded,
-            device,
+            device: (device.clone(), device_name.clone()),
             places: &places,
             out: self.out,
             mode,
@@ -237,6 +237,9 @@ impl OnRecipe for Row<'_> {
             report: false,
         })?;
         let Some(result) = finished.result else { return Ok(None) };
+        let prepared = Prepared::open(&loaded, &places, Some(self.out))?;
+        let net = RunWeights::default().net(self.out, &loaded.value, prepared.classes.len(), &device)?;
+        let images = prepared.shares(&net, &prepared.data.val, &device)?;
         Ok(Some(RowResult {
             row: self.job.row.clone(),
             seed: self.job.seed,
@@ -246,6 +249,7 @@ impl OnRecipe for Row<'_> {
             device: device_name,
             commit: result.commit,
             seconds: start.elapsed().as_secs_f64(),
+            images: images.iter().map(|shares| shares_line(shares)).collect(),
         }))
     }
 }
