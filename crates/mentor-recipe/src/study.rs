@@ -83,6 +83,13 @@ pub struct Need {
     pub seed: u64,
 }
 
+impl Need {
+    /// `ROW.seedN`, the name of the job that trains it.
+    pub fn name(&self) -> String {
+        job_name(&self.row, self.seed)
+    }
+}
+
 /// One run of a study: a row with one of its seeds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Job {

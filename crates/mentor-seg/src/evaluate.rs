@@ -1,5 +1,6 @@
 //! Prediction for whole images, and evaluation over a list of them.
 
+use burn::tensor::ops::PadMode;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use mentor_ops::{resize_bilinear, softmax};
 use mentor_types::{Images, LabelMask};
@@ -102,9 +103,17 @@ pub fn predict(net: &SegNet, image_1chw: Tensor<4>, config: &EvalConfig) -> Tens
     sum.expect("checked: there is a scale").div_scalar(views as f64)
 }
 
+/// Probabilities of the pixels of an image or of a window, whose edge is repeated to the right and below up to a multiple of
+/// the net's stride: without that the last features would stand for fewer pixels than the others, and all would be
+/// stretched over the image.
 fn probabilities(net: &SegNet, image_1chw: Tensor<4>) -> Tensor<4> {
-    let output = net.forward(image_1chw, None);
-    softmax(resize_bilinear(output.logits, output.image_size, false), 1)
+    let [_, _, height, width] = image_1chw.dims();
+    let [below, right] = [height, width].map(|side| side.next_multiple_of(net.stride()) - side);
+    let whole =
+        if [below, right] == [0; 2] { image_1chw } else { image_1chw.pad([(0, below), (0, right)], PadMode::Edge) };
+    let output = net.forward(whole, None);
+    let scores = resize_bilinear(output.logits, output.image_size, false);
+    softmax(scores.narrow(2, 0, height).narrow(3, 0, width), 1)
 }
 
 /// Where windows of `window` begin so that they cover `length`.
@@ -253,6 +262,20 @@ mod tests {
         let mirrored = values(predict(&net, image.flip([3]), &config).flip([3]));
         for (a, b) in straight.iter().zip(&mirrored) {
             assert!((a - b).abs() < 1e-5);
+        }
+    }
+
+    #[test]
+    fn an_image_that_is_no_multiple_of_the_stride_is_predicted_as_a_part_of_one_that_is() {
+        let (net, image) = (net(), image(41, 50));
+        assert_eq!(net.stride(), 16);
+        let rows: Vec<_> = (0..48).map(|y| image.clone().narrow(2, y.min(40), 1)).collect();
+        let tall = Tensor::cat(rows, 2);
+        let columns: Vec<_> = (0..64).map(|x| tall.clone().narrow(3, x.min(49), 1)).collect();
+        let whole = predict(&net, Tensor::cat(columns, 3), &EvalConfig::default());
+        let part = predict(&net, image, &EvalConfig::default());
+        for (a, b) in values(part).iter().zip(values(whole.narrow(2, 0, 41).narrow(3, 0, 50))) {
+            assert!((a - b).abs() < 1e-6, "{a} {b}");
         }
     }
 

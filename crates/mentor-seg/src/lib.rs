@@ -3,6 +3,7 @@
 //!
 //! Knows no file: images and masks arrive in batches, weights and checkpoints leave as bytes.
 
+mod class_weights;
 pub mod companions;
 mod context;
 pub mod distill;

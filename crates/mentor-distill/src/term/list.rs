@@ -23,6 +23,13 @@ pub fn check_terms<S: Sees>(table: &impl TermTable<S>, found: &mut Found) {
     }
 }
 
+/// Reports what of the terms does not fit a data set of so many classes.
+pub fn check_classes<S: Sees>(table: &impl TermTable<S>, classes: usize, found: &mut Found) {
+    for (name, term) in table.terms() {
+        below(name, found, |found| term.check_classes(classes, found));
+    }
+}
+
 /// From one line `file::Type` per term: the module, the optional recipe table, and the list of what a
 /// recipe switched on. File, table and log column have one name.
 ///

@@ -16,7 +16,7 @@ use burn::tensor::Tensor;
 use mentor_types::{AdapterSpec, Found};
 
 pub use companion::{Companion, Companions, Examples, Start};
-pub use list::{TermTable, check_terms};
+pub use list::{TermTable, check_classes, check_terms};
 pub use place::{Column, Place, Shared, Stream};
 use ramp::sigmoid_ramp;
 

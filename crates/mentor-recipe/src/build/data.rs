@@ -6,10 +6,11 @@ use std::sync::Arc;
 use mentor_data::{BatchMaker, BatchPlan, Card, DataError, Dataset, ReadLabels, Split};
 use mentor_scenes::{News, Part, SetSpec, kept_set};
 use mentor_toml::Loaded;
+use mentor_types::below;
 
 use crate::error::BuildError;
 use crate::recipe::Recipe;
-use crate::tasks::{SupervisedTable, Task};
+use crate::tasks::Task;
 
 /// Where a recipe's files may lie.
 #[derive(Clone, Debug, Default)]
@@ -145,10 +146,12 @@ impl<L: ReadLabels> BuiltData<L> {
 /// # Errors
 /// The first thing that does not.
 pub fn check_classes<T: Task>(loaded: &Loaded<Recipe<T>>, classes: usize) -> Result<(), BuildError> {
-    let mut problems = Vec::new();
-    loaded.value.supervised.check_classes(classes, &mut problems);
+    let (recipe, mut problems) = (&loaded.value, Vec::new());
+    below("supervised", &mut problems, |found| mentor_distill::check_classes(&recipe.supervised, classes, found));
+    below("distill", &mut problems, |found| mentor_distill::check_classes(&recipe.distill, classes, found));
+    below("unlabelled", &mut problems, |found| mentor_distill::check_classes(&recipe.unlabelled, classes, found));
     match problems.into_iter().next() {
-        Some((key, message)) => Err(BuildError::Recipe(loaded.problem(&format!("supervised.{key}"), message))),
+        Some((key, message)) => Err(BuildError::Recipe(loaded.problem(&key, message))),
         None => Ok(()),
     }
 }

@@ -44,9 +44,6 @@ pub trait NetTable: Table {
 pub trait SupervisedTable<S: Sees>: Table + Default + TermTable<S> {
     /// Factor of all parts; 0 trains without labels.
     fn weight(&self) -> f64;
-
-    /// Reports what does not fit a data set of so many classes.
-    fn check_classes(&self, classes: usize, found: &mut Found);
 }
 
 /// What a method is put together from.

@@ -115,10 +115,6 @@ impl SupervisedTable<Seg> for SupervisedConfig {
     fn weight(&self) -> f64 {
         self.weight
     }
-
-    fn check_classes(&self, classes: usize, found: &mut Found) {
-        self.check_classes(classes, found);
-    }
 }
 
 impl Table for DistillConfig {

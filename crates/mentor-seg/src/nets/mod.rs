@@ -73,6 +73,13 @@ impl<H: Head> Segmenter<H> {
         });
         cost.macs + self.classifier.macs(&sizes)
     }
+
+    fn stride(&self) -> usize {
+        const SIDE: usize = 32;
+        let mut coarsest = SIDE;
+        self.backbone.count(&mut Cost::at([SIDE; 2]), |_, size| coarsest = coarsest.min(size[0]));
+        SIDE / coarsest
+    }
 }
 
 /// The features at a tap that every backbone has.
@@ -132,6 +139,13 @@ impl SegNet {
     #[must_use]
     pub fn macs(&self, size: [usize; 2]) -> u64 {
         each!(self, net => net.macs(size))
+    }
+
+    /// Pixels of an image that one of the coarsest features stands for, along a side: images of a multiple of it lie on the
+    /// features without a remainder.
+    #[must_use]
+    pub fn stride(&self) -> usize {
+        each!(self, net => net.stride())
     }
 
     /// Channels at a tap; `None` for a tap that segmentation nets lack.

@@ -1,13 +1,14 @@
 //! Cross-entropy per pixel.
 
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::{Int, Tensor};
 use mentor_distill::{Column, Shared, Stream, Term};
 use mentor_ops::{pixel_cross_entropy, sum_all};
-use mentor_types::{Found, check_probability, check_weight};
+use mentor_types::{Found, check_probability};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Ohem;
+use crate::class_weights;
 use crate::context::Context;
 use crate::labels::Labels;
 use crate::task::Seg;
@@ -74,31 +75,23 @@ impl Term<Seg> for CrossEntropy {
     }
 
     fn check(&self, found: &mut Found) {
-        if let Some(weights) = &self.class_weights {
-            for (class, weight) in weights.iter().enumerate() {
-                check_weight(&format!("class_weights[{class}]"), *weight, found);
-            }
-            if weights.iter().all(|weight| *weight == 0.0) {
-                found.push(("class_weights".into(), "every class has weight 0: no pixel would count".into()));
-            }
-        }
+        class_weights::check(self.class_weights.as_deref(), found);
         if let Some(ohem) = &self.ohem {
             check_probability("ohem.threshold", ohem.threshold, found);
         }
     }
 
     fn check_classes(&self, classes: usize, found: &mut Found) {
-        if let Some(weights) = self.class_weights.as_ref().filter(|weights| weights.len() != classes) {
-            let message = format!("{} weights for {classes} classes: give one per class", weights.len());
-            found.push(("class_weights".into(), message));
-        }
+        class_weights::check_count(self.class_weights.as_deref(), classes, found);
     }
 }
 
 impl CrossEntropy {
     pub(crate) fn loss(&self, logits_nkhw: Tensor<4>, target_nhw: Tensor<3, Int>) -> Tensor<1> {
-        let labels = Labels::of(target_nhw, logits_nkhw.dims()[1]);
-        let weights = self.class_weights.as_ref().map(|weights| per_pixel(weights, &logits_nkhw, &labels.classes_nhw));
+        let classes = logits_nkhw.dims()[1];
+        let labels = Labels::of(target_nhw, classes);
+        let weights = self.class_weights.as_ref();
+        let weights = weights.map(|weights| class_weights::per_pixel(weights, classes, &labels.classes_nhw));
         let value_nhw = pixel_cross_entropy(logits_nkhw, labels.classes_nhw);
         let counts = match &self.ohem {
             Some(ohem) => ohem.keep(value_nhw.clone().inner().neg().exp(), labels.mask_nhw),
@@ -111,14 +104,6 @@ impl CrossEntropy {
         // A small floor turns 0 / 0 into 0 and leaves every other quotient as it is.
         sum_all(value_nhw * counts.clone()) / sum_all(counts).clamp_min(1e-12)
     }
-}
-
-fn per_pixel(weights: &[f64], logits_nkhw: &Tensor<4>, classes_nhw: &Tensor<3, Int>) -> Tensor<3> {
-    let classes = logits_nkhw.dims()[1];
-    assert_eq!(weights.len(), classes, "{} class weights for logits {:?}", weights.len(), logits_nkhw.dims());
-    let weights: Vec<f32> = weights.iter().map(|weight| *weight as f32).collect();
-    let weights = Tensor::<1>::from_data(TensorData::new(weights, [classes]), &classes_nhw.device());
-    weights.select(0, classes_nhw.clone().flatten::<1>(0, 2)).reshape(classes_nhw.dims())
 }
 
 #[cfg(test)]

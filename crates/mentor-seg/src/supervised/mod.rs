@@ -5,7 +5,7 @@ mod ohem;
 pub(crate) mod testing;
 
 use mentor_distill::{TermTable, check_terms, evaluate, terms};
-use mentor_types::{Found, LossTerms, below, check_weight};
+use mentor_types::{Found, LossTerms, check_weight};
 
 use crate::context::{Context, at_size_of};
 use crate::task::Seg;
@@ -62,13 +62,6 @@ impl SupervisedConfig {
         }
         check_terms(self, found);
     }
-
-    /// Reports what does not fit a data set of `classes` classes.
-    pub fn check_classes(&self, classes: usize, found: &mut Found) {
-        for (name, term) in self.terms() {
-            below(name, found, |found| term.check_classes(classes, found));
-        }
-    }
 }
 
 /// Compares what a net returned with the labels and pushes one term per part, and `auxiliary` where the
@@ -108,6 +101,7 @@ mod tests {
     use super::testing::{Golden, close, target, values};
     use super::*;
     use burn::tensor::{Device, Int, Tensor};
+    use mentor_distill::check_classes;
     use mentor_ops::resize_bilinear;
     use mentor_types::{Key, SegOutput, Taps};
 
@@ -208,9 +202,9 @@ mod tests {
     fn class_weights_must_fit_the_classes() {
         let config = read(r#"{"cross_entropy": {"class_weights": [1, 2, 3]}}"#);
         let mut problems = Vec::new();
-        config.check_classes(3, &mut problems);
+        check_classes(&config, 3, &mut problems);
         assert!(problems.is_empty());
-        config.check_classes(4, &mut problems);
+        check_classes(&config, 4, &mut problems);
         assert_eq!(problems[0].0, "cross_entropy.class_weights");
     }
 

@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{mean_over_free, strong_logits_at};
+use crate::class_weights;
 use crate::context::Context;
 use crate::task::Seg;
 use crate::views::{Pseudo, PseudoLabels, Teaching};
@@ -21,6 +22,9 @@ pub struct FixMatch {
     pub weight: f64,
     /// Lowest probability, in `[0, 1]`, at which a pixel takes its pseudo-label. Default 0.95.
     pub threshold: f64,
+    /// One factor per class, at least 0, in the order of the card, for the pixels whose pseudo-label it is. Default all 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub class_weights: Option<Vec<f64>>,
     /// Optimizer steps over which the weight grows from 0.0067 of its value to all of it. Default 0.
     pub ramp_steps: u64,
     /// Who labels the weak view: `"student"` (default), or `"ema"`, its moving average, which needs an
@@ -30,7 +34,7 @@ pub struct FixMatch {
 
 impl Default for FixMatch {
     fn default() -> Self {
-        Self { weight: 1.0, threshold: 0.95, ramp_steps: 0, teacher: Teaching::default() }
+        Self { weight: 1.0, threshold: 0.95, class_weights: None, ramp_steps: 0, teacher: Teaching::default() }
     }
 }
 
@@ -58,14 +62,20 @@ impl Term<Seg> for FixMatch {
 
     fn check(&self, found: &mut Found) {
         check_probability("threshold", self.threshold, found);
+        class_weights::check(self.class_weights.as_deref(), found);
+    }
+
+    fn check_classes(&self, classes: usize, found: &mut Found) {
+        class_weights::check_count(self.class_weights.as_deref(), classes, found);
     }
 }
 
 impl FixMatch {
     /// The cross-entropy of the strong view with the pseudo-labels that are sure enough.
     ///
-    /// `1/|F| sum_{i in F} [c_i >= threshold] (-log p_i,y_i)` over the free pixels `F`, with `y` the
-    /// pseudo-label, `c` its probability at the teacher, and `p` the student's softmax.
+    /// `sum_{i in F} [c_i >= threshold] w_(y_i) (-log p_i,y_i) / sum_{i in F} w_(y_i)` over the free pixels `F`, with `y` the
+    /// pseudo-label, `c` its probability at the teacher, `p` the student's softmax, and the class weights `w` (all 1 without
+    /// them).
     ///
     /// # Shapes
     /// `pseudo` `[n, h, w]`; `strong_logits_nkhw` `[n, k, h', w']`, upsampled to `h` x `w` in 32 bits
@@ -99,7 +109,14 @@ impl FixMatch {
         assert_eq!(strong[0], images, "strong logits {strong:?} for pseudo-labels {:?}", pseudo.classes_nhw.dims());
         let logits_nkhw = strong_logits_at(strong_logits_nkhw, [height, width]);
         let value_nhw = pixel_cross_entropy(logits_nkhw, pseudo.classes_nhw.clone());
-        mean_over_free(value_nhw, pseudo.accepted(self.threshold), pseudo.free_nhw.clone())
+        let (accepted_nhw, free_nhw) = (pseudo.accepted(self.threshold), pseudo.free_nhw.clone());
+        match &self.class_weights {
+            Some(weights) => {
+                let weights_nhw = class_weights::per_pixel(weights, strong[1], &pseudo.classes_nhw);
+                mean_over_free(value_nhw, accepted_nhw * weights_nhw.clone(), free_nhw * weights_nhw)
+            }
+            None => mean_over_free(value_nhw, accepted_nhw, free_nhw),
+        }
     }
 }
 
@@ -124,6 +141,17 @@ mod tests {
         let strong = leaf(map(&golden, "strong"));
         let loss = at(0.7).loss(&pseudo, strong.clone());
         agrees(&golden, "fixmatch", &strong, loss);
+    }
+
+    #[test]
+    fn a_class_weight_counts_pixels_above_and_below_the_line() {
+        // Pseudo-labels 0, 0 and 1, of which the second is unsure; the student says log 2 of each.
+        let weak = Tensor::<4>::from_data([[[[0.96f32, 0.6, 0.01]], [[0.04, 0.4, 0.99]]]], &Device::flex());
+        let pseudo = PseudoLabels::new(weak, &identity([1, 1, 3]));
+        let strong = leaf(Tensor::zeros([1, 2, 1, 3], &Device::flex()));
+        let term = FixMatch { class_weights: Some(vec![1.0, 3.0]), ..FixMatch::default() };
+        let loss = values(term.loss(&pseudo, strong))[0];
+        assert!((loss - std::f32::consts::LN_2 * (1.0 + 3.0) / (1.0 + 1.0 + 3.0)).abs() < 1e-6, "{loss}");
     }
 
     #[test]

@@ -69,10 +69,10 @@ fn strong_logits_at(strong_logits_nkhw: Tensor<4>, view_size: [usize; 2]) -> Ten
     resize_bilinear(strong_logits_nkhw.cast(FloatDType::F32), view_size, false)
 }
 
-/// `1/|F| sum` of `value_nhw` where `counted_nhw` is 1, with `F` the free pixels; a zero with a
-/// gradient where there is none.
+/// The sum of `value_nhw`, each counted as often as `counted_nhw` says, over that of `free_nhw`, which does so for all free
+/// pixels; a zero with a gradient where there is none.
 fn mean_over_free(value_nhw: Tensor<3>, counted_nhw: Tensor<3>, free_nhw: Tensor<3>) -> Tensor<1> {
-    sum_all(value_nhw * counted_nhw) / sum_all(free_nhw).clamp_min(1.0)
+    sum_all(value_nhw * counted_nhw) / sum_all(free_nhw).clamp_min(1e-12)
 }
 
 #[cfg(test)]

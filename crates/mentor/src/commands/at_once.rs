@@ -52,9 +52,7 @@ impl Children {
                     .map(|job| job.name())
                     .chain(self.running.iter().map(|(name, _)| name.clone()))
                     .collect();
-                let is_ready = |job: &&Job| {
-                    job.needs.iter().all(|need| !open.contains(&format!("{}.seed{}", need.row, need.seed)))
-                };
+                let is_ready = |job: &&Job| job.needs.iter().all(|need| !open.contains(&need.name()));
                 let Some(next) = waiting.iter().position(is_ready) else { break };
                 let name = waiting.remove(next).name();
                 note!("{name}: begins");

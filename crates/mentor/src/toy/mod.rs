@@ -163,8 +163,6 @@ impl SupervisedTable<Toy> for supervised::Supervised {
     fn weight(&self) -> f64 {
         0.0
     }
-
-    fn check_classes(&self, _classes: usize, _found: &mut Found) {}
 }
 
 /// How near all scores are to zero.
