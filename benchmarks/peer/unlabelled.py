@@ -19,7 +19,7 @@ from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as V
 
-from losses import IGNORE, cross_entropy
+from losses import IGNORE
 from nets import Backbone, conv_norm, optimizer
 
 CLASSES = 7
@@ -104,8 +104,8 @@ def cutmix(strong, labels, sure):
                 values[sample, ..., rows, columns] = old[(sample + ahead) % len(strong), ..., rows, columns]
 
 
-def fixmatch(student, labeller, weak, colours, threshold):
-    """The mean over all pixels of the cross-entropy with pseudo-labels, where they are sure."""
+def fixmatch(student, labeller, weak, colours, threshold, class_weights):
+    """The weighted mean over all pixels of the cross-entropy with pseudo-labels, of which only the sure ones add."""
     with torch.no_grad():
         was_training = labeller.training
         confidence, labels = labeller.eval()(weak).softmax(1).max(1)
@@ -113,7 +113,8 @@ def fixmatch(student, labeller, weak, colours, threshold):
     strong = torch.stack([colours(image) for image in weak])
     sure = (confidence >= threshold).float()
     cutmix(strong, labels, sure)
-    return (F.cross_entropy(student(strong), labels, reduction="none") * sure).mean()
+    weights = class_weights[labels]
+    return (F.cross_entropy(student(strong), labels, reduction="none") * sure * weights).sum() / weights.sum()
 
 
 def miou(net, pairs):
@@ -136,6 +137,7 @@ def train(args):
     average = copy.deepcopy(student).eval().requires_grad_(False)
     labelled = Stream(args.folder, args.labelled, 96, (0.8, 1.25))
     unlabelled = Stream(args.folder, args.unlabelled, 96, (0.8, 1.25)) if args.row == "fixmatch" else None
+    class_weights = torch.tensor(args.class_weights)
     sgd, colours = optimizer(student, args.lr, 0.9, 5e-4), strong_view(args)
     for step in range(args.steps):
         # Poly, over a linear warm-up.
@@ -143,12 +145,13 @@ def train(args):
         for group in sgd.param_groups:
             group["lr"] = rate
         images, labels = labelled.batch(8)
-        total = cross_entropy(student(images), labels)
+        total = F.cross_entropy(student(images), labels, class_weights, ignore_index=IGNORE)
         if unlabelled:
             ramp = math.exp(-5 * (1 - min((step + 1) / max(args.ramp, 1), 1)) ** 2)
             labeller = average if args.ema else student
+            weak = unlabelled.batch(8)[0]
             total = total + args.weight * ramp * fixmatch(
-                student, labeller, unlabelled.batch(8)[0], colours, args.threshold
+                student, labeller, weak, colours, args.threshold, class_weights
             )
         sgd.zero_grad()
         total.backward()
@@ -180,6 +183,7 @@ def main():
     parser.add_argument("--threshold", type=float, default=0.9)
     parser.add_argument("--ramp", type=int, default=500)
     parser.add_argument("--ema", type=float, default=None, help="label by the average, with this decay")
+    parser.add_argument("--class-weights", type=float, nargs=CLASSES, default=[1.0] * CLASSES)
     parser.add_argument("--jitter", type=float, default=0.1)
     parser.add_argument("--hue", type=float, default=0.01)
     parser.add_argument("--grey", type=float, default=0.0)
