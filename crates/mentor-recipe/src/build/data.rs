@@ -188,6 +188,12 @@ mod tests {
         let (loaded, places) = recipe(&["data.card=camvit"]);
         let message = find_card(&loaded, &places).unwrap_err().to_string();
         assert!(message.starts_with("--set data.card=camvit: `data.card`: no card `camvit`, did you mean `camvid`?"));
+        let (loaded, places) = recipe(&["data.val=vol"]);
+        let message = find_card(&loaded, &places).unwrap_err().to_string();
+        assert!(
+            message
+                .starts_with("--set data.val=vol: `data.val`: card `scenes` has no split `vol`, did you mean `val`?")
+        );
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("dataset.toml");
         std::fs::write(&path, "name = \"../x\"\ntitel = \"t\"\n").unwrap();
@@ -195,5 +201,31 @@ mod tests {
         let message = find_card(&loaded, &places).unwrap_err().to_string();
         assert!(message.lines().count() > 2, "{message}");
         assert!(message.lines().all(|line| line.starts_with(&path.display().to_string())), "{message}");
+    }
+
+    #[test]
+    fn scenes_are_drawn_for_the_splits_that_are_asked_for() {
+        let text = "name = \"towns\"\ntitle = \"t\"\nlicence = \"t\"\nsource = \"t\"\nget = \"t\"\n\
+            [scenes]\ncount = 12\nsize_px = 32\n[masks]\nformat = \"index\"\n[splits]\n\
+            train = { list = \"train/train.txt\" }\nsome = { list = \"train/train_1_2.txt\" }\n\
+            rest = { all_of = \"train\", minus = \"some\" }\nval = { list = \"val/val.txt\" }\n\
+            mine = { list = \"mine.txt\" }\n[[classes]]\nname = \"ground\"\ncolor = [1, 2, 3]\n";
+        let card = Card::parse(text, Path::new("towns/dataset.toml"), PathBuf::from("towns")).unwrap();
+        let cache = tempfile::tempdir().unwrap();
+        let mut places = Places { cache: Some(cache.path().to_owned()), draws: true, ..Places::default() };
+        let mut drawn = |draws: bool, splits: &[&str]| {
+            places.draws = draws;
+            let folder = places.with_files(card.clone(), splits.iter().copied())?.folder;
+            let is_there = |part: &Part| folder.join(part.as_str()).is_dir();
+            Ok::<_, BuildError>(Part::ALL.into_iter().filter(is_there).collect::<Vec<_>>())
+        };
+        assert_eq!(drawn(true, &["val"]).unwrap(), [Part::Val]);
+        let message = drawn(false, &["val", "rest"]).unwrap_err().to_string();
+        assert!(message.ends_with("train: not drawn yet"), "{message}");
+        assert_eq!(drawn(true, &["rest"]).unwrap(), [Part::Train, Part::Val]);
+        assert_eq!(drawn(false, &["val", "some"]).unwrap(), [Part::Train, Part::Val]);
+        assert!(drawn(true, &["vol"]).unwrap_err().to_string().contains("did you mean `val`?"));
+        // A list that lies elsewhere may name any scene.
+        assert_eq!(drawn(true, &["mine"]).unwrap(), Part::ALL);
     }
 }
