@@ -1,6 +1,6 @@
 //! One factor per class, for the pixels of a loss.
 
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 use mentor_types::{Found, check_weight};
 
 /// The key under which a term has them.
@@ -30,8 +30,22 @@ pub(crate) fn check_count(weights: Option<&[f64]>, classes: usize, found: &mut F
 /// # Panics
 /// If there are not as many factors as classes.
 pub(crate) fn per_pixel(weights: &[f64], classes: usize, classes_nhw: &Tensor<3, Int>) -> Tensor<3> {
+    let weights = on_device(weights, classes, &classes_nhw.device());
+    weights.select(0, classes_nhw.clone().flatten::<1>(0, 2)).reshape(classes_nhw.dims())
+}
+
+/// The factor to be expected at each pixel, `[n, 1, h, w]`, given the probabilities of its classes, `[n, k, h, w]`.
+///
+/// # Panics
+/// If there are not as many factors as classes.
+pub(crate) fn expected(weights: &[f64], probabilities_nkhw: Tensor<4>) -> Tensor<4> {
+    let classes = probabilities_nkhw.dims()[1];
+    let weights = on_device(weights, classes, &probabilities_nkhw.device());
+    (probabilities_nkhw * weights.reshape([1, classes, 1, 1])).sum_dim(1)
+}
+
+fn on_device(weights: &[f64], classes: usize, device: &Device) -> Tensor<1> {
     assert_eq!(weights.len(), classes, "{} class weights for {classes} classes", weights.len());
     let weights: Vec<f32> = weights.iter().map(|weight| *weight as f32).collect();
-    let weights = Tensor::<1>::from_data(TensorData::new(weights, [classes]), &classes_nhw.device());
-    weights.select(0, classes_nhw.clone().flatten::<1>(0, 2)).reshape(classes_nhw.dims())
+    Tensor::from_data(TensorData::new(weights, [classes]), device)
 }

@@ -2,17 +2,19 @@
 
 use burn::tensor::Tensor;
 use mentor_distill::{Column, Shared, Stream, Term, kl_divergence, soft_cross_entropy, weighted_mean};
-use mentor_ops::mean_all;
+use mentor_ops::{mean_all, softmax};
 use mentor_types::Found;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::class_weights;
 use crate::context::Context;
 use crate::task::Seg;
 
 /// Pulls the student's class probabilities at every pixel towards the teacher's.
 ///
-/// `T^2 * mean_i KL(softmax(z^T_i / T) || softmax(z^S_i / T))` over the pixels `i` that count.
+/// `T^2 * mean_i KL(softmax(z^T_i / T) || softmax(z^S_i / T))` over the pixels `i` that count; with class weights `w` the mean
+/// is weighted by `sum_c p_i,c w_c` with `p = softmax(z^T)`, the weight to be expected of the pixel's class.
 ///
 /// # Shapes
 /// Logits `[n, k, h, w]` of both, at the resolution of the student's head.
@@ -30,7 +32,7 @@ use crate::task::Seg;
 /// Reaches the student's logits only.
 ///
 /// # Panics
-/// If the two have different numbers of classes.
+/// If the two have different numbers of classes, or the number of class weights is another.
 ///
 /// # Source
 /// Liu et al. 2019, arXiv 1903.04197, equation 1; Hinton et al. 2015, arXiv 1503.02531. Official
@@ -40,7 +42,7 @@ use crate::task::Seg;
 /// The official code of Liu et al. divides by `h * w` and not by the number of images, so its value
 /// grows with the batch, takes the cross-entropy, and knows no ignored pixel; ours is the mean, of
 /// the divergence by default, which has the same gradient. A teacher with logits of another size is
-/// resized bilinearly to the student's.
+/// resized bilinearly to the student's. Class weights are ours.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct PixelWise {
@@ -48,6 +50,9 @@ pub struct PixelWise {
     pub weight: f64,
     /// Softens the probabilities of both sides; above 0. Default 1.
     pub temperature: f64,
+    /// One factor per class, at least 0, in the order of the card, for pixels of which the teacher says it. Default all 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub class_weights: Option<Vec<f64>>,
     /// What is minimised. Default `"kl"`.
     pub form: Form,
     /// The images it is computed on. Default `["labelled"]`.
@@ -68,7 +73,14 @@ pub enum Form {
 
 impl Default for PixelWise {
     fn default() -> Self {
-        Self { weight: 10.0, temperature: 1.0, form: Form::Kl, on: vec![Stream::Labelled], ramp_steps: 0 }
+        Self {
+            weight: 10.0,
+            temperature: 1.0,
+            class_weights: None,
+            form: Form::Kl,
+            on: vec![Stream::Labelled],
+            ramp_steps: 0,
+        }
     }
 }
 
@@ -88,10 +100,14 @@ impl Term<Seg> for PixelWise {
             Form::Kl => kl_divergence::<4>,
             Form::SoftCrossEntropy => soft_cross_entropy::<4>,
         };
-        let each_n1hw = formula(student_nkhw, context.teacher_logits(), 1, self.temperature);
-        let mean = match context.counted([height, width]) {
-            Some(counted_n1hw) => weighted_mean(each_n1hw, counted_n1hw),
-            None => mean_all(each_n1hw),
+        let teacher_nkhw = context.teacher_logits();
+        let weights = self.class_weights.as_ref();
+        let weights_n1hw = weights.map(|weights| class_weights::expected(weights, softmax(teacher_nkhw.clone(), 1)));
+        let each_n1hw = formula(student_nkhw, teacher_nkhw, 1, self.temperature);
+        let mean = match (context.counted([height, width]), weights_n1hw) {
+            (Some(counted_n1hw), Some(weights_n1hw)) => weighted_mean(each_n1hw, counted_n1hw * weights_n1hw),
+            (Some(counts_n1hw), None) | (None, Some(counts_n1hw)) => weighted_mean(each_n1hw, counts_n1hw),
+            (None, None) => mean_all(each_n1hw),
         };
         mean.mul_scalar(self.temperature * self.temperature)
     }
@@ -100,6 +116,11 @@ impl Term<Seg> for PixelWise {
         if !(self.temperature.is_finite() && self.temperature > 0.0) {
             found.push(("temperature".to_owned(), format!("must be above 0, found {}", self.temperature)));
         }
+        class_weights::check(self.class_weights.as_deref(), found);
+    }
+
+    fn check_classes(&self, classes: usize, found: &mut Found) {
+        class_weights::check_count(self.class_weights.as_deref(), classes, found);
     }
 }
 
@@ -128,10 +149,26 @@ mod tests {
     }
 
     #[test]
+    fn a_pixel_counts_by_the_class_that_the_teacher_says() {
+        // As above, beside a pixel of which the teacher is sure that it is class 1, where the student is unsure.
+        let student = map([1, 2, 1, 2], |_| 0.0);
+        let teacher = map([1, 2, 1, 2], |i| [0.0, 3.0f32.ln(), 100.0, 0.0][i]);
+        let divergences = [2.0f32.ln(), 0.75 * 1.5f32.ln() + 0.25 * 0.5f32.ln()];
+        let weights = [5.0, 0.75 * 1.0 + 0.25 * 5.0];
+        let expected = (weights[0] * divergences[0] + weights[1] * divergences[1]) / (weights[0] + weights[1]);
+        let term = PixelWise { class_weights: Some(vec![1.0, 5.0]), ..PixelWise::default() };
+        let found = values(value(&term, &student, &teacher, None))[0];
+        assert!((found - expected).abs() < 1e-6, "{found} {expected}");
+        // Of two pixels that do not count the one is left.
+        let found = values(value(&term, &student, &teacher, Some(&[255, 255, 0, 0, 255, 255, 0, 0])))[0];
+        assert!((found - divergences[1]).abs() < 1e-6, "{found}");
+    }
+
+    #[test]
     fn it_passes_the_checks_of_every_term() {
         for form in [Form::Kl, Form::SoftCrossEntropy] {
-            for temperature in [1.0, 4.0] {
-                let term = PixelWise { form, temperature, ..PixelWise::default() };
+            for (temperature, class_weights) in [(1.0, None), (4.0, None), (1.0, Some(vec![1.0, 0.5, 3.0]))] {
+                let term = PixelWise { form, temperature, class_weights, ..PixelWise::default() };
                 // The teacher is sure, so that its own entropy leaves room to halve the cross-entropy.
                 check_term(&Case {
                     value: &|student, teacher, labels| value(&term, student, teacher, labels),
