@@ -84,7 +84,7 @@ fn weights_of_another_net_are_refused() {
 /// A data set of one image, whose files the test then spoils.
 fn small_data(folder: &Path) -> std::path::PathBuf {
     let sample = scenes();
-    let list = fs::read_to_string(sample.join("val.txt")).unwrap();
+    let list = fs::read_to_string(sample.join("val/val.txt")).unwrap();
     let files: Vec<&str> = list.lines().find(|line| line.contains(".jpg")).unwrap().split_whitespace().collect();
     let data = folder.join("größe mit leerzeichen");
     fs::create_dir_all(data.join("images")).unwrap();

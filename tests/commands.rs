@@ -49,7 +49,7 @@ fn a_run_can_be_scored_exported_and_predicted_with() {
     fs::create_dir_all(&truth).unwrap();
     fs::create_dir_all(&photos).unwrap();
     let sample = scenes();
-    for line in fs::read_to_string(sample.join("val.txt")).unwrap().lines().filter(|line| line.contains(".jpg")) {
+    for line in fs::read_to_string(sample.join("val/val.txt")).unwrap().lines().filter(|line| line.contains(".jpg")) {
         let files: Vec<&str> = line.split_whitespace().collect();
         let name = |path: &str| path.rsplit('/').next().unwrap().to_owned();
         fs::copy(sample.join(files[0]), photos.join(name(files[0]))).unwrap();
@@ -210,7 +210,7 @@ fn a_folder_of_ones_own_gets_a_card_and_a_recipe() {
     let own = folder.path().join("own");
     for (kind, ending) in [("images", "jpg"), ("labels", "png")] {
         fs::create_dir_all(own.join(kind)).unwrap();
-        let sample = scenes().join(if kind == "labels" { "masks" } else { kind });
+        let sample = scenes().join("train").join(if kind == "labels" { "masks" } else { kind });
         let mut files: Vec<_> = fs::read_dir(sample).unwrap().map(|entry| entry.unwrap().path()).collect();
         files.sort();
         for file in files.into_iter().filter(|file| file.extension().is_some_and(|e| e == ending)).take(10) {
