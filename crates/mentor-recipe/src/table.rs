@@ -1,26 +1,37 @@
 //! The table of a study as Markdown: what was measured, beside what the papers say.
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::compute::Compute;
 use crate::result::RowResult;
 use crate::shares::{Shares, deviation_over_images};
 use crate::statistics::{interval, mean, seeds_to_show, spread};
-use crate::study::{StudyFile, StudyRow};
+use crate::study_file::{StudyFile, StudyRow};
+
+/// How much less than the longer baseline a row may compute to be compared with it.
+const LESS_COMPUTE: f64 = 0.1;
 
 /// Renders the table of a study from the results that there are.
 ///
-/// A value is the mean over seeds with the sample standard deviation (divisor n - 1). The difference to the baseline is
-/// taken over the seeds that both rows have, or over all where they share none, and only where both took the same number
-/// of steps. With two shared seeds or more it has its 95 % interval, over the differences seed by seed and, for `judged_by`,
-/// over the images; one that holds zero is called noise. Where the study names no metrics, it shows `judged_by`, the key of the score that models are judged by.
-/// Results of rows or seeds that the study does not have are left out. Below the table stand the devices and
-/// commits that the results came from.
-pub fn table(study: &StudyFile, results: &[RowResult], judged_by: &str) -> String {
+/// A value is the mean over seeds with the sample standard deviation (divisor n - 1). The difference to a row's baseline
+/// is taken over the seeds that both rows have, or over all where they share none, and only where both took the same
+/// number of steps; that to the baseline that trains longer only where the row computes as much, by `compute`, what each
+/// row computes. With two shared seeds or more a difference has its 95 % interval, over the differences seed by seed and,
+/// for `judged_by`, over the images; one that holds zero is called noise. Where the study names no metrics, it shows
+/// `judged_by`, the key of the score that models are judged by. Results of rows or seeds that the study does not have are
+/// left out. Below the table stand the devices and commits that the results came from.
+pub fn table(study: &StudyFile, results: &[RowResult], judged_by: &str, compute: &BTreeMap<String, Compute>) -> String {
     let metrics = study.metrics.clone().unwrap_or_else(|| vec![judged_by.to_owned()]);
-    let compared = study.baseline.as_ref().and_then(|name| study.rows.iter().find(|row| row.name == *name));
+    let names = [metrics[0].as_str(), judged_by];
+    let against = shared_baseline(study);
+    let longer = study.longer_name().and_then(|name| study.row(&name));
     let with_paper = study.rows.iter().any(|row| row.paper.is_some());
     let with_words = study.rows.iter().any(|row| row.expected.is_some());
     let mut heads = vec!["row".to_string(), "steps".to_string()];
+    heads.extend(longer.map(|_| "compute".to_string()));
     heads.extend(metrics.iter().cloned());
-    heads.extend(compared.map(|row| format!("difference to {}", row.name)));
+    heads.extend(against.as_ref().map(|name| format!("difference to {name}").trim_end_matches(" to ").to_string()));
+    heads.extend(longer.map(|row| format!("difference to {}", row.name)));
     heads.extend(with_paper.then(|| "paper".to_string()));
     heads.extend(with_words.then(|| "expected".to_string()));
 
@@ -32,18 +43,19 @@ pub fn table(study: &StudyFile, results: &[RowResult], judged_by: &str) -> Strin
     for row in &study.rows {
         let own = results_of(study, row, results);
         let mut cells = vec![row.name.clone(), steps(&own)];
+        cells.extend(longer.map(|_| times_baseline(study, row, compute)));
         cells.extend(metrics.iter().map(|metric| measured(study, row, &own, metric)));
-        cells.extend(compared.map(|other| {
-            let names = [metrics[0].as_str(), judged_by];
-            difference(study, names, [row, other], [&own, &results_of(study, other, results)])
-        }));
+        if let Some(head) = &against {
+            cells.push(to_baseline(study, names, row, results, head.is_empty()));
+        }
+        cells.extend(longer.map(|other| to_longer(study, names, [row, other], results, compute)));
         cells.extend(with_paper.then(|| row.paper.map(|paper| number(study, paper)).unwrap_or_default()));
         cells.extend(with_words.then(|| row.expected.clone().unwrap_or_default()));
         push_line(&mut text, &cells);
     }
     text.push_str(&origins(study, results));
-    if let Some((least, other)) = study.min_effect.zip(compared) {
-        text.push_str(&seeds_for(study, &metrics[0], least, other, results));
+    if let Some(least) = study.min_effect {
+        text.push_str(&seeds_for(study, &metrics[0], least, results));
     }
     text
 }
@@ -79,21 +91,62 @@ fn measured(study: &StudyFile, row: &StudyRow, results: &[&RowResult], metric: &
     cell
 }
 
-fn difference(
+/// The baseline of all rows that have one; empty where they have several.
+fn shared_baseline(study: &StudyFile) -> Option<String> {
+    let names: BTreeSet<&String> =
+        study.rows.iter().filter_map(|row| row.baseline.as_ref().or(study.baseline.as_ref())).collect();
+    let first = names.first()?;
+    Some(if names.len() == 1 { (*first).clone() } else { String::new() })
+}
+
+/// What a row computes, as a multiple of what the baseline does.
+fn times_baseline(study: &StudyFile, row: &StudyRow, compute: &BTreeMap<String, Compute>) -> String {
+    let total = |name: &String| compute.get(name).map(Compute::total);
+    let baseline = study.baseline.as_ref().and_then(total);
+    total(&row.name).zip(baseline).map_or_else(String::new, |(own, other)| format!("{:.1} x", own / other))
+}
+
+fn to_baseline(
     study: &StudyFile,
-    [metric, judged_by]: [&str; 2],
-    [row, baseline]: [&StudyRow; 2],
-    [own, others]: [&[&RowResult]; 2],
+    names: [&str; 2],
+    row: &StudyRow,
+    results: &[RowResult],
+    says_to_what: bool,
 ) -> String {
-    if row.name == baseline.name {
-        return "baseline".to_string();
-    }
-    let Some(first) = own.first().filter(|_| !others.is_empty()).map(|result| result.steps) else {
-        return String::new();
+    let Some(other) = study.baseline_of(row).filter(|other| other.name != row.name) else {
+        let is_one = study.rows.iter().filter_map(|other| study.baseline_of(other)).any(|other| other.name == row.name);
+        return if is_one { "baseline".to_string() } else { String::new() };
     };
-    if own.iter().chain(others).any(|result| result.steps != first) {
+    let [own, others] = [row, other].map(|row| results_of(study, row, results));
+    let mut all = own.iter().chain(&others).map(|result| result.steps);
+    let first = all.next();
+    if !own.is_empty() && !others.is_empty() && all.any(|steps| Some(steps) != first) {
         return "other steps".to_string();
     }
+    let text = difference(study, names, [&own, &others]);
+    if says_to_what && !text.is_empty() { format!("{text} to {}", other.name) } else { text }
+}
+
+/// The difference of a row to the baseline that trains longer; nothing where it computes less than that.
+fn to_longer(
+    study: &StudyFile,
+    names: [&str; 2],
+    [row, longer]: [&StudyRow; 2],
+    results: &[RowResult],
+    compute: &BTreeMap<String, Compute>,
+) -> String {
+    if row.name == longer.name {
+        return "baseline".to_string();
+    }
+    let total = |row: &StudyRow| compute.get(&row.name).map_or(0.0, Compute::total);
+    let is_compared = study.baseline_of(row).is_some_and(|other| study.baseline.as_ref() == Some(&other.name));
+    if !is_compared || total(row) < (1.0 - LESS_COMPUTE) * total(longer) {
+        return String::new();
+    }
+    difference(study, names, [&results_of(study, row, results), &results_of(study, longer, results)])
+}
+
+fn difference(study: &StudyFile, [metric, judged_by]: [&str; 2], [own, others]: [&[&RowResult]; 2]) -> String {
     let shares = |seed: u64, results: &[&RowResult]| results.iter().any(|result| result.seed == seed);
     let any_shared = own.iter().any(|result| shares(result.seed, others));
     let values = |from: &[&RowResult], with: &[&RowResult]| -> Vec<f64> {
@@ -141,13 +194,13 @@ fn over_images(study: &StudyFile, own: &[&RowResult], others: &[&RowResult]) -> 
 }
 
 /// How many seeds each row would need to show a difference of `least` four times of five.
-fn seeds_for(study: &StudyFile, metric: &str, least: f64, baseline: &StudyRow, results: &[RowResult]) -> String {
-    let others = results_of(study, baseline, results);
+fn seeds_for(study: &StudyFile, metric: &str, least: f64, results: &[RowResult]) -> String {
     let of_row = |row: &StudyRow| {
-        let spread = spread(&pairs(study, metric, &results_of(study, row, results), &others))?;
-        Some(format!("{} {}", row.name, seeds_to_show(least, spread)))
+        let other = study.baseline_of(row).filter(|other| other.name != row.name)?;
+        let [own, others] = [row, other].map(|row| results_of(study, row, results));
+        Some(format!("{} {}", row.name, seeds_to_show(least, spread(&pairs(study, metric, &own, &others))?)))
     };
-    let rows: Vec<String> = study.rows.iter().filter(|row| row.name != baseline.name).filter_map(of_row).collect();
+    let rows: Vec<String> = study.rows.iter().filter_map(of_row).collect();
     if rows.is_empty() {
         return String::new();
     }
@@ -173,7 +226,7 @@ fn origins(study: &StudyFile, results: &[RowResult]) -> String {
     let devices = distinct(used.iter().map(|result| result.device.as_str()).collect());
     let commits = distinct(used.iter().map(|result| result.commit.as_str()).collect());
     let unit = if study.percent { " in per cent" } else { "" };
-    let brackets = match study.baseline {
+    let brackets = match shared_baseline(study) {
         Some(_) if used.iter().all(|result| !result.images.is_empty()) => {
             " In brackets 95 % intervals, paired over seeds and images."
         }
@@ -264,7 +317,7 @@ recipe = "holistic.toml"
             result("gone", 0, 0.1, 1),
         ];
         assert_eq!(
-            table(&study.file, &results, "miou"),
+            table(&study.file, &results, "miou", &BTreeMap::new()),
             "### Aerial \\| quick\n\n\
              | row | steps | miou | accuracy | difference to alone | paper | expected |\n\
              | --- | ---: | ---: | ---: | ---: | ---: | ---: |\n\
@@ -286,7 +339,7 @@ recipe = "holistic.toml"
             .iter()
             .flat_map(|(row, scores)| (0..).zip(scores).map(|(seed, score)| result(row, seed, *score, 400)))
             .collect();
-        let text = table(&study.file, &results, "miou");
+        let text = table(&study.file, &results, "miou", &BTreeMap::new());
         // Differences of 3, 4 and 3: mean 3.33, deviation 0.577; t with 2 degrees of freedom is 4.303.
         assert!(text.contains("| +3.33 [+1.90, +4.77] |"), "{text}");
         // (2.802 * 0.577)^2 = 2.6.
@@ -304,7 +357,7 @@ recipe = "holistic.toml"
         let results: Vec<RowResult> = (0..3)
             .flat_map(|seed| [with_images("alone", seed, [50, 50]), with_images("pixel_wise", seed, [50, 60])])
             .collect();
-        let text = table(&study.file, &results, "miou");
+        let text = table(&study.file, &results, "miou", &BTreeMap::new());
         // No spread over seeds; of two images, one adds ten: a deviation of 5 / sqrt(2), about.
         let [low, high] = ["[", ", "].map(|before| {
             let line = text.lines().find(|line| line.starts_with("| pixel_wise")).unwrap();
@@ -318,6 +371,53 @@ recipe = "holistic.toml"
     }
 
     #[test]
+    fn rows_have_baselines_of_their_own() {
+        let text = STUDY.replace("name = \"holistic\"", "name = \"holistic\"\nbaseline = \"pixel_wise\"");
+        let study = Study::parse(&text, Path::new("s.toml")).unwrap();
+        let results = [
+            result("alone", 0, 0.5, 400),
+            result("pixel_wise", 0, 0.53, 800),
+            result("pixel_wise", 1, 0.53, 800),
+            result("holistic", 0, 0.56, 800),
+            result("holistic", 1, 0.56, 800),
+        ];
+        let text = table(&study.file, &results, "miou", &BTreeMap::new());
+        let last = |row: &str| {
+            let line = text.lines().find(|line| line.starts_with(&format!("| {row} |"))).unwrap();
+            line.split(" | ").nth(4).unwrap().to_owned()
+        };
+        assert!(text.contains("| accuracy | difference | paper |"), "{text}");
+        assert_eq!(last("pixel_wise"), "other steps");
+        assert_eq!(last("holistic"), "+3.00 [+3.00, +3.00] to pixel_wise");
+        assert_eq!(last("alone"), "baseline");
+    }
+
+    #[test]
+    fn a_row_is_compared_at_equal_compute_where_it_computes_as_much() {
+        let text = STUDY.replacen("seeds", "baseline_compute = true\nseeds", 1);
+        let mut study = Study::parse(&text, Path::new("s.toml")).unwrap();
+        let costs = [("teacher", 1.0), ("alone", 1.0), ("pixel_wise", 4.0), ("holistic", 5.0)];
+        let mut compute =
+            costs.map(|(name, a_step)| (name.to_owned(), Compute { a_step, steps: 400 })).into_iter().collect();
+        study.add_longer_baseline(&mut compute);
+        let results = [
+            result("alone", 0, 0.5, 400),
+            result("alone_longer", 0, 0.54, 2000),
+            result("pixel_wise", 0, 0.53, 400),
+            result("holistic", 0, 0.56, 400),
+        ];
+        let text = table(&study.file, &results, "miou", &compute);
+        let expected = [
+            "| row | steps | compute | miou | accuracy | difference to alone | difference to alone_longer | paper | expected |",
+            "| alone | 400 | 1.0 x | 50.00 (1 of 3 seeds) | 90.00 (1 of 3 seeds) | baseline |  | 69.10 | a paper's table 2 |",
+            "| alone_longer | 2000 | 5.0 x | 54.00 (1 of 3 seeds) | 90.00 (1 of 3 seeds) | other steps | baseline |  |  |",
+            "| pixel_wise | 400 | 4.0 x | 53.00 (1 of 3 seeds) | 90.00 (1 of 3 seeds) | +3.00 |  |  |  |",
+            "| holistic | 400 | 5.0 x | 56.00 (1 of 3 seeds) | 90.00 (1 of 3 seeds) | +6.00 | +2.00 |  |  |",
+        ];
+        expected.iter().for_each(|line| assert!(text.contains(line), "{line}\n{text}"));
+    }
+
+    #[test]
     fn a_table_without_results_has_no_footer() {
         let study = Study::parse(
             "title = \"t\"\npercent = false\n[[rows]]\nname = \"a\"\nrecipe = \"a.toml\"\n",
@@ -325,13 +425,13 @@ recipe = "holistic.toml"
         )
         .unwrap();
         let text = "### t\n\n| row | steps | miou |\n| --- | ---: | ---: |\n| a |  | no result yet |\n";
-        assert_eq!(table(&study.file, &[], "miou"), text);
+        assert_eq!(table(&study.file, &[], "miou", &BTreeMap::new()), text);
     }
 
     #[test]
     fn a_difference_that_rounds_to_zero_has_no_minus() {
         let study = Study::parse(STUDY, Path::new("s.toml")).unwrap();
         let results = [result("alone", 0, 0.5, 4), result("holistic", 0, 0.499999, 4)];
-        assert!(table(&study.file, &results, "miou").contains("| +0.00 |"));
+        assert!(table(&study.file, &results, "miou", &BTreeMap::new()).contains("| +0.00 |"));
     }
 }

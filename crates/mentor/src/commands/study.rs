@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use clap::Args;
 use mentor_recipe::{
-    AnyRecipe, Job as StudyJob, Loaded, Need, NetTable, Prepared, Recipe, RowResult, Study as Plan, Task,
-    changes_no_result, row_key, shares_line, table, weights_path,
+    AnyRecipe, Compute, Job as StudyJob, Loaded, Need, NetTable, Places, Prepared, Recipe, RowResult, Study as Plan,
+    Task, changes_no_result, find_card, row_key, shares_line, table, weights_path,
 };
 use mentor_types::Scores;
 use mentor_weights::write_atomically;
@@ -67,7 +67,7 @@ const CODE: &str = "2";
 impl Study {
     /// Runs the command.
     pub fn run(&self) -> Result<ExitCode> {
-        let plan = Plan::load(&self.study)?;
+        let mut plan = Plan::load(&self.study)?;
         let name = PathBuf::from(self.study.file_stem().unwrap_or_default());
         let results = self.results.clone().unwrap_or_else(|| Path::new("benchmarks").join(&name));
         let runs = self.out.clone().unwrap_or_else(|| Path::new("runs").join(&name));
@@ -75,6 +75,7 @@ impl Study {
             Some(job) => on_recipe(&JudgedBy, AnyRecipe::read(&job.recipe, &job.changes_for_key())?)?,
             None => "",
         };
+        let compute = self.compute(&mut plan)?;
         let stop = stop_on_ctrl_c()?;
         if let Some(minutes) = self.max_minutes {
             let end = Duration::try_from_secs_f64(60.0 * minutes).context("--max-minutes")?;
@@ -126,7 +127,7 @@ impl Study {
                 found.extend(self.run_row(missing, &keys, &runs, &stop)?);
             }
         }
-        let text = table(&plan.file, &found, judged_by);
+        let text = table(&plan.file, &found, judged_by, &compute);
         say!("{text}");
         if !found.is_empty() && !self.table {
             write_atomically(&results.join("table.md"), text.as_bytes())?;
@@ -135,6 +136,20 @@ impl Study {
             note!("stopped; the same command goes on");
         }
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// What each row computes, where the study compares at equal compute; the baseline that does so is then a row of it.
+    fn compute(&self, plan: &mut Plan) -> Result<BTreeMap<String, Compute>> {
+        let mut rows = BTreeMap::new();
+        if plan.file.baseline_compute {
+            let places = self.places.places();
+            for job in plan.jobs() {
+                let recipe = AnyRecipe::read(&job.recipe, &job.changes_for_key())?;
+                rows.insert(job.row, on_recipe(&RowCompute { places: &places }, recipe)?);
+            }
+            plan.add_longer_baseline(&mut rows);
+        }
+        Ok(rows)
     }
 
     /// The key of a row: what it is, whatever folder it lies in and however fast it is loaded.
@@ -175,6 +190,19 @@ impl OnRecipe for JudgedBy {
 
     fn on<T: Show>(&self, _: Loaded<Recipe<T>>) -> Result<&'static str> {
         Ok(T::Scores::NAMES.main[0])
+    }
+}
+
+/// What a row computes.
+struct RowCompute<'a> {
+    places: &'a Places,
+}
+
+impl OnRecipe for RowCompute<'_> {
+    type Out = Compute;
+
+    fn on<T: Show>(&self, loaded: Loaded<Recipe<T>>) -> Result<Compute> {
+        Ok(Compute::of(&loaded.value, find_card(&loaded, self.places)?.class_names().len()))
     }
 }
 
