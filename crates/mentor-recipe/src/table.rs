@@ -106,6 +106,13 @@ fn times_baseline(study: &StudyFile, row: &StudyRow, compute: &BTreeMap<String, 
     total(&row.name).zip(baseline).map_or_else(String::new, |(own, other)| format!("{:.1} x", own / other))
 }
 
+/// Whether all results took the same number of steps.
+fn same_steps(own: &[&RowResult], others: &[&RowResult]) -> bool {
+    let mut all = own.iter().chain(others).map(|result| result.steps);
+    let first = all.next();
+    all.all(|steps| Some(steps) == first)
+}
+
 fn to_baseline(
     study: &StudyFile,
     names: [&str; 2],
@@ -118,9 +125,7 @@ fn to_baseline(
         return if is_one { "baseline".to_string() } else { String::new() };
     };
     let [own, others] = [row, other].map(|row| results_of(study, row, results));
-    let mut all = own.iter().chain(&others).map(|result| result.steps);
-    let first = all.next();
-    if !own.is_empty() && !others.is_empty() && all.any(|steps| Some(steps) != first) {
+    if !own.is_empty() && !others.is_empty() && !same_steps(&own, &others) {
         return "other steps".to_string();
     }
     let text = difference(study, names, [&own, &others]);
@@ -198,7 +203,8 @@ fn seeds_for(study: &StudyFile, metric: &str, least: f64, results: &[RowResult])
     let of_row = |row: &StudyRow| {
         let other = study.baseline_of(row).filter(|other| other.name != row.name)?;
         let [own, others] = [row, other].map(|row| results_of(study, row, results));
-        Some(format!("{} {}", row.name, seeds_to_show(least, spread(&pairs(study, metric, &own, &others))?)))
+        let spread = spread(&pairs(study, metric, &own, &others)).filter(|_| same_steps(&own, &others))?;
+        Some(format!("{} {}", row.name, seeds_to_show(least, spread)))
     };
     let rows: Vec<String> = study.rows.iter().filter_map(of_row).collect();
     if rows.is_empty() {
