@@ -71,10 +71,16 @@ class Stream:
         return image, labels.squeeze(0).long()
 
 
+def listed(folder, split):
+    with open(os.path.join(folder, split.split("_")[0], f"{split}.txt")) as lines:
+        return [line.split()[:2] for line in lines if line.strip()]
+
+
 def read(folder, split):
-    part = split.split("_")[0]
-    with open(os.path.join(folder, part, f"{split}.txt")) as lines:
-        names = [line.split()[:2] for line in lines if line.strip()]
+    """Images and labels of a split; of `X_rest` those of the whole part that are not in `X`."""
+    names = listed(folder, split.removesuffix("_rest"))
+    if split.endswith("_rest"):
+        names = [name for name in listed(folder, split.split("_")[0]) if name not in names]
     path = lambda name: os.path.join(folder, name)
     return [(decode_image(path(a), ImageReadMode.RGB), decode_image(path(b))) for a, b in names]
 
@@ -175,15 +181,15 @@ def main():
     parser.add_argument("--row", choices=["labels_alone", "fixmatch"], required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=2000)
-    parser.add_argument("--labelled", default="train_1_32")
-    parser.add_argument("--unlabelled", default="unlabelled")
+    parser.add_argument("--labelled", default="train_1_64")
+    parser.add_argument("--unlabelled", default="train_1_64_rest")
     parser.add_argument("--width", type=int, default=8)
     parser.add_argument("--lr", type=float, default=0.1)
-    parser.add_argument("--weight", type=float, default=0.5)
+    parser.add_argument("--weight", type=float, default=1.0)
     parser.add_argument("--threshold", type=float, default=0.9)
     parser.add_argument("--ramp", type=int, default=500)
-    parser.add_argument("--ema", type=float, default=None, help="label by the average, with this decay")
-    parser.add_argument("--class-weights", type=float, nargs=CLASSES, default=[1.0] * CLASSES)
+    parser.add_argument("--ema", type=float, default=0.99, help="label by the average, with this decay; 0: by the student")
+    parser.add_argument("--class-weights", type=float, nargs=CLASSES, default=[0.7, 1.0, 1.2, 1.3, 1.1, 2.5, 3.5])
     parser.add_argument("--jitter", type=float, default=0.1)
     parser.add_argument("--hue", type=float, default=0.01)
     parser.add_argument("--grey", type=float, default=0.0)

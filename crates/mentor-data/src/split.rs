@@ -101,17 +101,18 @@ impl Card {
         }
     }
 
-    /// The files of the lists that a split is made of.
+    /// The lists and folders that a split is made of.
     ///
     /// # Errors
     /// On an unknown split.
-    pub fn lists(&self, split: &str) -> Result<Vec<&str>, DataError> {
+    pub fn sources(&self, split: &str) -> Result<Vec<&str>, DataError> {
         let spec = self.split_spec(split)?;
-        let mut lists: Vec<&str> = spec.list.iter().map(String::as_str).collect();
+        let own = spec.list.iter().chain(&spec.folder).chain(&spec.folders);
+        let mut sources: Vec<&str> = own.map(String::as_str).collect();
         for other in spec.all_of.iter().chain(&spec.minus) {
-            lists.extend(self.lists(other)?);
+            sources.extend(self.sources(other)?);
         }
-        Ok(lists)
+        Ok(sources)
     }
 
     fn split_spec(&self, split: &str) -> Result<&SplitSpec, DataError> {

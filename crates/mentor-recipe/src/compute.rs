@@ -8,7 +8,6 @@ use serde_json::json;
 
 use crate::recipe::Recipe;
 use crate::study::Study;
-use crate::study_file::StudyRow;
 use crate::tasks::{NetTable, Task};
 
 /// What a run computes, in multiply-adds of its nets.
@@ -23,7 +22,8 @@ pub struct Compute {
 impl Compute {
     /// What a recipe computes on so many classes: the student's forward pass and its backward pass, which is two of them,
     /// on the streams that it learns from; each teacher's forward pass on the streams that a term of `[distill]` is on;
-    /// and the labeller's of weak views, which is a net like the student. What terms compute themselves is left out.
+    /// and that of a labeller of weak views, which is a net like the student. Left out are a second labeller, where terms ask
+    /// for student and average, auxiliary heads, and what terms and their companions compute themselves.
     pub fn of<T: Task>(recipe: &Recipe<T>, classes: usize) -> Self {
         let on_cpu = Device::flex();
         let macs = |net: &T::NetConfig| T::macs(&net.init(classes, 0, &on_cpu), recipe.views.crop_px) as f64;
@@ -47,18 +47,12 @@ impl Compute {
 
 impl Study {
     /// Adds the row `BASELINE_longer` behind the baseline, and what it computes to `rows`; nothing where no row that is
-    /// compared with the baseline computes more than it. Rows that only train a net for others do not count.
-    ///
-    /// # Panics
-    /// If a row is missing in `rows`.
+    /// compared with the baseline computes more than it. A row that is not in `rows` does not count.
     pub fn add_longer_baseline(&mut self, rows: &mut BTreeMap<String, Compute>) {
         let Some((name, baseline)) = self.file.longer_name().zip(self.file.baseline.clone()) else { return };
-        let needed: Vec<String> = self.jobs().into_iter().flat_map(|job| job.needs).map(|need| need.row).collect();
-        let is_compared = |row: &&StudyRow| {
-            !needed.contains(&row.name) && self.file.baseline_of(row).is_some_and(|other| other.name == baseline)
-        };
-        let most = self.file.rows.iter().filter(is_compared).map(|row| rows[&row.name].total()).fold(0.0, f64::max);
-        let own = rows[&baseline];
+        let compared = self.file.rows.iter().filter(|row| self.file.is_compared(row));
+        let most = compared.filter_map(|row| rows.get(&row.name)).map(Compute::total).fold(0.0, f64::max);
+        let Some(own) = rows.get(&baseline).copied() else { return };
         let steps = (most / own.a_step).round() as u64;
         if steps <= own.steps {
             return;

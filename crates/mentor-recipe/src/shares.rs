@@ -47,12 +47,12 @@ impl Shares {
 const DRAWS: u64 = 1000;
 
 /// The standard deviation, over draws of as many images with replacement (the bootstrap; Efron 1979), of the mean difference
-/// in score of two rows, whose shares are given seed by seed. The same images are drawn for all seeds and both rows. Zero
+/// in score of two rows, whose shares are given seed by seed. The same images are drawn for all seeds and both rows. `None`
 /// where there are no images, or not the same number everywhere.
-pub(crate) fn deviation_over_images(pairs: &[[Shares; 2]]) -> f64 {
+pub(crate) fn deviation_over_images(pairs: &[[Shares; 2]]) -> Option<f64> {
     let images = pairs.first().map_or(0, |[own, _]| own.0.len());
     if images == 0 || pairs.iter().flatten().any(|shares| shares.0.len() != images) {
-        return 0.0;
+        return None;
     }
     let difference = |draw: u64| {
         let mut rng = Key::new(0).at("images drawn anew", draw).rng();
@@ -61,7 +61,7 @@ pub(crate) fn deviation_over_images(pairs: &[[Shares; 2]]) -> f64 {
         pairs.iter().map(|[own, other]| own.score(&times) - other.score(&times)).sum::<f64>() / pairs.len() as f64
     };
     let differences: Vec<f64> = (0..DRAWS).map(difference).collect();
-    crate::statistics::spread(&differences).unwrap_or(0.0)
+    crate::statistics::spread(&differences)
 }
 
 #[cfg(test)]
@@ -94,15 +94,15 @@ mod tests {
         // One column of 100 pixels an image, so that the score is the mean over images.
         let row = |of: fn(u64) -> u64| Shares((0..64).map(|image| vec![[of(image), 100]]).collect());
         let (even, better) = (row(|_| 40), row(|_| 50));
-        assert!(deviation_over_images(&[[better, even.clone()]]) < 1e-12);
+        assert!(deviation_over_images(&[[better, even.clone()]]).unwrap() < 1e-12);
         // 20 more in every fourth image: a deviation of 0.0866 an image, by the square root of 64.
         let few = row(|image| if image % 4 == 0 { 60 } else { 40 });
-        let deviation = deviation_over_images(&[[few.clone(), even.clone()]]);
+        let deviation = deviation_over_images(&[[few.clone(), even.clone()]]).unwrap();
         assert!((0.0100..0.0117).contains(&deviation), "{deviation}");
         // More seeds do not help against images.
         let seeds = vec![[few.clone(), even]; 3];
-        assert!((deviation_over_images(&seeds) - deviation).abs() < 1e-12);
+        assert!((deviation_over_images(&seeds).unwrap() - deviation).abs() < 1e-12);
         // Rows of other images are not compared.
-        assert_eq!(deviation_over_images(&[[few, shares(&[&[[1, 2]]])]]), 0.0);
+        assert_eq!(deviation_over_images(&[[few, shares(&[&[[1, 2]]])]]), None);
     }
 }

@@ -32,11 +32,13 @@ pub(crate) fn interval(differences: &[f64], over_images: f64) -> Option<[f64; 2]
     Some([mean(differences) - half, mean(differences) + half])
 }
 
-/// How many seeds show a difference of `least` four times of five, where those of single seeds have this spread.
-pub(crate) fn seeds_to_show(least: f64, spread: f64) -> f64 {
+/// How many seeds show a difference of `least` four times of five, where those of single seeds have this spread; `None` where
+/// none do, since what hangs on the images, with the standard deviation `over_images`, grows no smaller with seeds.
+pub(crate) fn seeds_to_show(least: f64, spread: f64, over_images: f64) -> Option<f64> {
     // Deviations of a bell that 20 % lie above.
     const MISSED: f64 = 0.842;
-    ((BELL + MISSED) * spread / least).powi(2).ceil().max(2.0)
+    let left = (least / (BELL + MISSED)).powi(2) - over_images.powi(2);
+    (left > 0.0).then(|| (spread.powi(2) / left).ceil().max(2.0))
 }
 
 #[cfg(test)]
@@ -60,8 +62,11 @@ mod tests {
     #[test]
     fn a_smaller_difference_needs_more_seeds() {
         // (2.802 * 0.577)^2 = 2.6.
-        assert_eq!(seeds_to_show(1.0, 0.577), 3.0);
-        assert_eq!(seeds_to_show(0.5, 0.577), 11.0);
-        assert_eq!(seeds_to_show(9.0, 0.577), 2.0);
+        assert_eq!(seeds_to_show(1.0, 0.577, 0.0), Some(3.0));
+        assert_eq!(seeds_to_show(0.5, 0.577, 0.0), Some(11.0));
+        assert_eq!(seeds_to_show(9.0, 0.577, 0.0), Some(2.0));
+        // 0.333 / (0.127 - 0.040) = 3.8; and 1 / 2.802 = 0.357.
+        assert_eq!(seeds_to_show(1.0, 0.577, 0.2), Some(4.0));
+        assert_eq!(seeds_to_show(1.0, 0.577, 0.36), None);
     }
 }

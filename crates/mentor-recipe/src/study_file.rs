@@ -222,6 +222,12 @@ impl StudyFile {
         self.row(row.baseline.as_ref().or(self.baseline.as_ref())?)
     }
 
+    /// Whether a row is compared with the study's baseline, or is it. A row that only trains a net for others is not.
+    pub(crate) fn is_compared(&self, row: &StudyRow) -> bool {
+        let is_needed = self.rows.iter().any(|other| other.sources().contains(&row.name));
+        !is_needed && self.baseline_of(row).is_some_and(|other| self.baseline.as_ref() == Some(&other.name))
+    }
+
     /// The name of the baseline that trains longer, where the study asks for it.
     pub(crate) fn longer_name(&self) -> Option<String> {
         self.baseline.as_ref().filter(|_| self.baseline_compute).map(|name| format!("{name}_longer"))

@@ -53,9 +53,9 @@ pub fn table(study: &StudyFile, results: &[RowResult], judged_by: &str, compute:
         cells.extend(with_words.then(|| row.expected.clone().unwrap_or_default()));
         push_line(&mut text, &cells);
     }
-    text.push_str(&origins(study, results));
+    text.push_str(&origins(study, names, results));
     if let Some(least) = study.min_effect {
-        text.push_str(&seeds_for(study, &metrics[0], least, results));
+        text.push_str(&seeds_for(study, names, least, results));
     }
     text
 }
@@ -144,8 +144,7 @@ fn to_longer(
         return "baseline".to_string();
     }
     let total = |row: &StudyRow| compute.get(&row.name).map_or(0.0, Compute::total);
-    let is_compared = study.baseline_of(row).is_some_and(|other| study.baseline.as_ref() == Some(&other.name));
-    if !is_compared || total(row) < (1.0 - LESS_COMPUTE) * total(longer) {
+    if !study.is_compared(row) || total(row) < (1.0 - LESS_COMPUTE) * total(longer) {
         return String::new();
     }
     difference(study, names, [&results_of(study, row, results), &results_of(study, longer, results)])
@@ -163,9 +162,8 @@ fn difference(study: &StudyFile, [metric, judged_by]: [&str; 2], [own, others]: 
         return String::new();
     }
     let gap = signed(study, mean(&ours) - mean(&theirs));
-    // Images are known by what they add to one score.
-    let over_images = if metric == judged_by { over_images(study, own, others) } else { 0.0 };
-    match interval(&pairs(study, metric, own, others), over_images) {
+    let over_images = over_images(study, [metric, judged_by], own, others);
+    match interval(&pairs(study, metric, own, others), over_images.unwrap_or(0.0)) {
         Some([low, high]) => {
             let noise = if low <= 0.0 && high >= 0.0 { ", within the noise" } else { "" };
             format!("{gap} [{}, {}]{noise}", signed(study, low), signed(study, high))
@@ -188,23 +186,35 @@ fn pairs(study: &StudyFile, metric: &str, own: &[&RowResult], others: &[&RowResu
     own.iter().filter_map(pair).collect()
 }
 
-/// How far the mean difference of two rows, on the scale of the table, hangs on the images that they were judged on.
-fn over_images(study: &StudyFile, own: &[&RowResult], others: &[&RowResult]) -> f64 {
+/// How far the mean difference of two rows, on the scale of the table, hangs on the images that they were judged on; `None`
+/// where that is not known: images are known by what they add to the score that models are judged by.
+fn over_images(
+    study: &StudyFile,
+    [metric, judged_by]: [&str; 2],
+    own: &[&RowResult],
+    others: &[&RowResult],
+) -> Option<f64> {
+    if metric != judged_by {
+        return None;
+    }
     let pair = |result: &&RowResult| {
         let other = others.iter().find(|other| other.seed == result.seed)?;
-        Some([Shares::read(&result.images)?, Shares::read(&other.images)?])
+        let shares = |result: &RowResult| Shares::read(&result.images).filter(|_| !result.images.is_empty());
+        Some([shares(result)?, shares(other)?])
     };
     let pairs: Vec<[Shares; 2]> = own.iter().filter_map(pair).collect();
-    deviation_over_images(&pairs) * if study.percent { 100.0 } else { 1.0 }
+    Some(deviation_over_images(&pairs)? * if study.percent { 100.0 } else { 1.0 })
 }
 
 /// How many seeds each row would need to show a difference of `least` four times of five.
-fn seeds_for(study: &StudyFile, metric: &str, least: f64, results: &[RowResult]) -> String {
+fn seeds_for(study: &StudyFile, names: [&str; 2], least: f64, results: &[RowResult]) -> String {
     let of_row = |row: &StudyRow| {
         let other = study.baseline_of(row).filter(|other| other.name != row.name)?;
         let [own, others] = [row, other].map(|row| results_of(study, row, results));
-        let spread = spread(&pairs(study, metric, &own, &others)).filter(|_| same_steps(&own, &others))?;
-        Some(format!("{} {}", row.name, seeds_to_show(least, spread)))
+        let spread = spread(&pairs(study, names[0], &own, &others)).filter(|_| same_steps(&own, &others))?;
+        let images = over_images(study, names, &own, &others).unwrap_or(0.0);
+        let seeds = seeds_to_show(least, spread, images);
+        Some(format!("{} {}", row.name, seeds.map_or("more images".to_string(), |seeds| seeds.to_string())))
     };
     let rows: Vec<String> = study.rows.iter().filter_map(of_row).collect();
     if rows.is_empty() {
@@ -218,7 +228,7 @@ fn seeds_for(study: &StudyFile, metric: &str, least: f64, results: &[RowResult])
 }
 
 /// Where the results came from; nothing where there are none.
-fn origins(study: &StudyFile, results: &[RowResult]) -> String {
+fn origins(study: &StudyFile, [metric, judged_by]: [&str; 2], results: &[RowResult]) -> String {
     let used: Vec<&RowResult> = study.rows.iter().flat_map(|row| results_of(study, row, results)).collect();
     let distinct = |names: Vec<&str>| {
         let mut names: Vec<&str> = names.into_iter().filter(|name| !name.is_empty()).collect();
@@ -233,7 +243,7 @@ fn origins(study: &StudyFile, results: &[RowResult]) -> String {
     let commits = distinct(used.iter().map(|result| result.commit.as_str()).collect());
     let unit = if study.percent { " in per cent" } else { "" };
     let brackets = match shared_baseline(study) {
-        Some(_) if used.iter().all(|result| !result.images.is_empty()) => {
+        Some(_) if metric == judged_by && used.iter().all(|result| !result.images.is_empty()) => {
             " In brackets 95 % intervals, paired over seeds and images."
         }
         Some(_) => " In brackets 95 % intervals, paired over seeds.",
@@ -400,21 +410,25 @@ recipe = "holistic.toml"
 
     #[test]
     fn a_row_is_compared_at_equal_compute_where_it_computes_as_much() {
+        let taught = "recipe = \"holistic.toml\"\nset = { w = \"row:teacher@0\" }";
         let text = STUDY.replacen("seeds", "baseline_compute = true\nseeds", 1);
+        let text = text.replace("recipe = \"holistic.toml\"", taught);
         let mut study = Study::parse(&text, Path::new("s.toml")).unwrap();
-        let costs = [("teacher", 1.0), ("alone", 1.0), ("pixel_wise", 4.0), ("holistic", 5.0)];
+        let costs = [("teacher", 90.0), ("alone", 1.0), ("pixel_wise", 4.0), ("holistic", 5.0)];
         let mut compute =
             costs.map(|(name, a_step)| (name.to_owned(), Compute { a_step, steps: 400 })).into_iter().collect();
         study.add_longer_baseline(&mut compute);
         let results = [
             result("alone", 0, 0.5, 400),
             result("alone_longer", 0, 0.54, 2000),
+            result("teacher", 0, 0.8, 400),
             result("pixel_wise", 0, 0.53, 400),
             result("holistic", 0, 0.56, 400),
         ];
         let text = table(&study.file, &results, "miou", &compute);
         let expected = [
             "| row | steps | compute | miou | accuracy | difference to alone | difference to alone_longer | paper | expected |",
+            "| teacher | 400 | 90.0 x | 80.00 (1 seed) | 90.00 (1 seed) | +30.00 |  |  |  |",
             "| alone | 400 | 1.0 x | 50.00 (1 of 3 seeds) | 90.00 (1 of 3 seeds) | baseline |  | 69.10 | a paper's table 2 |",
             "| alone_longer | 2000 | 5.0 x | 54.00 (1 of 3 seeds) | 90.00 (1 of 3 seeds) | other steps | baseline |  |  |",
             "| pixel_wise | 400 | 4.0 x | 53.00 (1 of 3 seeds) | 90.00 (1 of 3 seeds) | +3.00 |  |  |  |",

@@ -58,7 +58,11 @@ pub fn kept_set(
     let found = card_state(&folder, spec)?;
     if let State::Wrong(what) = &found {
         news(News::Wrong(what));
-        Part::ALL.into_iter().try_for_each(|part| remove(&folder.join(part.as_str())))?;
+        let parts = Part::ALL.map(|part| folder.join(part.as_str()));
+        if let Some(foreign) = parts.iter().find(|part| part.exists() && !part.join(HASHES).exists()) {
+            return Err(not_ours(foreign, HASHES));
+        }
+        parts.iter().try_for_each(|part| remove(part))?;
     }
     if found != State::Whole {
         fs::create_dir_all(&folder).map_err(at(&folder))?;
@@ -302,6 +306,13 @@ mod tests {
         let (answer, ..) = ask(cache.path());
         assert!(answer.unwrap_err().contains("is nothing that Mentor drew"));
         assert_eq!(fs::read_to_string(folder.join("thesis.txt")).unwrap(), "years of work");
+        // Nor is a data set of somebody else's, whose folders have the names of ours.
+        fs::write(folder.join(CARD), "name = \"mine\"").unwrap();
+        fs::create_dir(folder.join("train")).unwrap();
+        fs::write(folder.join("train/photo.jpg"), "a day in the sun").unwrap();
+        let (answer, ..) = ask(cache.path());
+        assert!(answer.unwrap_err().contains("is nothing that Mentor drew"));
+        assert!(folder.join("train/photo.jpg").exists());
     }
 
     #[test]

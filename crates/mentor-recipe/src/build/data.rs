@@ -50,10 +50,10 @@ impl Places {
     }
 }
 
-/// The parts of a drawn set in which the lists of some splits lie.
+/// The parts of a drawn set in which the lists and folders of some splits lie.
 fn parts<'s>(card: &Card, splits: impl Iterator<Item = &'s str>) -> Result<Vec<Part>, DataError> {
-    let lists = splits.map(|split| card.lists(split)).collect::<Result<Vec<_>, _>>()?;
-    let needed: Vec<_> = lists.concat().into_iter().map(Part::of_path).collect();
+    let sources = splits.map(|split| card.sources(split)).collect::<Result<Vec<_>, _>>()?;
+    let needed: Vec<_> = sources.concat().into_iter().map(Part::of_path).collect();
     // A list elsewhere may name any scene.
     let is_needed = |part: &Part| needed.iter().any(|other| other.is_none_or(|other| other == *part));
     Ok(Part::ALL.into_iter().filter(is_needed).collect())
@@ -71,7 +71,7 @@ pub fn find_card<T: Task>(loaded: &Loaded<Recipe<T>>, places: &Places) -> Result
     check_task(loaded, &card)?;
     for (key, name) in loaded.value.data.splits() {
         let place = |error: DataError| loaded.problem(&format!("data.{key}"), error.to_string());
-        card.lists(name).map_err(|error| BuildError::Recipe(place(error)))?;
+        card.sources(name).map_err(|error| BuildError::Recipe(place(error)))?;
     }
     Ok(card)
 }
@@ -209,7 +209,7 @@ mod tests {
             [scenes]\ncount = 12\nsize_px = 32\n[masks]\nformat = \"index\"\n[splits]\n\
             train = { list = \"train/train.txt\" }\nsome = { list = \"train/train_1_2.txt\" }\n\
             rest = { all_of = \"train\", minus = \"some\" }\nval = { list = \"val/val.txt\" }\n\
-            mine = { list = \"mine.txt\" }\n[[classes]]\nname = \"ground\"\ncolor = [1, 2, 3]\n";
+            mine = { list = \"mine.txt\" }\nphotos = { folder = \"test/images\" }\n[[classes]]\nname = \"ground\"\ncolor = [1, 2, 3]\n";
         let card = Card::parse(text, Path::new("towns/dataset.toml"), PathBuf::from("towns")).unwrap();
         let cache = tempfile::tempdir().unwrap();
         let mut places = Places { cache: Some(cache.path().to_owned()), draws: true, ..Places::default() };
@@ -224,6 +224,7 @@ mod tests {
         assert!(message.ends_with("train: not drawn yet"), "{message}");
         assert_eq!(drawn(true, &["rest"]).unwrap(), [Part::Train, Part::Val]);
         assert_eq!(drawn(false, &["val", "some"]).unwrap(), [Part::Train, Part::Val]);
+        assert_eq!(drawn(true, &["photos"]).unwrap(), [Part::Train, Part::Val, Part::Test]);
         assert!(drawn(true, &["vol"]).unwrap_err().to_string().contains("did you mean `val`?"));
         // A list that lies elsewhere may name any scene.
         assert_eq!(drawn(true, &["mine"]).unwrap(), Part::ALL);

@@ -144,8 +144,15 @@ impl Study {
         if plan.file.baseline_compute {
             let places = self.places.places();
             for job in plan.jobs() {
+                if rows.contains_key(&job.row) {
+                    continue;
+                }
                 let recipe = AnyRecipe::read(&job.recipe, &job.changes_for_key())?;
-                rows.insert(job.row, on_recipe(&RowCompute { places: &places }, recipe)?);
+                match on_recipe(&RowCompute { places: &places }, recipe) {
+                    // A table is printed also where a data set's card is not.
+                    Err(_) if self.table => {}
+                    compute => drop(rows.insert(job.row, compute?)),
+                }
             }
             plan.add_longer_baseline(&mut rows);
         }
@@ -265,6 +272,7 @@ impl OnRecipe for Row<'_> {
             report: false,
         })?;
         let Some(result) = finished.result else { return Ok(None) };
+        let seconds = start.elapsed().as_secs_f64();
         let prepared = Prepared::open(&loaded, &places, Some(self.out))?;
         let net = RunWeights::default().net(self.out, &loaded.value, prepared.classes.len(), &device)?;
         let images = prepared.shares(&net, &prepared.data.val, &device)?;
@@ -276,7 +284,7 @@ impl OnRecipe for Row<'_> {
             steps: result.steps,
             device: device_name,
             commit: result.commit,
-            seconds: start.elapsed().as_secs_f64(),
+            seconds,
             images: images.iter().map(|shares| shares_line(shares)).collect(),
         }))
     }
