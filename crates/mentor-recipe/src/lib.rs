@@ -4,6 +4,7 @@ mod any;
 mod build;
 mod classes;
 mod compute;
+mod difference;
 mod error;
 mod recipe;
 mod result;

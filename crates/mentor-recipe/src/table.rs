@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::compute::Compute;
+use crate::difference::{Difference, Measure};
 use crate::result::RowResult;
-use crate::shares::{Shares, deviation_over_images};
-use crate::statistics::{interval, mean, seeds_to_show, spread};
+use crate::statistics::{mean, seeds_to_show, spread};
 use crate::study_file::{StudyFile, StudyRow};
 
 /// How much less than the longer baseline a row may compute to be compared with it.
@@ -22,248 +22,215 @@ const LESS_COMPUTE: f64 = 0.1;
 /// left out. Below the table stand the devices and commits that the results came from.
 pub fn table(study: &StudyFile, results: &[RowResult], judged_by: &str, compute: &BTreeMap<String, Compute>) -> String {
     let metrics = study.metrics.clone().unwrap_or_else(|| vec![judged_by.to_owned()]);
-    let names = [metrics[0].as_str(), judged_by];
-    let against = shared_baseline(study);
+    let one = if study.percent { 100.0 } else { 1.0 };
+    let measure = Measure { metric: &metrics[0], is_score: metrics[0] == judged_by, one };
+    let baselines = study.rows.iter().filter_map(|row| study.baseline_of(row)).map(|row| row.name.as_str()).collect();
     let longer = study.longer_name().and_then(|name| study.row(&name));
-    let with_paper = study.rows.iter().any(|row| row.paper.is_some());
-    let with_words = study.rows.iter().any(|row| row.expected.is_some());
-    let mut heads = vec!["row".to_string(), "steps".to_string()];
-    heads.extend(longer.map(|_| "compute".to_string()));
-    heads.extend(metrics.iter().cloned());
-    heads.extend(against.as_ref().map(|name| format!("difference to {name}").trim_end_matches(" to ").to_string()));
-    heads.extend(longer.map(|row| format!("difference to {}", row.name)));
-    heads.extend(with_paper.then(|| "paper".to_string()));
-    heads.extend(with_words.then(|| "expected".to_string()));
+    let table = StudyTable { study, results, compute, measure, baselines, longer };
 
     let mut text = format!("### {}\n\n", plain(&study.title));
-    push_line(&mut text, &heads);
-    let rule: Vec<String> =
-        (0..heads.len()).map(|column| if column == 0 { "---" } else { "---:" }.to_string()).collect();
-    push_line(&mut text, &rule);
-    for row in &study.rows {
-        let own = results_of(study, row, results);
-        let mut cells = vec![row.name.clone(), steps(&own)];
-        cells.extend(longer.map(|_| times_baseline(study, row, compute)));
-        cells.extend(metrics.iter().map(|metric| measured(study, row, &own, metric)));
-        if let Some(head) = &against {
-            cells.push(to_baseline(study, names, row, results, head.is_empty()));
-        }
-        cells.extend(longer.map(|other| to_longer(study, names, [row, other], results, compute)));
-        cells.extend(with_paper.then(|| row.paper.map(|paper| number(study, paper)).unwrap_or_default()));
-        cells.extend(with_words.then(|| row.expected.clone().unwrap_or_default()));
-        push_line(&mut text, &cells);
+    let columns = table.columns(&metrics);
+    push_line(&mut text, columns.iter().map(|column| column.head.as_str()));
+    push_line(&mut text, (0..columns.len()).map(|column| if column == 0 { "---" } else { "---:" }));
+    for row in 0..study.rows.len() {
+        push_line(&mut text, columns.iter().map(|column| column.cells[row].as_str()));
     }
-    text.push_str(&origins(study, names, results));
+    text.push_str(&table.origins());
     if let Some(least) = study.min_effect {
-        text.push_str(&seeds_for(study, names, least, results));
+        text.push_str(&table.seeds_for(least));
     }
     text
 }
 
-/// The results of a row, one for each of its seeds that has one.
-fn results_of<'a>(study: &StudyFile, row: &StudyRow, results: &'a [RowResult]) -> Vec<&'a RowResult> {
-    let of_seed = |seed: &u64| results.iter().find(|result| result.row == row.name && result.seed == *seed);
-    study.seeds_of(row).iter().filter_map(of_seed).collect()
+struct StudyTable<'a> {
+    study: &'a StudyFile,
+    results: &'a [RowResult],
+    compute: &'a BTreeMap<String, Compute>,
+    /// What rows are compared by.
+    measure: Measure<'a>,
+    /// The rows that others are compared with.
+    baselines: BTreeSet<&'a str>,
+    /// The one of these that trains longer.
+    longer: Option<&'a StudyRow>,
 }
 
-fn steps(results: &[&RowResult]) -> String {
-    let mut all: Vec<u64> = results.iter().map(|result| result.steps).collect();
-    all.sort_unstable();
-    all.dedup();
-    all.iter().map(u64::to_string).collect::<Vec<_>>().join(", ")
+struct Column {
+    head: String,
+    /// One for each row of the study.
+    cells: Vec<String>,
 }
 
-fn measured(study: &StudyFile, row: &StudyRow, results: &[&RowResult], metric: &str) -> String {
-    let values: Vec<f64> = results.iter().filter_map(|result| value(study, result, metric)).collect();
-    let wanted = study.seeds_of(row).len();
-    if values.is_empty() {
-        return "no result yet".to_string();
-    }
-    let mut cell = number(study, mean(&values));
-    if let Some(spread) = spread(&values) {
-        cell.push_str(&format!(" ± {}", number(study, spread)));
-    }
-    match (values.len(), wanted) {
-        (1, 1) => cell.push_str(" (1 seed)"),
-        (have, wanted) if have < wanted => cell.push_str(&format!(" ({have} of {wanted} seeds)")),
-        _ => {}
-    }
-    cell
-}
-
-/// The baseline of all rows that have one; empty where they have several.
-fn shared_baseline(study: &StudyFile) -> Option<String> {
-    let names: BTreeSet<&String> =
-        study.rows.iter().filter_map(|row| row.baseline.as_ref().or(study.baseline.as_ref())).collect();
-    let first = names.first()?;
-    Some(if names.len() == 1 { (*first).clone() } else { String::new() })
-}
-
-/// What a row computes, as a multiple of what the baseline does.
-fn times_baseline(study: &StudyFile, row: &StudyRow, compute: &BTreeMap<String, Compute>) -> String {
-    let total = |name: &String| compute.get(name).map(Compute::total);
-    let baseline = study.baseline.as_ref().and_then(total);
-    total(&row.name).zip(baseline).map_or_else(String::new, |(own, other)| format!("{:.1} x", own / other))
-}
-
-/// Whether all results took the same number of steps.
-fn same_steps(own: &[&RowResult], others: &[&RowResult]) -> bool {
-    let mut all = own.iter().chain(others).map(|result| result.steps);
-    let first = all.next();
-    all.all(|steps| Some(steps) == first)
-}
-
-fn to_baseline(
-    study: &StudyFile,
-    names: [&str; 2],
-    row: &StudyRow,
-    results: &[RowResult],
-    says_to_what: bool,
-) -> String {
-    let Some(other) = study.baseline_of(row).filter(|other| other.name != row.name) else {
-        let is_one = study.rows.iter().filter_map(|other| study.baseline_of(other)).any(|other| other.name == row.name);
-        return if is_one { "baseline".to_string() } else { String::new() };
-    };
-    let [own, others] = [row, other].map(|row| results_of(study, row, results));
-    if !own.is_empty() && !others.is_empty() && !same_steps(&own, &others) {
-        return "other steps".to_string();
-    }
-    let text = difference(study, names, [&own, &others]);
-    if says_to_what && !text.is_empty() { format!("{text} to {}", other.name) } else { text }
-}
-
-/// The difference of a row to the baseline that trains longer; nothing where it computes less than that.
-fn to_longer(
-    study: &StudyFile,
-    names: [&str; 2],
-    [row, longer]: [&StudyRow; 2],
-    results: &[RowResult],
-    compute: &BTreeMap<String, Compute>,
-) -> String {
-    if row.name == longer.name {
-        return "baseline".to_string();
-    }
-    let total = |row: &StudyRow| compute.get(&row.name).map_or(0.0, Compute::total);
-    if !study.is_compared(row) || total(row) < (1.0 - LESS_COMPUTE) * total(longer) {
-        return String::new();
-    }
-    difference(study, names, [&results_of(study, row, results), &results_of(study, longer, results)])
-}
-
-fn difference(study: &StudyFile, [metric, judged_by]: [&str; 2], [own, others]: [&[&RowResult]; 2]) -> String {
-    let shares = |seed: u64, results: &[&RowResult]| results.iter().any(|result| result.seed == seed);
-    let any_shared = own.iter().any(|result| shares(result.seed, others));
-    let values = |from: &[&RowResult], with: &[&RowResult]| -> Vec<f64> {
-        let counted = from.iter().filter(|result| !any_shared || shares(result.seed, with));
-        counted.filter_map(|result| value(study, result, metric)).collect()
-    };
-    let (ours, theirs) = (values(own, others), values(others, own));
-    if ours.is_empty() || theirs.is_empty() {
-        return String::new();
-    }
-    let gap = signed(study, mean(&ours) - mean(&theirs));
-    let over_images = over_images(study, [metric, judged_by], own, others);
-    match interval(&pairs(study, metric, own, others), over_images.unwrap_or(0.0)) {
-        Some([low, high]) => {
-            let noise = if low <= 0.0 && high >= 0.0 { ", within the noise" } else { "" };
-            format!("{gap} [{}, {}]{noise}", signed(study, low), signed(study, high))
+impl<'a> StudyTable<'a> {
+    fn columns(&self, metrics: &[String]) -> Vec<Column> {
+        let mut columns = Vec::new();
+        let mut push = |head: String, cell: &dyn Fn(&'a StudyRow) -> String| {
+            columns.push(Column { head, cells: self.study.rows.iter().map(cell).collect() });
+        };
+        push("row".to_string(), &|row| row.name.clone());
+        push("steps".to_string(), &|row| {
+            let all = steps(&self.results_of(row));
+            all.iter().map(u64::to_string).collect::<Vec<_>>().join(", ")
+        });
+        if self.longer.is_some() {
+            push("compute".to_string(), &|row| self.times_baseline(row));
         }
-        None => gap,
-    }
-}
-
-fn signed(study: &StudyFile, value: f64) -> String {
-    let text = number(study, value);
-    if text.starts_with('-') { text } else { format!("+{text}") }
-}
-
-/// The differences of two rows, seed by seed.
-fn pairs(study: &StudyFile, metric: &str, own: &[&RowResult], others: &[&RowResult]) -> Vec<f64> {
-    let pair = |result: &&RowResult| {
-        let other = others.iter().find(|other| other.seed == result.seed)?;
-        Some(value(study, result, metric)? - value(study, other, metric)?)
-    };
-    own.iter().filter_map(pair).collect()
-}
-
-/// How far the mean difference of two rows, on the scale of the table, hangs on the images that they were judged on; `None`
-/// where that is not known: images are known by what they add to the score that models are judged by.
-fn over_images(
-    study: &StudyFile,
-    [metric, judged_by]: [&str; 2],
-    own: &[&RowResult],
-    others: &[&RowResult],
-) -> Option<f64> {
-    if metric != judged_by {
-        return None;
-    }
-    let pair = |result: &&RowResult| {
-        let other = others.iter().find(|other| other.seed == result.seed)?;
-        let shares = |result: &RowResult| Shares::read(&result.images).filter(|_| !result.images.is_empty());
-        Some([shares(result)?, shares(other)?])
-    };
-    let pairs: Vec<[Shares; 2]> = own.iter().filter_map(pair).collect();
-    Some(deviation_over_images(&pairs)? * if study.percent { 100.0 } else { 1.0 })
-}
-
-/// How many seeds each row would need to show a difference of `least` four times of five.
-fn seeds_for(study: &StudyFile, names: [&str; 2], least: f64, results: &[RowResult]) -> String {
-    let of_row = |row: &StudyRow| {
-        let other = study.baseline_of(row).filter(|other| other.name != row.name)?;
-        let [own, others] = [row, other].map(|row| results_of(study, row, results));
-        let spread = spread(&pairs(study, names[0], &own, &others)).filter(|_| same_steps(&own, &others))?;
-        let images = over_images(study, names, &own, &others).unwrap_or(0.0);
-        let seeds = seeds_to_show(least, spread, images);
-        Some(format!("{} {}", row.name, seeds.map_or("more images".to_string(), |seeds| seeds.to_string())))
-    };
-    let rows: Vec<String> = study.rows.iter().filter_map(of_row).collect();
-    if rows.is_empty() {
-        return String::new();
-    }
-    format!(
-        "\nSeeds to show a difference of {} four times of five, about: {}.\n",
-        number(study, least),
-        rows.join(", ")
-    )
-}
-
-/// Where the results came from; nothing where there are none.
-fn origins(study: &StudyFile, [metric, judged_by]: [&str; 2], results: &[RowResult]) -> String {
-    let used: Vec<&RowResult> = study.rows.iter().flat_map(|row| results_of(study, row, results)).collect();
-    let distinct = |names: Vec<&str>| {
-        let mut names: Vec<&str> = names.into_iter().filter(|name| !name.is_empty()).collect();
-        names.sort_unstable();
-        names.dedup();
-        names.join(", ")
-    };
-    if used.is_empty() {
-        return String::new();
-    }
-    let devices = distinct(used.iter().map(|result| result.device.as_str()).collect());
-    let commits = distinct(used.iter().map(|result| result.commit.as_str()).collect());
-    let unit = if study.percent { " in per cent" } else { "" };
-    let brackets = match shared_baseline(study) {
-        Some(_) if metric == judged_by && used.iter().all(|result| !result.images.is_empty()) => {
-            " In brackets 95 % intervals, paired over seeds and images."
+        for metric in metrics {
+            push(metric.clone(), &|row| self.measured(row, metric));
         }
-        Some(_) => " In brackets 95 % intervals, paired over seeds.",
-        None => "",
-    };
-    format!("\nMean ± sample standard deviation over seeds{unit}.{brackets} Device: {devices}. Commit: {commits}.\n")
+        match Vec::from_iter(&self.baselines)[..] {
+            [] => {}
+            [name] => push(format!("difference to {name}"), &|row| self.to_baseline(row)),
+            _ => {
+                let name = |row| self.baseline(row).map_or_else(String::new, |other| other.name.clone());
+                push("beside".to_string(), &name);
+                push("difference".to_string(), &|row| self.to_baseline(row));
+            }
+        }
+        if let Some(longer) = self.longer {
+            push(format!("difference to {}", longer.name), &|row| self.to_longer(row, longer));
+        }
+        if self.study.rows.iter().any(|row| row.paper.is_some()) {
+            push("paper".to_string(), &|row| row.paper.map(|paper| self.number(paper)).unwrap_or_default());
+        }
+        if self.study.rows.iter().any(|row| row.expected.is_some()) {
+            push("expected".to_string(), &|row| row.expected.clone().unwrap_or_default());
+        }
+        columns
+    }
+
+    /// The results of a row, one for each of its seeds that has one.
+    fn results_of(&self, row: &StudyRow) -> Vec<&'a RowResult> {
+        let of_seed = |seed: &u64| self.results.iter().find(|result| result.row == row.name && result.seed == *seed);
+        self.study.seeds_of(row).iter().filter_map(of_seed).collect()
+    }
+
+    fn measured(&self, row: &StudyRow, metric: &str) -> String {
+        let measure = Measure { metric, ..self.measure };
+        let values: Vec<f64> = self.results_of(row).into_iter().filter_map(|result| measure.of(result)).collect();
+        if values.is_empty() {
+            return "no result yet".to_string();
+        }
+        let mut cell = self.number(mean(&values));
+        if let Some(spread) = spread(&values) {
+            cell.push_str(&format!(" ± {}", self.number(spread)));
+        }
+        match (values.len(), self.study.seeds_of(row).len()) {
+            (1, 1) => cell.push_str(" (1 seed)"),
+            (have, wanted) if have < wanted => cell.push_str(&format!(" ({have} of {wanted} seeds)")),
+            _ => {}
+        }
+        cell
+    }
+
+    /// What a row computes, as a multiple of what the baseline does.
+    fn times_baseline(&self, row: &StudyRow) -> String {
+        let total = |name: &String| self.compute.get(name).map(Compute::total);
+        let baseline = self.study.baseline.as_ref().and_then(total);
+        total(&row.name).zip(baseline).map_or_else(String::new, |(own, other)| format!("{:.1} x", own / other))
+    }
+
+    /// The other row that a row is compared with.
+    fn baseline(&self, row: &StudyRow) -> Option<&'a StudyRow> {
+        self.study.baseline_of(row).filter(|other| other.name != row.name)
+    }
+
+    fn to_baseline(&self, row: &StudyRow) -> String {
+        match self.baseline(row) {
+            Some(other) if self.took_other_steps(row, other) => "other steps".to_string(),
+            Some(other) => self.difference(row, other),
+            None if self.baselines.contains(row.name.as_str()) => "baseline".to_string(),
+            None => String::new(),
+        }
+    }
+
+    /// The difference of a row to the baseline that trains longer; nothing where it computes less than that.
+    fn to_longer(&self, row: &StudyRow, longer: &StudyRow) -> String {
+        if row.name == longer.name {
+            return "baseline".to_string();
+        }
+        let total = |row: &StudyRow| self.compute.get(&row.name).map_or(0.0, Compute::total);
+        if !self.study.is_compared(row) || total(row) < (1.0 - LESS_COMPUTE) * total(longer) {
+            return String::new();
+        }
+        self.difference(row, longer)
+    }
+
+    /// Whether the results of two rows are not all of the same number of steps.
+    fn took_other_steps(&self, row: &StudyRow, other: &StudyRow) -> bool {
+        let [own, others] = [row, other].map(|row| self.results_of(row));
+        !own.is_empty() && !others.is_empty() && steps(&[own, others].concat()).len() > 1
+    }
+
+    fn compared(&self, row: &StudyRow, other: &StudyRow) -> Option<Difference> {
+        Difference::of(self.measure, &self.results_of(row), &self.results_of(other))
+    }
+
+    fn difference(&self, row: &StudyRow, other: &StudyRow) -> String {
+        let Some(difference) = self.compared(row, other) else { return String::new() };
+        let mean = self.signed(difference.mean);
+        let Some([low, high]) = difference.interval else { return mean };
+        let noise = if low <= 0.0 && high >= 0.0 { ", within the noise" } else { "" };
+        format!("{mean} [{}, {}]{noise}", self.signed(low), self.signed(high))
+    }
+
+    /// How many seeds each row would need to show a difference of `least` four times of five.
+    fn seeds_for(&self, least: f64) -> String {
+        let of_row = |row: &StudyRow| {
+            let other = self.baseline(row).filter(|other| !self.took_other_steps(row, other))?;
+            let difference = self.compared(row, other)?;
+            let seeds = seeds_to_show(least, difference.spread?, difference.over_images);
+            Some(format!("{} {}", row.name, seeds.map_or("more images".to_string(), |seeds| seeds.to_string())))
+        };
+        let rows: Vec<String> = self.study.rows.iter().filter_map(of_row).collect();
+        if rows.is_empty() {
+            return String::new();
+        }
+        let least = self.number(least);
+        format!("\nSeeds to show a difference of {least} four times of five, about: {}.\n", rows.join(", "))
+    }
+
+    /// Where the results came from; nothing where there are none.
+    fn origins(&self) -> String {
+        let used: Vec<&RowResult> = self.study.rows.iter().flat_map(|row| self.results_of(row)).collect();
+        let distinct = |of: fn(&RowResult) -> &str| {
+            let names: BTreeSet<&str> = used.iter().map(|result| of(result)).filter(|name| !name.is_empty()).collect();
+            Vec::from_iter(names).join(", ")
+        };
+        if used.is_empty() {
+            return String::new();
+        }
+        let (devices, commits) = (distinct(|result| &result.device), distinct(|result| &result.commit));
+        let unit = if self.study.percent { " in per cent" } else { "" };
+        let over_images = self.measure.is_score && used.iter().all(|result| !result.images.is_empty());
+        let brackets = match (self.baselines.is_empty(), over_images) {
+            (true, _) => "",
+            (false, true) => " In brackets 95 % intervals, paired over seeds and images.",
+            (false, false) => " In brackets 95 % intervals, paired over seeds.",
+        };
+        format!(
+            "\nMean ± sample standard deviation over seeds{unit}.{brackets} Device: {devices}. Commit: {commits}.\n"
+        )
+    }
+
+    fn signed(&self, value: f64) -> String {
+        let text = self.number(value);
+        if text.starts_with('-') { text } else { format!("+{text}") }
+    }
+
+    fn number(&self, value: f64) -> String {
+        let text = if self.study.percent { format!("{value:.2}") } else { format!("{value:.4}") };
+        // A small negative number that rounds to zero would be shown as minus zero.
+        let is_zero = text.trim_start_matches(['-', '0', '.']).is_empty();
+        if is_zero { text.trim_start_matches('-').to_string() } else { text }
+    }
 }
 
-/// A metric on the scale of the table.
-fn value(study: &StudyFile, result: &RowResult, metric: &str) -> Option<f64> {
-    result.metrics.get(metric).map(|value| if study.percent { value * 100.0 } else { *value })
+/// The numbers of steps that there are, each once.
+fn steps(results: &[&RowResult]) -> BTreeSet<u64> {
+    results.iter().map(|result| result.steps).collect()
 }
 
-fn number(study: &StudyFile, value: f64) -> String {
-    let text = if study.percent { format!("{value:.2}") } else { format!("{value:.4}") };
-    // A small negative number that rounds to zero would be shown as minus zero.
-    if text.trim_start_matches(['-', '0', '.']).is_empty() { text.trim_start_matches('-').to_string() } else { text }
-}
-
-fn push_line(text: &mut String, cells: &[String]) {
+fn push_line<'a>(text: &mut String, cells: impl Iterator<Item = &'a str>) {
     for cell in cells {
         text.push_str("| ");
         text.push_str(&plain(cell));
@@ -398,14 +365,14 @@ recipe = "holistic.toml"
             result("holistic", 1, 0.56, 800),
         ];
         let text = table(&study.file, &results, "miou", &BTreeMap::new());
-        let last = |row: &str| {
+        let cells = |row: &str| {
             let line = text.lines().find(|line| line.starts_with(&format!("| {row} |"))).unwrap();
-            line.split(" | ").nth(4).unwrap().to_owned()
+            line.split(" | ").skip(4).take(2).collect::<Vec<_>>().join(": ")
         };
-        assert!(text.contains("| accuracy | difference | paper |"), "{text}");
-        assert_eq!(last("pixel_wise"), "other steps");
-        assert_eq!(last("holistic"), "+3.00 [+3.00, +3.00] to pixel_wise");
-        assert_eq!(last("alone"), "baseline");
+        assert!(text.contains("| accuracy | beside | difference | paper |"), "{text}");
+        assert_eq!(cells("pixel_wise"), "alone: other steps");
+        assert_eq!(cells("holistic"), "pixel_wise: +3.00 [+3.00, +3.00]");
+        assert_eq!(cells("alone"), ": baseline");
     }
 
     #[test]
