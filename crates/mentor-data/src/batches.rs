@@ -115,6 +115,12 @@ impl<L: ReadLabels> BatchMaker<L> {
         [self.labelled.len(), self.pool.len()]
     }
 
+    /// How many images of the unlabelled stream are labelled in part, and stand in the labelled stream too.
+    #[must_use]
+    pub fn in_both_streams(&self) -> usize {
+        self.pool.partition_point(|index| *index < self.labelled.len())
+    }
+
     /// The plan.
     #[must_use]
     pub fn plan(&self) -> BatchPlan {

@@ -32,7 +32,7 @@ impl Shares {
     /// The score of the images, each counted so often: the mean over the columns that occur of part by whole.
     fn score(&self, times: &[u64]) -> f64 {
         let mut sums = vec![[0; 2]; self.columns()];
-        for (shares, times) in self.0.iter().zip(times) {
+        for (shares, times) in self.0.iter().zip(times).filter(|(_, times)| **times > 0) {
             for (sum, share) in sums.iter_mut().zip(shares) {
                 (0..2).for_each(|side| sum[side] += times * share[side]);
             }

@@ -26,7 +26,8 @@ pub fn table(study: &StudyFile, results: &[RowResult], judged_by: &str, compute:
     let measure = Measure { metric: &metrics[0], is_score: metrics[0] == judged_by, one };
     let baselines = study.rows.iter().filter_map(|row| study.baseline_of(row)).map(|row| row.name.as_str()).collect();
     let longer = study.longer_name().and_then(|name| study.row(&name));
-    let table = StudyTable { study, results, compute, measure, baselines, longer };
+    let mut table = StudyTable { study, results, compute, measure, baselines, longer, differences: BTreeMap::new() };
+    table.differences = table.to_their_baselines();
 
     let mut text = format!("### {}\n\n", plain(&study.title));
     let columns = table.columns(&metrics);
@@ -52,6 +53,8 @@ struct StudyTable<'a> {
     baselines: BTreeSet<&'a str>,
     /// The one of these that trains longer.
     longer: Option<&'a StudyRow>,
+    /// That of each row to its baseline, where both took the same number of steps.
+    differences: BTreeMap<&'a str, Difference>,
 }
 
 struct Column {
@@ -134,10 +137,22 @@ impl<'a> StudyTable<'a> {
         self.study.baseline_of(row).filter(|other| other.name != row.name)
     }
 
+    fn to_their_baselines(&self) -> BTreeMap<&'a str, Difference> {
+        let of_row = |row: &'a StudyRow| {
+            let [own, others] = [row, self.baseline(row)?].map(|row| self.results_of(row));
+            let difference = || Difference::of(self.measure, &own, &others);
+            Some((row.name.as_str(), (steps(&own) == steps(&others)).then(difference)??))
+        };
+        self.study.rows.iter().filter_map(of_row).collect()
+    }
+
     fn to_baseline(&self, row: &StudyRow) -> String {
-        match self.baseline(row) {
-            Some(other) if self.took_other_steps(row, other) => "other steps".to_string(),
-            Some(other) => self.difference(row, other),
+        if let Some(difference) = self.differences.get(row.name.as_str()) {
+            return self.difference(difference);
+        }
+        match self.baseline(row).map(|other| [row, other].map(|row| self.results_of(row))) {
+            Some([own, others]) if own.is_empty() || others.is_empty() => String::new(),
+            Some(_) => "other steps".to_string(),
             None if self.baselines.contains(row.name.as_str()) => "baseline".to_string(),
             None => String::new(),
         }
@@ -152,21 +167,11 @@ impl<'a> StudyTable<'a> {
         if !self.study.is_compared(row) || total(row) < (1.0 - LESS_COMPUTE) * total(longer) {
             return String::new();
         }
-        self.difference(row, longer)
+        let difference = Difference::of(self.measure, &self.results_of(row), &self.results_of(longer));
+        difference.map_or_else(String::new, |difference| self.difference(&difference))
     }
 
-    /// Whether the results of two rows are not all of the same number of steps.
-    fn took_other_steps(&self, row: &StudyRow, other: &StudyRow) -> bool {
-        let [own, others] = [row, other].map(|row| self.results_of(row));
-        !own.is_empty() && !others.is_empty() && steps(&[own, others].concat()).len() > 1
-    }
-
-    fn compared(&self, row: &StudyRow, other: &StudyRow) -> Option<Difference> {
-        Difference::of(self.measure, &self.results_of(row), &self.results_of(other))
-    }
-
-    fn difference(&self, row: &StudyRow, other: &StudyRow) -> String {
-        let Some(difference) = self.compared(row, other) else { return String::new() };
+    fn difference(&self, difference: &Difference) -> String {
         let mean = self.signed(difference.mean);
         let Some([low, high]) = difference.interval else { return mean };
         let noise = if low <= 0.0 && high >= 0.0 { ", within the noise" } else { "" };
@@ -176,8 +181,7 @@ impl<'a> StudyTable<'a> {
     /// How many seeds each row would need to show a difference of `least` four times of five.
     fn seeds_for(&self, least: f64) -> String {
         let of_row = |row: &StudyRow| {
-            let other = self.baseline(row).filter(|other| !self.took_other_steps(row, other))?;
-            let difference = self.compared(row, other)?;
+            let difference = self.differences.get(row.name.as_str())?;
             let seeds = seeds_to_show(least, difference.spread?, difference.over_images);
             Some(format!("{} {}", row.name, seeds.map_or("more images".to_string(), |seeds| seeds.to_string())))
         };

@@ -297,11 +297,14 @@ fn introduce<T: Task>(
     first: u64,
 ) {
     let (data, recipe) = (&prepared.data, &job.loaded.value);
-    let [_, unlabelled] = data.maker.stream_lengths();
+    let ([_, unlabelled], partial) = (data.maker.stream_lengths(), data.maker.in_both_streams());
+    let both =
+        if partial == 0 { String::new() } else { format!(" ({partial} may be labelled in part: in both streams)") };
     progress.line(&format!("{} on {}", job.loaded.path.display(), job.device.1));
     progress.line(&format!(
-        "{}: {labelled} labelled, {unlabelled} unlabelled, {} val images",
+        "{}: {labelled} labelled{both}, {} unlabelled, {} val images",
         data.dataset.card().title,
+        unlabelled - partial,
         data.val.len()
     ));
     let crop = recipe.views.crop_px;
