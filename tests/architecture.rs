@@ -8,7 +8,7 @@ use crate::sources::{crates, rust_files, without_test_modules};
 use crate::support::root;
 
 /// Every crate with its layer.
-const LAYERS: [(&str, u8); 14] = [
+const LAYERS: [(&str, u8); 15] = [
     ("mentor-types", 0),
     ("mentor-toml", 0),
     ("mentor-ops", 0),
@@ -20,6 +20,7 @@ const LAYERS: [(&str, u8); 14] = [
     ("mentor-unlabeled", 2),
     ("mentor-train", 2),
     ("mentor-seg", 3),
+    ("mentor-det", 3),
     ("mentor-recipe", 4),
     ("mentor-report", 4),
     ("mentor", 5),

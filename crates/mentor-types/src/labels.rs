@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 
-use crate::LabelMask;
+use crate::{BoxLabels, Geometry, LabelMask};
 
 /// A kind of label, and the forms that it takes in a batch.
 ///
@@ -22,4 +22,11 @@ impl Labels for LabelMask {
     /// weak pixel that shows the same spot, or -1 where no weak view shows it. A pasted pixel points into the weak view of
     /// the image that it came from, so one gather takes every pseudo-label to its own pixel.
     type Link = Vec<i32>;
+}
+
+impl Labels for BoxLabels {
+    /// One for each image.
+    type Targets = Vec<BoxLabels>;
+    /// One for each image: from points of its strong view to points of its weak one.
+    type Link = Vec<Geometry>;
 }

@@ -6,6 +6,7 @@
 
 mod adapter;
 mod batch;
+mod boxes;
 mod found;
 mod geometry;
 mod group;
@@ -21,13 +22,14 @@ mod terms;
 
 pub use adapter::{AdapterKind, AdapterSpec};
 pub use batch::{Batch, Images, Pairs, Samples};
+pub use boxes::{BoxKind, BoxLabels, Detection, Edges, LabelBox};
 pub use found::{Found, below, check_probability, check_weight};
 pub use geometry::{CutBox, Geometry};
 pub use group::Group;
 pub use key::{Key, KeyRng};
 pub use labels::Labels;
 pub use mask::{IGNORE, LabelMask, MAX_CLASSES, UNKNOWN};
-pub use output::{SegOutput, Taps};
+pub use output::{DetLevel, DetOutput, SegOutput, Taps};
 pub use scores::{ClassScore, ScoreNames, ScoreRecord, ScoreRow, Scores};
 pub use season::Season;
 pub use tap::Tap;
