@@ -76,9 +76,14 @@ impl<L: ReadLabels> BatchMaker<L> {
     ) -> Result<Self, DataError> {
         let labelled = dataset.split(&data.labelled)?;
         let unlabelled = data.unlabelled.as_ref().map(|name| dataset.split(name)).transpose()?;
-        let partial = (0..labelled.len()).filter(|index| dataset.may_be_partial(&labelled.entries[*index]));
+        let mut pool = Vec::new();
+        for (index, entry) in labelled.entries.iter().enumerate() {
+            if dataset.may_be_partial(&labelled, entry)? {
+                pool.push(index);
+            }
+        }
         let rest = 0..unlabelled.as_ref().map_or(0, Split::len);
-        let pool: Vec<usize> = partial.chain(rest.map(|index| labelled.len() + index)).collect();
+        pool.extend(rest.map(|index| labelled.len() + index));
         if plan.batch_unlabelled > 0 && pool.is_empty() {
             return Err(DataError::Setting {
                 key: "data.unlabelled".to_owned(),

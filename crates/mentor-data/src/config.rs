@@ -96,6 +96,10 @@ pub struct ViewsConfig {
     /// Probability of mirroring left and right. Default 0.5.
     #[serde(default = "half")]
     pub flip: f64,
+    /// The share of a box that a view must show for its object to be found there; one of which it shows less need not be
+    /// found. Default 0.25.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub visible_share: Option<f64>,
     /// Colour jitter of the labelled images and the weak views. Without it their colours stay as they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub photometric: Option<Photometric>,
@@ -231,10 +235,13 @@ impl Default for StrongConfig {
 }
 
 impl ViewsConfig {
+    /// What [`visible_share`](Self::visible_share) is where it is not given.
+    pub const VISIBLE_SHARE: f64 = 0.25;
+
     /// Views of one size with every other key at its default.
     #[must_use]
     pub fn of_size(crop_px: [usize; 2]) -> Self {
-        Self { crop_px, scale: scale(), flip: half(), photometric: None, strong: None }
+        Self { crop_px, scale: scale(), flip: half(), visible_share: None, photometric: None, strong: None }
     }
 
     /// Pushes what is out of range: (key below `views`, message).
@@ -244,6 +251,7 @@ impl ViewsConfig {
         }
         range(problems, "scale", self.scale, 0.01, 100.0);
         within(problems, "flip", self.flip, 0.0, 1.0);
+        within(problems, "visible_share", self.visible_share.unwrap_or(0.0), 0.0, 1.0);
         if let Some(photometric) = &self.photometric {
             photometric.jitter.check("photometric", problems);
             within(problems, "photometric.jitter_probability", photometric.jitter_probability, 0.0, 1.0);

@@ -1,5 +1,6 @@
 //! A card with the folders its files may lie in.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use image::RgbImage;
@@ -58,6 +59,7 @@ impl<L: ReadLabels> Dataset<L> {
     /// # Errors
     /// Where the card has no labels of this kind, or says of them what has two meanings.
     pub fn new(card: Card, roots: &[PathBuf]) -> Result<Self, DataError> {
+        let card = L::classes_of(card);
         let reader = L::reader(&card)?;
         let roots = if card.scenes.is_some() { &[] } else { roots };
         let mut places: Vec<PathBuf> = roots.iter().flat_map(|root| [root.clone(), root.join(&card.name)]).collect();
@@ -149,10 +151,10 @@ impl<L: ReadLabels> Dataset<L> {
         Ok(labels)
     }
 
-    /// Whether an entry has, or by its card and list may have, unknown parts.
-    pub(crate) fn may_be_partial(&self, entry: &Entry) -> bool {
+    /// Whether an entry of a split has, or by its card and list may have, unknown parts.
+    pub(crate) fn may_be_partial(&self, split: &Split, entry: &Entry) -> Result<bool, DataError> {
         let some_only = entry.classes.as_ref().is_some_and(|classes| classes.len() < self.card.classes.len());
-        some_only || L::may_be_partial(&self.reader, entry)
+        Ok(some_only || L::may_be_partial(&self.reader, split, entry)?)
     }
 
     /// Reads the labels of a split (of `at_most` images, in the order of the list) and counts them.
@@ -199,12 +201,11 @@ impl<L: ReadLabels> Dataset<L> {
     /// # Errors
     /// Where the system does not give out a file that is there.
     pub fn fingerprint(&self, split: &Split) -> Result<String, DataError> {
-        let paths: Vec<PathBuf> = split
-            .entries
-            .iter()
-            .flat_map(|entry| [Some(split.image_path(entry)), split.label_path(entry)])
-            .flatten()
-            .collect();
+        // Many images may have their labels in one file, which is read once.
+        let mut known = BTreeSet::new();
+        let labels = |entry: &Entry| split.label_path(entry);
+        let paths = split.entries.iter().flat_map(|entry| [Some(split.image_path(entry)), labels(entry)]).flatten();
+        let paths: Vec<PathBuf> = paths.filter(|path| known.insert(path.clone())).collect();
         let sizes = paths.par_iter().map(|path| if_there(path, || Ok(std::fs::metadata(path)?.len())));
         let sizes: Vec<Option<u64>> = sizes.collect::<Result<_, _>>()?;
         let small = sizes.iter().flatten().sum::<u64>() <= HASHED_BY_CONTENT_BYTES;

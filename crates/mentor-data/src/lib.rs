@@ -24,12 +24,12 @@ mod starter;
 mod views;
 
 pub use batches::{BatchMaker, BatchPlan};
-pub use card::{Card, Class, MaskFormat, Masks, SplitSpec};
+pub use card::{BoxFormat, Boxes, Card, Class, MaskFormat, Masks, SplitSpec};
 pub use config::{DataConfig, Jitter, OnBadSample, Photometric, StrongConfig, ViewsConfig};
 pub use dataset::{Dataset, Sample, SplitStats};
 pub use error::{BadSample, BadSamples, DataError};
 pub use files::is_image_name;
-pub use labels::{LabelMap, PixelCounts, ReadLabels};
+pub use labels::{BoxCounts, BoxReader, LabelMap, PixelCounts, ReadLabels};
 pub use loader::{EvalLoader, Loader};
 pub use read::read_image;
 pub use split::{Entry, LabelFiles, Split};

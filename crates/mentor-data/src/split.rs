@@ -28,6 +28,8 @@ pub struct LabelFiles<'c> {
     pub path: Option<&'c str>,
     /// Whether `path` also replaces the label column of a line that has one.
     pub replace_column: bool,
+    /// Whether all labels of a split are in one file, which the split names; a label column is then about others.
+    pub one_a_split: bool,
 }
 
 /// The images of a split and the folder that holds them.
@@ -92,6 +94,7 @@ impl Card {
                 }
             }
         };
+        let entries = if files.one_a_split { with_file(entries, self.boxes_of(spec)) } else { entries };
         match spec.count {
             _ if entries.is_empty() => Err(fail("has no image".to_owned())),
             Some(count) if count != entries.len() => {
@@ -113,6 +116,12 @@ impl Card {
             sources.extend(self.sources(other)?);
         }
         Ok(sources)
+    }
+
+    /// The file of boxes of a split or, where that names none, of the split that it is taken from.
+    fn boxes_of<'a>(&'a self, spec: &'a SplitSpec) -> Option<&'a String> {
+        let parent = spec.all_of.as_ref().and_then(|name| self.splits.get(name));
+        spec.boxes.as_ref().or_else(|| parent?.boxes.as_ref())
     }
 
     fn split_spec(&self, split: &str) -> Result<&SplitSpec, DataError> {
@@ -273,6 +282,11 @@ impl Pairing {
         let forms: Vec<&str> = [&self.id].into_iter().chain(&self.also).map(String::as_str).collect();
         Err(format!("`{first}` is not of the form {}", names(forms)))
     }
+}
+
+/// Entries whose labels are all in one file.
+fn with_file(entries: Vec<Entry>, file: Option<&String>) -> Vec<Entry> {
+    entries.into_iter().map(|entry| Entry { label: file.cloned(), ..entry }).collect()
 }
 
 /// All entries but those taken away; an error names an image that was to be taken and is not there.

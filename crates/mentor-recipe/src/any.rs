@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use mentor_det::Det;
 use mentor_seg::Seg;
 use mentor_toml::{Changes, Draft, Loaded, Problems};
 use mentor_types::TaskName;
@@ -13,6 +14,8 @@ use crate::recipe::Recipe;
 pub enum AnyRecipe {
     /// Semantic segmentation.
     Seg(Loaded<Recipe<Seg>>),
+    /// Detection.
+    Det(Loaded<Recipe<Det>>),
 }
 
 impl AnyRecipe {
@@ -24,6 +27,7 @@ impl AnyRecipe {
         let draft = Draft::open(path, changes)?;
         match draft.peek("task")? {
             TaskName::Seg => draft.read().map(Self::Seg),
+            TaskName::Det => draft.read().map(Self::Det),
         }
     }
 
@@ -35,6 +39,7 @@ impl AnyRecipe {
         let draft = Draft::open(path, &Changes::none())?;
         match draft.peek("task")? {
             TaskName::Seg => draft.read_earlier().map(Self::Seg),
+            TaskName::Det => draft.read_earlier().map(Self::Det),
         }
     }
 }

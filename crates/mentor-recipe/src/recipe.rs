@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use mentor_data::{DataConfig, ViewsConfig};
+use mentor_data::{DataConfig, ReadLabels, ViewsConfig};
 use mentor_distill::{Stream, TermTable};
 use mentor_toml::{Changes, Draft, Loaded, Problems, TomlFile};
 use mentor_train::{EmaConfig, OptimizerConfig, ScheduleConfig, TrainConfig};
@@ -74,6 +74,7 @@ impl<T: Task> TomlFile for Recipe<T> {
         let mut part = |name: &str, check: &dyn Fn(&mut Found)| below(name, problems, check);
         part("data", &|found| self.data.check(found));
         part("views", &|found| self.views.check(found));
+        part("views", &|found| T::Labels::check_views(&self.views, self.uses_unlabelled(), found));
         part("student", &|found| self.student.check(found));
         for (name, teacher) in &self.teachers {
             part(&format!("teachers.{name}"), &|found| teacher.check(found));

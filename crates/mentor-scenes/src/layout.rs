@@ -68,31 +68,33 @@ pub(crate) struct List {
     pub(crate) text: String,
     /// How many scenes.
     pub(crate) count: u64,
+    /// The file of their boxes in the part, where all of them have some.
+    pub(crate) boxes: Option<&'static str>,
 }
 
 /// The lists of a part.
 pub(crate) fn lists(spec: &SetSpec, part: Part) -> Vec<List> {
     let (folder, scenes) = (part.as_str(), spec.scenes(part));
     let mut lists = Vec::new();
-    let mut list = |split: String, one_in: u64, label: &dyn Fn(u64) -> String| {
+    let mut list = |split: String, one_in: u64, boxes: Option<&'static str>, label: &dyn Fn(u64) -> String| {
         let scenes = scenes.clone().step_by(one_in as usize);
         let line = |index| format!("{folder}/{} {folder}/{}\n", image_name(index), label(index));
         let lines: Vec<String> = scenes.map(line).collect();
         let file = format!("{split}.txt");
-        lists.push(List { split, file, text: lines.concat(), count: lines.len() as u64 });
+        lists.push(List { split, file, text: lines.concat(), count: lines.len() as u64, boxes });
     };
     let whole = |index| mask_name(MASKS, index);
-    list(folder.to_owned(), 1, &whole);
+    list(folder.to_owned(), 1, Some(BOXES), &whole);
     if part == Part::Train {
         for fraction in FRACTIONS {
-            list(format!("train_1_{fraction}"), fraction, &whole);
+            list(format!("train_1_{fraction}"), fraction, Some(BOXES), &whole);
         }
-        list("train_some_classes".to_owned(), 1, &|index| {
+        list("train_some_classes".to_owned(), 1, None, &|index| {
             let some = names(SOME[index as usize % 3]);
             whole(index) + &if all_classes(index) { String::new() } else { format!(" {some}") }
         });
-        list("train_rest_as_ground".to_owned(), 1, &|index| mask_name(REST_AS_GROUND, index));
-        list("train_scribbles".to_owned(), 1, &|index| mask_name(SCRIBBLES, index));
+        list("train_rest_as_ground".to_owned(), 1, None, &|index| mask_name(REST_AS_GROUND, index));
+        list("train_scribbles".to_owned(), 1, None, &|index| mask_name(SCRIBBLES, index));
     }
     lists
 }
@@ -152,11 +154,19 @@ pub(crate) fn card(name: &str, spec: &SetSpec) -> String {
          licence = \"CC0 1.0\"\n\
          source = \"mentor scenes --seed {seed} --count {count} --size {size} --season {season} (world {VERSION})\"\n\
          get = \"mentor scenes --out DIR\"\n\n\
-         [masks]\nformat = \"index\"\nunknown = [254]\n\n[splits]\n"
+         [masks]\nformat = \"index\"\nunknown = [254]\n\n[boxes]\nformat = \"coco\"\nclasses = {:?}\n\n[splits]\n",
+        THINGS.map(|class| CLASSES[usize::from(class)])
     );
     for part in Part::ALL {
-        for List { split, file, count, .. } in lists(spec, part) {
-            let _ = writeln!(text, "{split} = {{ list = \"{}/{file}\", count = {count} }}", part.as_str());
+        let folder = part.as_str();
+        for List { split, file, count, boxes, .. } in lists(spec, part) {
+            let boxes = boxes.map_or_else(String::new, |boxes| format!(" boxes = \"{folder}/{boxes}\","));
+            let _ = writeln!(text, "{split} = {{ list = \"{folder}/{file}\",{boxes} count = {count} }}");
+        }
+        if part == Part::Train {
+            let (file, count) = (format!("{folder}/{folder}.txt"), spec.scenes(part).count());
+            let boxes = format!("{folder}/{HALF_OF_BOXES}");
+            let _ = writeln!(text, "train_half_of_boxes = {{ list = \"{file}\", boxes = \"{boxes}\", count = {count} }}");
         }
     }
     let train = spec.scenes(Part::Train).end;

@@ -11,17 +11,20 @@ use serde::{Deserialize, Serialize};
 pub enum TaskName {
     /// Semantic segmentation: one class per pixel.
     Seg,
+    /// Detection: boxes around objects.
+    Det,
 }
 
 impl TaskName {
     /// Every task there is.
-    pub const ALL: [Self; 1] = [Self::Seg];
+    pub const ALL: [Self; 2] = [Self::Seg, Self::Det];
 
     /// As recipes write it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Seg => "seg",
+            Self::Det => "det",
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use anyhow::{Result, bail};
 use mentor_data::{Card, ReadLabels};
+use mentor_det::Det;
 use mentor_recipe::{AnyRecipe, Loaded, Recipe};
 use mentor_seg::Seg;
 use mentor_types::TaskName;
@@ -21,6 +22,7 @@ pub trait OnRecipe {
 pub fn on_recipe<C: OnRecipe>(command: &C, recipe: AnyRecipe) -> Result<C::Out> {
     match recipe {
         AnyRecipe::Seg(loaded) => command.on(loaded),
+        AnyRecipe::Det(loaded) => command.on(loaded),
     }
 }
 
@@ -37,6 +39,7 @@ pub trait OnTask {
 pub fn on_task<C: OnTask>(command: &C, task: TaskName) -> Result<C::Out> {
     match task {
         TaskName::Seg => command.on::<Seg>(),
+        TaskName::Det => command.on::<Det>(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! A card: what a data set is, where its files are, what its labels mean.
 
+mod boxes;
 pub(crate) mod masks;
 mod scenes;
 
@@ -10,6 +11,7 @@ use mentor_toml::{Changes, Moved, TomlFile, show_key};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use self::boxes::{BoxFormat, Boxes};
 pub use self::masks::{MaskFormat, Masks};
 pub use self::scenes::Scenes;
 use crate::error::{DataError, folders, hint};
@@ -42,6 +44,9 @@ pub struct Card {
     /// Labels of pixels, where there are any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub masks: Option<Masks>,
+    /// Labels of objects, where there are any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boxes: Option<Boxes>,
     /// Which scenes are drawn where the set is first used. Default: the files are somebody's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scenes: Option<Scenes>,
@@ -104,6 +109,10 @@ pub struct SplitSpec {
     /// ... or without the images of this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) minus: Option<String>,
+    /// The file with the boxes of its images, below the root, in the card's format. Default: that of the split that this one
+    /// is taken from; without one nobody labelled boxes in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) boxes: Option<String>,
     /// How many images it must have. Default: not checked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub count: Option<usize>,
@@ -219,6 +228,31 @@ impl Card {
         }
     }
 
+    fn check_boxes(&self, boxes: &Boxes, found: &mut Found) {
+        let mut report = |key: &str, message: &str| found.push((format!("boxes.{key}"), message.to_owned()));
+        if let Err(message) = check_root(&boxes.root) {
+            report("root", &message);
+        }
+        match boxes.format {
+            BoxFormat::Voc if boxes.path.is_none() => report("path", "missing: it says where an image's file is"),
+            BoxFormat::Voc if self.pairing.is_none() => report("path", "needs [pairing], which says what `{id}` is"),
+            BoxFormat::Voc if boxes.first_pixel > 1 => report("first_pixel", "must be 0 or 1"),
+            BoxFormat::Coco if boxes.path.is_some() => report("path", "has no effect: a split's `boxes` is its file"),
+            BoxFormat::Coco if !boxes.root.is_empty() => report("root", "has no effect: a split's `boxes` is its file"),
+            BoxFormat::Coco if boxes.first_pixel > 0 => report("first_pixel", "has no effect on COCO JSON"),
+            _ => {}
+        }
+        for (index, name) in boxes.classes.iter().enumerate() {
+            let key = format!("boxes.classes[{index}]");
+            if boxes.classes[..index].contains(name) {
+                found.push((key, format!("`{name}` comes twice")));
+            } else if !self.classes.iter().any(|class| class.name == *name) {
+                let hint = hint(name, self.classes.iter().map(|class| class.name.as_str()));
+                found.push((key, format!("the card has no class `{name}`{hint}")));
+            }
+        }
+    }
+
     fn check_pairing(&self, pairing: &Pairing, found: &mut Found) {
         let mut known: Option<BTreeSet<&str>> = None;
         let forms = pairing.also.iter().enumerate().map(|(index, form)| (format!("pairing.also[{index}]"), form));
@@ -229,8 +263,10 @@ impl Card {
                 Err(message) => found.push((key, message)),
             }
         }
-        let labels = self.masks.as_ref().and_then(|masks| masks.path.as_ref());
-        for (key, path) in [("pairing.image", &pairing.image), ("masks.path", &labels.cloned())] {
+        let masks = self.masks.as_ref().and_then(|masks| masks.path.as_ref());
+        let boxes = self.boxes.as_ref().and_then(|boxes| boxes.path.as_ref());
+        let paths = [("pairing.image", pairing.image.as_ref()), ("masks.path", masks), ("boxes.path", boxes)];
+        for (key, path) in paths {
             let Some(path) = path else { continue };
             match (check_pattern(path), Pattern::new(path), &known) {
                 (Err(message), ..) => found.push((key.to_owned(), message)),
@@ -245,8 +281,9 @@ impl Card {
                 _ => {}
             }
         }
-        if pairing.image.is_none() && labels.is_none() {
-            found.push(("pairing".to_owned(), "has no effect without `image` or the `path` of [masks]".to_owned()));
+        if paths.iter().all(|(_, path)| path.is_none()) {
+            let message = "has no effect without `image` or the `path` of [masks] or [boxes]";
+            found.push(("pairing".to_owned(), message.to_owned()));
         }
         if pairing.image.is_none() && !pairing.also.is_empty() {
             found.push(("pairing.also".to_owned(), "needs `image`, the one path of all forms".to_owned()));
@@ -291,15 +328,26 @@ impl TomlFile for Card {
             found.push(("image_root".to_owned(), message));
         }
         self.check_classes(found);
-        match &self.masks {
-            Some(masks) => self.check_masks(masks, found),
-            None => found.push(("masks".to_owned(), "missing: a card says which labels its images have".to_owned())),
+        match (&self.masks, &self.boxes) {
+            (None, None) => {
+                let message = "missing: a card says which labels its images have, here or in [boxes]";
+                found.push(("masks".to_owned(), message.to_owned()));
+            }
+            (masks, boxes) => {
+                masks.iter().for_each(|masks| self.check_masks(masks, found));
+                boxes.iter().for_each(|boxes| self.check_boxes(boxes, found));
+            }
         }
         if let Some(pairing) = &self.pairing {
             self.check_pairing(pairing, found);
         }
         for (name, split) in &self.splits {
             split.check(name, &self.splits, found);
+            let is_one_file = |boxes: &Boxes| boxes.format == BoxFormat::Coco;
+            if split.boxes.is_some() && !self.boxes.as_ref().is_some_and(is_one_file) {
+                let message = "has no effect without a table [boxes] whose format has one file for a split";
+                found.push((format!("splits.{}.boxes", show_key(name)), message.to_owned()));
+            }
         }
     }
 }
@@ -324,7 +372,7 @@ impl SplitSpec {
             found.push((format!("{place}.one_in"), "must be at least 2".to_owned()));
         }
         let folders = self.folders.iter().enumerate().map(|(index, path)| (format!("folders[{index}]"), path));
-        let one = [("list", &self.list), ("folder", &self.folder)];
+        let one = [("list", &self.list), ("folder", &self.folder), ("boxes", &self.boxes)];
         let one = one.into_iter().filter_map(|(field, path)| Some((field.to_owned(), path.as_ref()?)));
         for (field, path) in one.chain(folders) {
             if let Err(message) = check_relative(path) {

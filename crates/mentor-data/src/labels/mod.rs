@@ -2,6 +2,7 @@
 //!
 //! A new kind of label is a file here, its table in a card, and what reads its files.
 
+mod boxes;
 mod masks;
 
 use std::fmt::Debug;
@@ -9,8 +10,10 @@ use std::ops::AddAssign;
 
 use mentor_types::{CutBox, Geometry, Labels};
 
+pub use self::boxes::{BoxCounts, BoxReader};
 pub use self::masks::{LabelMap, PixelCounts};
 use crate::card::Card;
+use crate::config::ViewsConfig;
 use crate::error::DataError;
 use crate::split::{Entry, LabelFiles, Split};
 
@@ -23,6 +26,12 @@ pub trait ReadLabels: Labels {
 
     /// The table of a card that says how they are read.
     const TABLE: &'static str;
+
+    /// A card with those of its classes alone that have labels of this kind. Default: all.
+    #[must_use]
+    fn classes_of(card: Card) -> Card {
+        card
+    }
 
     /// Whether a card has that table.
     fn are_in(card: &Card) -> bool;
@@ -39,6 +48,10 @@ pub trait ReadLabels: Labels {
     /// Where it says nothing, or what means nothing.
     fn reader(card: &Card) -> Result<Self::Reader, DataError>;
 
+    /// Pushes the settings of views that they cannot follow, or that change nothing about them: (key below `views`, message).
+    /// Strong views matter only where `pairs` are made.
+    fn check_views(views: &ViewsConfig, pairs: bool, problems: &mut Vec<(String, String)>);
+
     /// The labels of an image of a size; `None` where nobody labelled it. Where they are not `required` (they are only
     /// compared with), a file that does not exist is no error; one that is broken is bad all the same.
     ///
@@ -52,8 +65,11 @@ pub trait ReadLabels: Labels {
         required: bool,
     ) -> Result<Option<Self>, DataError>;
 
-    /// Whether an image all of whose classes were labelled has, or may have, unknown parts.
-    fn may_be_partial(reader: &Self::Reader, entry: &Entry) -> bool;
+    /// Whether an image of a split all of whose classes were labelled has, or may have, unknown parts.
+    ///
+    /// # Errors
+    /// One line with the path, where that is said by a file that cannot be read.
+    fn may_be_partial(reader: &Self::Reader, split: &Split, entry: &Entry) -> Result<bool, DataError>;
 
     /// The labels of an image that nobody labelled.
     fn unknown(size: [usize; 2]) -> Self;
@@ -64,9 +80,9 @@ pub trait ReadLabels: Labels {
     /// Their size in memory.
     fn bytes(&self) -> usize;
 
-    /// What a view shows of them, through the geometry that leads from it to the image; what lies beyond the image is
-    /// `beyond`: ignored or unknown.
-    fn view(&self, view_to_source: Geometry, view_size: [usize; 2], beyond: u8) -> Self;
+    /// What a view of these settings shows of them, through the geometry that leads from it to the image; what lies beyond
+    /// the image is `beyond`: ignored or unknown.
+    fn view(&self, view_to_source: Geometry, views: &ViewsConfig, beyond: u8) -> Self;
 
     /// Adds the labels of the next view to those of a batch.
     fn push(self, targets: &mut Self::Targets);
@@ -104,7 +120,7 @@ mod tests {
     use std::sync::Arc;
 
     use crate::batches::{BatchMaker, BatchPlan};
-    use crate::config::{DataConfig, OnBadSample, StrongConfig, ViewsConfig};
+    use crate::config::{DataConfig, OnBadSample, StrongConfig};
     use crate::dataset::Dataset;
     use crate::error::BadSample;
     use mentor_types::{Images, MAX_CLASSES, UNKNOWN};
@@ -140,6 +156,8 @@ mod tests {
             Ok(())
         }
 
+        fn check_views(_: &ViewsConfig, _: bool, _: &mut Vec<(String, String)>) {}
+
         fn read((): &(), split: &Split, entry: &Entry, _: [usize; 2], _: bool) -> Result<Option<Self>, DataError> {
             let Some(path) = split.label_path(entry) else { return Ok(None) };
             let text = std::fs::read_to_string(&path).map_err(|error| DataError::io(&path, error))?;
@@ -152,8 +170,8 @@ mod tests {
             Ok(Some(Self(points.collect::<Result<_, _>>()?)))
         }
 
-        fn may_be_partial((): &(), entry: &Entry) -> bool {
-            entry.label.is_none()
+        fn may_be_partial((): &(), _: &Split, entry: &Entry) -> Result<bool, DataError> {
+            Ok(entry.label.is_none())
         }
 
         fn unknown(_: [usize; 2]) -> Self {
@@ -168,7 +186,8 @@ mod tests {
             size_of_val(self.0.as_slice())
         }
 
-        fn view(&self, view_to_source: Geometry, [height, width]: [usize; 2], _: u8) -> Self {
+        fn view(&self, view_to_source: Geometry, views: &ViewsConfig, _: u8) -> Self {
+            let [height, width] = views.crop_px;
             let to_view = view_to_source.inverse();
             let inside = |[x, y]: [f64; 2]| (0.0..width as f64).contains(&x) && (0.0..height as f64).contains(&y);
             let moved = self.0.iter().map(|(point, class)| (to_view.apply(*point), *class));

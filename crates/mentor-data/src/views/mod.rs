@@ -57,7 +57,7 @@ pub(crate) fn labelled_view<L: ReadLabels>(
     let geometry = weak_geometry(image, views, key);
     LabelledView {
         rgb: weak_image(image, geometry, views, key).into_raw(),
-        labels: labels.view(geometry, views.crop_px, IGNORE),
+        labels: labels.view(geometry, views, IGNORE),
     }
 }
 
@@ -81,10 +81,10 @@ pub(crate) fn pair_view<L: ReadLabels>(
         strong: strong_colours(strong_image, strong, key.at("strong_colours", 0)).into_raw(),
         link: L::link(strong_to_weak, weak_to_source, views.crop_px, size),
         labels: match known {
-            Known::Labels => labels.view(weak_to_source, views.crop_px, IGNORE),
-            Known::TruthOnly => L::unknown(size).view(weak_to_source, views.crop_px, IGNORE),
+            Known::Labels => labels.view(weak_to_source, views, IGNORE),
+            Known::TruthOnly => L::unknown(size).view(weak_to_source, views, IGNORE),
         },
-        truth: labels.view(weak_to_source, views.crop_px, UNKNOWN),
+        truth: labels.view(weak_to_source, views, UNKNOWN),
     }
 }
 

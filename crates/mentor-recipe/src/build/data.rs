@@ -69,6 +69,7 @@ pub fn find_card<T: Task>(loaded: &Loaded<Recipe<T>>, places: &Places) -> Result
         error => BuildError::Data(error),
     })?;
     check_task(loaded, &card)?;
+    let card = T::Labels::classes_of(card);
     for (key, name) in loaded.value.data.splits() {
         let place = |error: DataError| loaded.problem(&format!("data.{key}"), error.to_string());
         card.sources(name).map_err(|error| BuildError::Recipe(place(error)))?;

@@ -1,6 +1,7 @@
 //! What differs between tasks outside of the step: the tables of their recipes, what these build, what labels they
 //! learn from. Nothing else asks which task it is.
 
+mod det;
 mod seg;
 
 use std::fmt::Debug;

@@ -1,9 +1,11 @@
 //! Pictures: what a task draws of its labels, and what puts drawings together.
 
+mod boxes;
 mod masks;
 mod panels;
 mod text;
 
+pub use boxes::{box_legend, detected_boxes, labelled_boxes};
 pub use masks::{legend, mistakes, overlay, shown_labels, shrink_mask};
 pub use panels::{grid, panel, shrink, with_legend};
 

@@ -112,7 +112,7 @@ fn draw_swatch(canvas: &mut RgbImage, x: u32, y: u32, side: u32, swatch: Swatch)
 }
 
 /// Each pixel as a square of `factor` by `factor`.
-fn enlarged(picture: &RgbImage, factor: u32) -> RgbImage {
+pub(super) fn enlarged(picture: &RgbImage, factor: u32) -> RgbImage {
     let (width, height) = (picture.width() * factor, picture.height() * factor);
     RgbImage::from_fn(width, height, |x, y| *picture.get_pixel(x / factor, y / factor))
 }

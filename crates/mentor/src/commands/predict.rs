@@ -14,7 +14,7 @@ use super::{DeviceArgs, PlaceArgs};
 use crate::device;
 use crate::print::say;
 use crate::same_file::identity;
-use crate::show::{Palette, Show, save};
+use crate::show::{Palette, Show, picture_names, save};
 use crate::tasks::{OnRecipe, on_recipe};
 use crate::weights::RunWeights;
 
@@ -36,7 +36,8 @@ pub struct Predict {
     device: DeviceArgs,
     #[command(flatten)]
     which: RunWeights,
-    /// Write masks in the format of the run's card, which can be trained on, in place of pictures.
+    /// Write labels in the format of the run's card, which can be trained on, in place of pictures: a mask for each image, or
+    /// one file of boxes.
     #[arg(long)]
     as_labels: bool,
     /// Where the files go.
@@ -74,12 +75,14 @@ impl OnRecipe for Predict {
         let palette = Palette { names: info.classes, colours: info.colours };
         std::fs::create_dir_all(&self.out).with_context(|| self.out.display().to_string())?;
         let files = image_files(&self.images)?;
-        let outputs = output_files(&files, &self.out, self.overwrite)?;
-        for (file, path) in files.iter().zip(&outputs) {
-            let image = read_image(file)?;
-            match &dataset {
-                Some(dataset) => T::save_labels(dataset, &net, image, &recipe.eval, &device, path)?,
-                None => save(&T::prediction(&palette, &net, image, &recipe.eval, &device), path)?,
+        let names = if self.as_labels { T::label_names(&files) } else { picture_names(&files) };
+        let outputs = output_files(&files, &names, &self.out, self.overwrite)?;
+        match &dataset {
+            Some(dataset) => T::save_labels(dataset, &net, &files, &recipe.eval, &device, &outputs)?,
+            None => {
+                for (file, path) in files.iter().zip(&outputs) {
+                    save(&T::prediction(&palette, &net, read_image(file)?, &recipe.eval, &device), path)?;
+                }
             }
         }
         say!("{}: {} files", self.out.display(), files.len());
@@ -87,13 +90,13 @@ impl OnRecipe for Predict {
     }
 }
 
-/// Where the prediction of each image goes: its name with the ending `.png`. No two may meet, none may
-/// take the place of an image, and of another file only where `overwrite` allows it.
-fn output_files(files: &[PathBuf], out: &Path, overwrite: bool) -> Result<Vec<PathBuf>> {
+/// Where predictions of images go, by their names in the folder. No two may meet, none may take the place of an image, and of
+/// another file only where `overwrite` allows it.
+fn output_files(files: &[PathBuf], names: &[PathBuf], out: &Path, overwrite: bool) -> Result<Vec<PathBuf>> {
     let images = files.iter().map(|file| identity(file)).collect::<Result<BTreeSet<_>>>()?;
     let mut outputs: Vec<PathBuf> = Vec::new();
-    for file in files {
-        let output = out.join(format!("{}.png", file.file_stem().unwrap_or_default().to_string_lossy()));
+    for name in names {
+        let output = out.join(name);
         if outputs.contains(&output) {
             bail!("two images would be written to {}: predict them into folders of their own", output.display());
         }
@@ -142,22 +145,23 @@ mod tests {
         let photo = photos.join("a.png");
         std::fs::write(&photo, "a photo").unwrap();
         let files = [photo.clone()];
+        let names = picture_names(&files);
         for out in [photos.clone(), photos.join("."), photos.join("../photos")] {
             for overwrite in [false, true] {
-                let message = output_files(&files, &out, overwrite).unwrap_err().to_string();
+                let message = output_files(&files, &names, &out, overwrite).unwrap_err().to_string();
                 assert!(message.contains("is one of the images"), "{message}");
             }
         }
         let out = folder.path().join("out");
         std::fs::create_dir(&out).unwrap();
-        assert_eq!(output_files(&files, &out, false).unwrap(), [out.join("a.png")]);
+        assert_eq!(output_files(&files, &names, &out, false).unwrap(), [out.join("a.png")]);
         // A second name of the photo is the photo.
         std::fs::hard_link(&photo, out.join("a.png")).unwrap();
         #[cfg(unix)]
-        assert!(output_files(&files, &out, true).unwrap_err().to_string().contains("is one of the images"));
+        assert!(output_files(&files, &names, &out, true).unwrap_err().to_string().contains("is one of the images"));
         std::fs::remove_file(out.join("a.png")).unwrap();
         std::fs::write(out.join("a.png"), "a mask that someone drew").unwrap();
-        assert!(output_files(&files, &out, false).unwrap_err().to_string().contains("add --overwrite"));
-        output_files(&files, &out, true).unwrap();
+        assert!(output_files(&files, &names, &out, false).unwrap_err().to_string().contains("add --overwrite"));
+        output_files(&files, &names, &out, true).unwrap();
     }
 }

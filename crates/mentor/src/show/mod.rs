@@ -1,9 +1,10 @@
 //! What a task shows to people: its batches, its predictions, its part of a report, its scores of files. One file for
 //! each task; the commands call it and draw nothing themselves.
 
+pub mod det;
 pub mod seg;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use burn::tensor::Device;
@@ -26,14 +27,17 @@ pub trait Show: Task {
     /// What a net says of an image, drawn over it.
     fn prediction(palette: &Palette, net: &Self::Net, image: Images, config: &Self::Eval, device: &Device) -> RgbImage;
 
-    /// Writes what a net says of an image in the card's own format.
+    /// The names of the files that the labels of some images are written to.
+    fn label_names(images: &[PathBuf]) -> Vec<PathBuf>;
+
+    /// Writes what a net says of images in the card's own format, to files of these names.
     fn save_labels(
         dataset: &Dataset<Self::Labels>,
         net: &Self::Net,
-        image: Images,
+        images: &[PathBuf],
         config: &Self::Eval,
         device: &Device,
-        path: &Path,
+        files: &[PathBuf],
     ) -> Result<()>;
 
     /// The scores of files of predictions against files of the truth.
@@ -170,6 +174,12 @@ fn pictures_of(images: &Images) -> Vec<RgbImage> {
     let bytes = images.height * images.width * 3;
     let picture = |bytes: &[u8]| RgbImage::from_raw(width, height, bytes.to_vec()).expect("bytes of one image");
     images.rgb.chunks_exact(bytes).map(picture).collect()
+}
+
+/// The name of a picture of each image: the image's own, with the ending `.png`.
+pub fn picture_names(images: &[PathBuf]) -> Vec<PathBuf> {
+    let name = |image: &PathBuf| format!("{}.png", image.file_stem().unwrap_or_default().to_string_lossy()).into();
+    images.iter().map(name).collect()
 }
 
 /// Writes a picture.

@@ -252,8 +252,19 @@ impl Show for Toy {
         RgbImage::from_pixel(8, 8, image::Rgb([level; 3]))
     }
 
-    fn save_labels(_: &Dataset<LabelMask>, _: &Point, _: Images, _: &Eval, _: &Device, path: &Path) -> Result<()> {
-        anyhow::bail!("{}: it has no labels", path.display())
+    fn label_names(_: &[PathBuf]) -> Vec<PathBuf> {
+        Vec::new()
+    }
+
+    fn save_labels(
+        _: &Dataset<LabelMask>,
+        _: &Point,
+        _: &[PathBuf],
+        _: &Eval,
+        _: &Device,
+        _: &[PathBuf],
+    ) -> Result<()> {
+        anyhow::bail!("it has no labels")
     }
 
     fn score_files(truth: &Path, _: &Path, _: &Dataset<LabelMask>) -> Result<Nearness> {

@@ -11,6 +11,7 @@ use mentor_types::{CutBox, Geometry, IGNORE, LabelMask, MAX_CLASSES, UNKNOWN};
 pub use self::map::LabelMap;
 use super::ReadLabels;
 use crate::card::Card;
+use crate::config::ViewsConfig;
 use crate::dataset::Dataset;
 use crate::error::{BadSample, DataError};
 use crate::files::exists;
@@ -56,11 +57,18 @@ impl ReadLabels for LabelMask {
             root: &masks.root,
             path: masks.path.as_deref(),
             replace_column: masks.replace_column,
+            one_a_split: false,
         })
     }
 
     fn reader(card: &Card) -> Result<LabelMap, DataError> {
         card.label_map()
+    }
+
+    fn check_views(views: &ViewsConfig, _: bool, problems: &mut Vec<(String, String)>) {
+        if views.visible_share.is_some() {
+            problems.push(("visible_share".to_owned(), "has no effect: masks have no boxes".to_owned()));
+        }
     }
 
     fn read(
@@ -83,8 +91,8 @@ impl ReadLabels for LabelMask {
         Ok(Some(mask))
     }
 
-    fn may_be_partial(map: &LabelMap, entry: &Entry) -> bool {
-        entry.label.is_none() || map.raw_value(UNKNOWN).is_some()
+    fn may_be_partial(map: &LabelMap, _: &Split, entry: &Entry) -> Result<bool, DataError> {
+        Ok(entry.label.is_none() || map.raw_value(UNKNOWN).is_some())
     }
 
     fn unknown([height, width]: [usize; 2]) -> Self {
@@ -103,7 +111,8 @@ impl ReadLabels for LabelMask {
         self.labels().len()
     }
 
-    fn view(&self, view_to_source: Geometry, [height, width]: [usize; 2], beyond: u8) -> Self {
+    fn view(&self, view_to_source: Geometry, views: &ViewsConfig, beyond: u8) -> Self {
+        let [height, width] = views.crop_px;
         Self::new(width, height, views::resample(self, view_to_source, [height, width], beyond))
     }
 

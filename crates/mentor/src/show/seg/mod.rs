@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use burn::tensor::Device;
 use image::RgbImage;
-use mentor_data::{Dataset, PixelCounts};
+use mentor_data::{Dataset, PixelCounts, read_image};
 use mentor_distill::Column;
 use mentor_report::pictures;
 use mentor_seg::metrics::{ConfusionMatrix, SegMetrics};
@@ -19,7 +19,7 @@ use mentor_seg::{EvalConfig, Seg, predict_mask};
 use mentor_types::{Batch, Images, LabelMask};
 
 use self::masks::{drawn_pairs, explained, masks_of, painted, save_mask, taught_by};
-use super::{AskedTerm, Drawn, Judge, Labelling, Palette, Show, Shown, pictures_of};
+use super::{AskedTerm, Drawn, Judge, Labelling, Palette, Show, Shown, picture_names, pictures_of};
 
 impl Show for Seg {
     fn batch(palette: &Palette, batch: &Batch<LabelMask>, nets: Option<Labelling<'_, Self>>) -> Drawn {
@@ -43,15 +43,21 @@ impl Show for Seg {
         explained(palette, &painted(palette, &picture, &mask, masks::OPACITY_OF_PREDICTIONS), &[&mask])
     }
 
+    fn label_names(images: &[PathBuf]) -> Vec<PathBuf> {
+        picture_names(images)
+    }
+
     fn save_labels(
         dataset: &Dataset<LabelMask>,
         net: &SegNet,
-        image: Images,
+        images: &[PathBuf],
         config: &EvalConfig,
         device: &Device,
-        path: &Path,
+        files: &[PathBuf],
     ) -> Result<()> {
-        save_mask(dataset, &predict_mask(net, image, config, device), path)
+        images.iter().zip(files).try_for_each(|(image, file)| {
+            save_mask(dataset, &predict_mask(net, read_image(image)?, config, device), file)
+        })
     }
 
     fn score_files(truth: &Path, predictions: &Path, dataset: &Dataset<LabelMask>) -> Result<SegMetrics> {

@@ -1,0 +1,226 @@
+//! Boxes: objects with their class, and what nobody looked for.
+
+mod file;
+mod views;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::AddAssign;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use mentor_types::{BoxKind, BoxLabels, CutBox, Geometry};
+
+use self::file::{BoxFile, Described};
+use super::ReadLabels;
+use crate::card::{BoxFormat, Card};
+use crate::config::ViewsConfig;
+use crate::error::{BadSample, DataError};
+use crate::files::exists;
+use crate::read::{VocImage, read_voc};
+use crate::split::{Entry, LabelFiles, Split};
+
+/// How many boxes there are of each kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BoxCounts {
+    /// Objects by class.
+    pub classes: Vec<u64>,
+    /// Objects that need not be found.
+    pub difficult: u64,
+    /// Crowds.
+    pub crowds: u64,
+    /// Images without any box that somebody looked at: all of them is background.
+    pub empty: u64,
+    /// Images in which some class, or all, was not looked for.
+    pub partial: u64,
+}
+
+impl AddAssign for BoxCounts {
+    fn add_assign(&mut self, other: Self) {
+        self.classes.resize(self.classes.len().max(other.classes.len()), 0);
+        self.classes.iter_mut().zip(other.classes).for_each(|(sum, boxes)| *sum += boxes);
+        self.difficult += other.difficult;
+        self.crowds += other.crowds;
+        self.empty += other.empty;
+        self.partial += other.partial;
+    }
+}
+
+/// Reads files of boxes, each once.
+#[derive(Clone)]
+pub struct BoxReader {
+    format: BoxFormat,
+    /// The classes, in their order.
+    classes: Vec<String>,
+    first_pixel: u8,
+    files: Arc<Mutex<BTreeMap<PathBuf, Arc<BoxFile>>>>,
+}
+
+/// The fingerprint of data is made from it: what was read so far is no part of that.
+impl fmt::Debug for BoxReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BoxReader").field("format", &self.format).field("classes", &self.classes).field("first_pixel", &self.first_pixel).finish()
+    }
+}
+
+impl BoxReader {
+    /// What the file at `path` says of the image at `image`; `None` where it does not name it.
+    fn described(&self, path: &Path, image: &str) -> Result<Option<Described>, DataError> {
+        match self.format {
+            BoxFormat::Coco => Ok(self.file(path)?.image(image).cloned()),
+            BoxFormat::Voc => {
+                let VocImage { size, boxes } = read_voc(path, &self.classes, self.first_pixel)?;
+                Ok(Some(Described { size, labels: BoxLabels { boxes, looked_for: None } }))
+            }
+        }
+    }
+
+    /// The file of many images at a path, read where it was not before.
+    fn file(&self, path: &Path) -> Result<Arc<BoxFile>, DataError> {
+        // Held while the file is read, so that threads which want the same one wait for it.
+        let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(file) = files.get(path) {
+            return Ok(file.clone());
+        }
+        let file = Arc::new(BoxFile::read_coco(path, &self.classes)?);
+        files.insert(path.to_owned(), file.clone());
+        Ok(file)
+    }
+}
+
+impl ReadLabels for BoxLabels {
+    type Reader = BoxReader;
+    type Counts = BoxCounts;
+
+    const TABLE: &'static str = "boxes";
+
+    fn classes_of(mut card: Card) -> Card {
+        if let Some(boxes) = card.boxes.as_ref().filter(|boxes| !boxes.classes.is_empty()) {
+            let named = |name: &String| card.classes.iter().find(|class| class.name == *name).cloned();
+            card.classes = boxes.classes.iter().filter_map(named).collect();
+        }
+        card
+    }
+
+    fn are_in(card: &Card) -> bool {
+        card.boxes.is_some()
+    }
+
+    fn stored_as(reader: &BoxReader, class: u8) -> String {
+        reader.classes.get(usize::from(class)).map_or_else(String::new, |name| format!("the name `{name}`"))
+    }
+
+    fn files(card: &Card) -> LabelFiles<'_> {
+        card.boxes.as_ref().map_or_else(LabelFiles::default, |boxes| LabelFiles {
+            root: &boxes.root,
+            path: boxes.path.as_deref(),
+            // A label column is about masks.
+            replace_column: true,
+            one_a_split: boxes.format == BoxFormat::Coco,
+        })
+    }
+
+    fn reader(card: &Card) -> Result<BoxReader, DataError> {
+        let fail = |message: &str| DataError::Card { card: card.name.clone(), message: message.to_owned() };
+        let boxes = card.boxes.as_ref().ok_or_else(|| fail("has no [boxes]"))?;
+        let (format, first_pixel) = (boxes.format, boxes.first_pixel);
+        Ok(BoxReader { format, classes: card.class_names(), first_pixel, files: Arc::default() })
+    }
+
+    fn check_views(views: &ViewsConfig, pairs: bool, problems: &mut Vec<(String, String)>) {
+        if pairs && views.strong.clone().unwrap_or_default().cutmix > 0.0 {
+            problems.push(("strong.cutmix".to_owned(), "must be 0: boxes do not follow what is pasted".to_owned()));
+        }
+    }
+
+    fn read(
+        reader: &BoxReader,
+        split: &Split,
+        entry: &Entry,
+        [height, width]: [usize; 2],
+        required: bool,
+    ) -> Result<Option<Self>, DataError> {
+        let Some(path) = split.label_path(entry) else { return Ok(None) };
+        if !required && !exists(&path)? {
+            return Ok(None);
+        }
+        let Some(found) = reader.described(&path, &entry.image)? else { return Ok(None) };
+        if let Some([said_height, said_width]) = found.size.filter(|size| *size != [height, width]) {
+            let name = split.image_path(entry);
+            let reason = format!("{} says {said_width} x {said_height}, it is {width} x {height}", path.display());
+            return Err(BadSample::new(&name, reason).into());
+        }
+        Ok(Some(found.labels))
+    }
+
+    fn may_be_partial(reader: &BoxReader, split: &Split, entry: &Entry) -> Result<bool, DataError> {
+        match (split.label_path(entry), reader.format) {
+            (None, _) => Ok(true),
+            (Some(_), BoxFormat::Voc) => Ok(false),
+            (Some(path), BoxFormat::Coco) => {
+                let file = reader.file(&path)?;
+                Ok(file.image(&entry.image).is_none_or(|found| found.labels.looked_for.is_some()))
+            }
+        }
+    }
+
+    fn unknown(_: [usize; 2]) -> Self {
+        BoxLabels::unknown()
+    }
+
+    fn only(&mut self, classes: &[u8]) {
+        self.boxes.retain(|label| classes.contains(&label.class));
+        let known = classes.iter().copied().filter(|class| self.is_known(*class)).collect();
+        self.looked_for = Some(known);
+    }
+
+    fn bytes(&self) -> usize {
+        size_of_val(self.boxes.as_slice()) + self.looked_for.as_ref().map_or(0, Vec::len)
+    }
+
+    /// What lies beyond the image has no box, whatever `beyond` is.
+    fn view(&self, view_to_source: Geometry, views: &ViewsConfig, _beyond: u8) -> Self {
+        views::seen(self, view_to_source, views.crop_px, views.visible_share.unwrap_or(ViewsConfig::VISIBLE_SHARE))
+    }
+
+    fn push(self, targets: &mut Vec<Self>) {
+        targets.push(self);
+    }
+
+    fn link(strong_to_weak: Geometry, _: Geometry, _: [usize; 2], _: [usize; 2]) -> Vec<Geometry> {
+        vec![strong_to_weak]
+    }
+
+    fn push_link(next: Vec<Geometry>, link: &mut Vec<Geometry>) {
+        link.extend(next);
+    }
+
+    /// Does nothing: a recipe of boxes with `CutMix` is refused when it is checked.
+    fn paste(_: &mut Vec<Geometry>, _: &Vec<Geometry>, _: [usize; 2], _: CutBox, _: usize, _: usize) {}
+
+    fn count(&self, classes: usize) -> BoxCounts {
+        let mut counts = BoxCounts { classes: vec![0; classes], ..BoxCounts::default() };
+        for label in &self.boxes {
+            match label.kind {
+                BoxKind::Object => counts.classes[usize::from(label.class)] += 1,
+                BoxKind::Difficult => counts.difficult += 1,
+                BoxKind::Crowd => counts.crowds += 1,
+            }
+        }
+        counts.partial = u64::from(self.looked_for.is_some());
+        counts.empty = u64::from(self.boxes.is_empty() && self.looked_for.as_ref().is_none_or(|known| !known.is_empty()));
+        counts
+    }
+
+    fn has_class(counts: &BoxCounts) -> bool {
+        counts.classes.iter().any(|boxes| *boxes > 0)
+    }
+
+    fn no_class(counts: &BoxCounts, images: usize, bad: usize) -> String {
+        format!(
+            "no box in {images} images ({} difficult, {} crowds, {bad} bad samples); compare the names in the file of boxes \
+             with the classes of the card, and its image names with those of the split",
+            counts.difficult, counts.crowds
+        )
+    }
+}

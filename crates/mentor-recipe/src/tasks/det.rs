@@ -1,0 +1,132 @@
+//! Detection.
+
+use burn::tensor::Device;
+use mentor_data::Sample;
+use mentor_det::decode::EvalConfig;
+use mentor_det::distill::DistillConfig;
+use mentor_det::metrics::DetMetrics;
+use mentor_det::nets::{DetNet, NetConfig};
+use mentor_det::supervised::SupervisedConfig;
+use mentor_det::unlabelled::UnlabelledConfig;
+use mentor_det::upload::DeviceBatch;
+use mentor_det::{Det, DetMethod, Judged, evaluate};
+use mentor_distill::check_terms;
+use mentor_nets::Frozen;
+use mentor_train::Average;
+use mentor_types::{Batch, BoxLabels, Found, Tap, TaskName};
+
+use super::{NetTable, Parts, SupervisedTable, Table, Task};
+
+impl Task for Det {
+    const NAME: TaskName = TaskName::Det;
+
+    type Labels = BoxLabels;
+    type Net = DetNet;
+    type NetConfig = NetConfig;
+    type Supervised = SupervisedConfig;
+    type Distill = DistillConfig;
+    type Unlabelled = UnlabelledConfig;
+    type Eval = EvalConfig;
+    type Scores = DetMetrics;
+    type DeviceBatch = DeviceBatch;
+    type Method = DetMethod;
+
+    fn macs(net: &DetNet, image_px: [usize; 2]) -> u64 {
+        net.macs(image_px)
+    }
+
+    fn tap_channels(net: &DetNet, tap: Tap) -> Option<usize> {
+        net.tap_channels(tap)
+    }
+
+    fn method(parts: Parts<Self>) -> DetMethod {
+        DetMethod {
+            supervised: (parts.supervised.weight > 0.0).then_some(parts.supervised),
+            distill: parts.distill,
+            unlabelled: parts.unlabelled,
+            teachers: parts.teachers,
+            average: parts.average,
+            companions: parts.companions,
+            precision: parts.precision,
+        }
+    }
+
+    fn teachers(method: &DetMethod) -> &[(String, Frozen<DetNet>)] {
+        &method.teachers
+    }
+
+    fn average(method: &DetMethod) -> Option<&Average<DetNet>> {
+        method.average.as_ref()
+    }
+
+    fn upload(batch: Batch<BoxLabels>, device: &Device) -> DeviceBatch {
+        DeviceBatch::upload(batch, device)
+    }
+
+    fn evaluate<E>(
+        net: &DetNet,
+        samples: impl Iterator<Item = Result<Sample<BoxLabels>, E>>,
+        config: &EvalConfig,
+        device: &Device,
+    ) -> Result<Option<DetMetrics>, E> {
+        let judged =
+            samples.map(|sample| sample.map(|sample| Judged { image: sample.image, truth: sample.labels }));
+        evaluate(net, judged, config, device)
+    }
+}
+
+impl Table for NetConfig {
+    fn check(&self, found: &mut Found) {
+        self.check(found);
+    }
+}
+
+impl NetTable for NetConfig {
+    type Net = DetNet;
+
+    fn name(&self) -> &'static str {
+        self.name()
+    }
+
+    fn weights(&self) -> Option<&str> {
+        self.table().weights.as_deref()
+    }
+
+    fn new_classes(&self) -> bool {
+        self.table().new_classes
+    }
+
+    fn init(&self, classes: usize, seed: u64, device: &Device) -> DetNet {
+        self.init(classes, seed, device)
+    }
+}
+
+impl Table for SupervisedConfig {
+    fn check(&self, found: &mut Found) {
+        self.check(found);
+    }
+}
+
+impl SupervisedTable<Det> for SupervisedConfig {
+    fn weight(&self) -> f64 {
+        self.weight
+    }
+}
+
+impl Table for DistillConfig {
+    fn check(&self, found: &mut Found) {
+        check_terms(self, found);
+    }
+}
+
+impl Table for UnlabelledConfig {
+    fn check(&self, found: &mut Found) {
+        check_terms(self, found);
+    }
+}
+
+impl Table for EvalConfig {
+    fn check(&self, found: &mut Found) {
+        self.check(found);
+    }
+}

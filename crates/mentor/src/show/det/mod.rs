@@ -1,0 +1,123 @@
+//! What detection shows.
+
+mod report;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+use burn::tensor::Device;
+use image::RgbImage;
+use mentor_data::{BoxCounts, Dataset, read_image};
+use mentor_det::decode::EvalConfig;
+use mentor_det::metrics::DetMetrics;
+use mentor_det::nets::DetNet;
+use mentor_det::{Det, predict};
+use mentor_distill::Column;
+use mentor_report::pictures;
+use mentor_types::{Batch, BoxLabels, Detection, Images};
+use mentor_weights::write_atomically;
+use serde_json::json;
+
+use super::{AskedTerm, Drawn, Judge, Labelling, Palette, Show, Shown, pictures_of};
+
+/// Boxes that a detector is less sure of are not drawn.
+const DRAWN_SCORE: f32 = 0.3;
+
+impl Show for Det {
+    fn batch(palette: &Palette, batch: &Batch<BoxLabels>, _: Option<Labelling<'_, Self>>) -> Drawn {
+        let labelled = pictures_of(&batch.labelled.images);
+        let labelled = labelled.into_iter().zip(&batch.labelled.targets).map(|(view, labels)| {
+            let drawn = pictures::labelled_boxes(&view, labels, &palette.colours);
+            explained(palette, &pictures::panel(&[("view", &view), ("boxes", &drawn)]), &[labels], &[])
+        });
+        let pairs = batch.unlabelled.iter().flat_map(|pairs| {
+            let views = pictures_of(&pairs.weak).into_iter().zip(pictures_of(&pairs.strong));
+            views.map(|(weak, strong)| pictures::panel(&[("weak view", &weak), ("strong view", &strong)]))
+        });
+        Drawn { labelled: labelled.collect(), unlabelled: pairs.collect() }
+    }
+
+    fn prediction(palette: &Palette, net: &DetNet, image: Images, config: &EvalConfig, device: &Device) -> RgbImage {
+        let picture = pictures_of(&image).swap_remove(0);
+        let found = shown_boxes(predict(net, image, config, device));
+        let drawn = pictures::detected_boxes(&picture, &found, &palette.colours);
+        explained(palette, &drawn, &[], &found)
+    }
+
+    fn label_names(_: &[PathBuf]) -> Vec<PathBuf> {
+        vec!["instances.json".into()]
+    }
+
+    /// COCO JSON with every box found, each with its score; images are named as their files are.
+    fn save_labels(
+        dataset: &Dataset<BoxLabels>,
+        net: &DetNet,
+        images: &[PathBuf],
+        config: &EvalConfig,
+        device: &Device,
+        files: &[PathBuf],
+    ) -> Result<()> {
+        let (mut described, mut annotations) = (Vec::new(), Vec::new());
+        for (id, path) in (1..).zip(images) {
+            let image = read_image(path)?;
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            described.push(json!({ "id": id, "file_name": name, "width": image.width, "height": image.height }));
+            for found in predict(net, image, config, device) {
+                let [left, top, right, bottom] = found.edges;
+                annotations.push(json!({
+                    "id": annotations.len() + 1, "image_id": id, "category_id": found.class, "iscrowd": 0,
+                    "bbox": [left, top, right - left, bottom - top], "area": (right - left) * (bottom - top),
+                    "score": found.score,
+                }));
+            }
+        }
+        let names = dataset.card().class_names();
+        let categories: Vec<_> = names.iter().enumerate().map(|(id, name)| json!({ "id": id, "name": name })).collect();
+        let coco = json!({ "images": described, "annotations": annotations, "categories": categories });
+        for file in files {
+            write_atomically(file, coco.to_string().as_bytes())?;
+        }
+        Ok(())
+    }
+
+    fn score_files(truth: &Path, _: &Path, _: &Dataset<BoxLabels>) -> Result<DetMetrics> {
+        bail!("{}: boxes are scored with --truth FILE --detections FILE", truth.display())
+    }
+
+    fn label_shares(counts: &BoxCounts, classes: &[String]) -> Vec<String> {
+        let all = counts.classes.iter().sum::<u64>().max(1);
+        let of_class = |(name, boxes): (&String, &u64)| {
+            format!("{name:<20} {boxes:7} boxes, {:6.2} % of all", 100.0 * *boxes as f64 / all as f64)
+        };
+        let rest = [
+            (counts.difficult, "boxes that need not be found"),
+            (counts.crowds, "crowds"),
+            (counts.empty, "images without any box: all of them is background"),
+            (counts.partial, "images in which not every class was looked for"),
+        ];
+        let rest = rest.into_iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}"));
+        classes.iter().zip(&counts.classes).map(of_class).chain(rest).collect()
+    }
+
+    fn report(judge: &Judge<'_, Self>) -> Result<Shown> {
+        report::shown(judge)
+    }
+
+    fn term(asked: &AskedTerm<'_, Self>) -> Result<Vec<(Column, f32)>> {
+        bail!("{}: not for detection yet", asked.name)
+    }
+}
+
+/// The boxes that are worth drawing.
+fn shown_boxes(mut found: Vec<Detection>) -> Vec<Detection> {
+    found.retain(|one| one.score >= DRAWN_SCORE);
+    found
+}
+
+/// The picture with a legend of the classes that occur.
+fn explained(palette: &Palette, picture: &RgbImage, labels: &[&BoxLabels], found: &[Detection]) -> RgbImage {
+    let labelled = labels.iter().flat_map(|labels| labels.boxes.iter().map(|label| label.class));
+    let classes: Vec<u8> = labelled.chain(found.iter().map(|one| one.class)).collect();
+    let unknown = labels.iter().any(|labels| labels.looked_for.as_ref().is_some_and(Vec::is_empty));
+    pictures::with_legend(picture, &pictures::box_legend(&palette.names, &palette.colours, &classes, unknown))
+}
