@@ -1,3 +1,8 @@
 //! Detection: nets, assignment, the supervised loss, the terms of distillation, the training step and the metrics.
 //!
 //! Knows no file: images and boxes arrive in batches, weights and checkpoints leave as bytes.
+
+mod decode;
+pub mod nets;
+
+pub use decode::{EvalConfig, SoftNms, detections, predict, suppress, suppress_softly};
