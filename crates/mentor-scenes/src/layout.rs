@@ -166,7 +166,8 @@ pub(crate) fn card(name: &str, spec: &SetSpec) -> String {
         if part == Part::Train {
             let (file, count) = (format!("{folder}/{folder}.txt"), spec.scenes(part).count());
             let boxes = format!("{folder}/{HALF_OF_BOXES}");
-            let _ = writeln!(text, "train_half_of_boxes = {{ list = \"{file}\", boxes = \"{boxes}\", count = {count} }}");
+            let _ =
+                writeln!(text, "train_half_of_boxes = {{ list = \"{file}\", boxes = \"{boxes}\", count = {count} }}");
         }
     }
     let train = spec.scenes(Part::Train).end;

@@ -43,7 +43,9 @@ pub(crate) fn read_voc(path: &Path, classes: &[String], first_pixel: u8) -> Resu
     };
     let mut boxes = Vec::new();
     for (index, object) in (1..).zip(root.children().filter(|node| node.has_tag_name("object"))) {
-        boxes.extend(read_object(object, classes, first_pixel).map_err(|reason| bad(format!("object {index} {reason}")))?);
+        boxes.extend(
+            read_object(object, classes, first_pixel).map_err(|reason| bad(format!("object {index} {reason}")))?,
+        );
     }
     Ok(VocImage { size, boxes })
 }
@@ -58,7 +60,10 @@ fn read_object(object: Node<'_, '_>, classes: &[String], first_pixel: u8) -> Res
     let before = f64::from(first_pixel);
     let edges = [edge("xmin")? - before, edge("ymin")? - before, edge("xmax")?, edge("ymax")?];
     if edges[2] <= edges[0] || edges[3] <= edges[1] {
-        return Err(format!("(`{name}`) has a box without area: x {} to {}, y {} to {}", edges[0], edges[2], edges[1], edges[3]));
+        return Err(format!(
+            "(`{name}`) has a box without area: x {} to {}, y {} to {}",
+            edges[0], edges[2], edges[1], edges[3]
+        ));
     }
     let is_difficult = child(object, "difficult").and_then(|node| node.text()).is_some_and(|text| text.trim() == "1");
     let class = classes.iter().position(|class| class == name);
@@ -90,7 +95,8 @@ mod tests {
         let path = folder.path().join("a.xml");
         std::fs::write(&path, text).unwrap();
         let classes = ["dog", "cat"].map(str::to_owned);
-        read_voc(&path, &classes, first_pixel).map_err(|error| error.to_string().replace(&path.display().to_string(), "a.xml"))
+        read_voc(&path, &classes, first_pixel)
+            .map_err(|error| error.to_string().replace(&path.display().to_string(), "a.xml"))
     }
 
     fn object(name: &str, more: &str, edges: [&str; 4]) -> String {
@@ -132,7 +138,10 @@ mod tests {
     fn what_is_no_box_is_named_with_its_object() {
         let good = object("cat", "", ["5", "10", "30", "40"]);
         for (object, expected) in [
-            (object("cat", "", ["30", "10", "5", "40"]), "object 2 (`cat`) has a box without area: x 30 to 5, y 10 to 40"),
+            (
+                object("cat", "", ["30", "10", "5", "40"]),
+                "object 2 (`cat`) has a box without area: x 30 to 5, y 10 to 40",
+            ),
             (object("cat", "", ["x", "10", "5", "40"]), "object 2 (`cat`) has no number in <xmin>, but \"x\""),
             (object("", "", ["1", "1", "5", "40"]), "object 2 has no <name>"),
             ("<object><name>cat</name></object>".to_owned(), "object 2 (`cat`) has no <bndbox>"),

@@ -69,8 +69,7 @@ impl Task for Det {
         config: &EvalConfig,
         device: &Device,
     ) -> Result<Option<DetMetrics>, E> {
-        let judged =
-            samples.map(|sample| sample.map(|sample| Judged { image: sample.image, truth: sample.labels }));
+        let judged = samples.map(|sample| sample.map(|sample| Judged { image: sample.image, truth: sample.labels }));
         evaluate(net, judged, config, device)
     }
 }

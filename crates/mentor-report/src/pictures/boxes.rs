@@ -136,7 +136,10 @@ mod tests {
         assert_eq!(whole.get_pixel(30, 25).0, photo().get_pixel(30, 25).0);
         let dashed = count(&labelled_boxes(&photo(), &boxes(BoxKind::Difficult), &COLOURS), COLOURS[1]);
         assert!((100..170).contains(&dashed), "{dashed}");
-        assert_ne!(labelled_boxes(&photo(), &boxes(BoxKind::Crowd), &COLOURS).get_pixel(24, 24), photo().get_pixel(24, 24));
+        assert_ne!(
+            labelled_boxes(&photo(), &boxes(BoxKind::Crowd), &COLOURS).get_pixel(24, 24),
+            photo().get_pixel(24, 24)
+        );
     }
 
     #[test]
@@ -158,8 +161,7 @@ mod tests {
     #[test]
     fn a_legend_names_the_classes_that_occur() {
         let names = ["a", "b"].map(str::to_owned);
-        let found: Vec<String> =
-            box_legend(&names, &COLOURS, &[1], true).into_iter().map(|entry| entry.name).collect();
+        let found: Vec<String> = box_legend(&names, &COLOURS, &[1], true).into_iter().map(|entry| entry.name).collect();
         assert_eq!(found, ["b", "unknown"]);
     }
 }

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use mentor_types::BoxLabels;
+use mentor_types::{BoxKind, BoxLabels, LabelBox};
 
-use crate::error::DataError;
+use crate::error::{DataError, names};
+use crate::read::{BoxMistake, CocoBox, CocoImage, CocoTruth};
 
 /// What a file says of an image.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,10 +22,114 @@ pub(super) struct Described {
 pub(super) struct BoxFile(BTreeMap<String, Described>);
 
 impl BoxFile {
+    /// Reads COCO JSON; `classes` are the names of the classes, in their order. A category of the file that is none of these is
+    /// left out; a class that is no category of the file was not looked for in its images.
+    ///
+    /// # Errors
+    /// As [`CocoTruth::read`]; boxes that are none; two images of one name; that no category is a class.
+    pub(super) fn read_coco(path: &Path, classes: &[String]) -> Result<Self, DataError> {
+        let truth = CocoTruth::read(path)?;
+        BoxMistake::refuse(&truth.mistakes, path)?;
+        let class_of = |name: &String| classes.iter().position(|class| class == name).map(|class| class as u8);
+        let known: Vec<Option<u8>> = truth.categories.iter().map(|category| class_of(&category.name)).collect();
+        let fail = |message: String| DataError::Boxes { path: path.to_owned(), message };
+        if known.iter().all(Option::is_none) {
+            let categories = truth.class_names();
+            let (theirs, ours) =
+                (names(categories.iter().map(String::as_str)), names(classes.iter().map(String::as_str)));
+            return Err(fail(format!("none of its categories ({theirs}) is a class of the card ({ours})")));
+        }
+        let mut images = BTreeMap::new();
+        for image in &truth.images {
+            let Some(name) = &image.file_name else { continue };
+            let described = describe(image, &known, classes.len());
+            if images.insert(name.trim_start_matches("./").to_owned(), described).is_some() {
+                return Err(fail(format!("two of its images are called `{name}`")));
+            }
+        }
+        Ok(Self(images))
+    }
+
     /// What it says of the image at a path of a split: that of the longest end of the path, cut at slashes, which the file
     /// names, since files name images from a folder of theirs.
     pub(super) fn image(&self, path: &str) -> Option<&Described> {
         let ends = std::iter::once(path).chain(path.match_indices('/').map(|(slash, _)| &path[slash + 1..]));
         ends.filter_map(|end| self.0.get(end)).next()
+    }
+}
+
+/// What a file says of an image; `known` is the class of each of its categories.
+fn describe(image: &CocoImage, known: &[Option<u8>], classes: usize) -> Described {
+    let size = image.height.zip(image.width).map(|(height, width)| [height as usize, width as usize]);
+    let (width, height) = (image.width.unwrap_or(f64::INFINITY), image.height.unwrap_or(f64::INFINITY));
+    let label = |found: &CocoBox| {
+        Some(LabelBox {
+            edges: found.edges_within(width, height),
+            class: known[found.class]?,
+            kind: if found.is_crowd { BoxKind::Crowd } else { BoxKind::Object },
+            area: found.area as f32,
+        })
+    };
+    let looked_for = image.looked_for(known.len()).unwrap_or_else(|| (0..known.len()).collect());
+    let mut looked_for: Vec<u8> = looked_for.into_iter().filter_map(|category| known[category]).collect();
+    looked_for.sort_unstable();
+    let looked_for = (looked_for.len() < classes).then_some(looked_for);
+    Described { size, labels: BoxLabels { boxes: image.boxes.iter().filter_map(label).collect(), looked_for } }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const FILE: &str = r#"{"images": [
+        {"id": 7, "file_name": "a.jpg", "width": 64, "height": 48},
+        {"id": 9, "file_name": "./sub/b.jpg", "width": 64, "height": 48, "not_exhaustive_category_ids": [30]},
+        {"id": 11, "file_name": "sub/a.jpg", "width": 10, "height": 10}],
+        "annotations": [
+        {"id": 1, "image_id": 7, "category_id": 30, "bbox": [10, 10, 20, 10], "area": 150, "iscrowd": 0},
+        {"id": 2, "image_id": 7, "category_id": 5, "bbox": [0, 0, 5, 5], "area": 25, "iscrowd": 1},
+        {"id": 3, "image_id": 9, "category_id": 90, "bbox": [0, 0, 5, 5], "area": 25, "iscrowd": 0}],
+        "categories": [{"id": 30, "name": "car"}, {"id": 90, "name": "bird"}, {"id": 5, "name": "tree"}]}"#;
+
+    fn read(text: &str, classes: &[&str]) -> Result<BoxFile, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.json");
+        std::fs::write(&path, text).unwrap();
+        let classes: Vec<String> = classes.iter().map(|class| (*class).to_owned()).collect();
+        BoxFile::read_coco(&path, &classes)
+            .map_err(|error| error.to_string().replace(&path.display().to_string(), "a.json"))
+    }
+
+    #[test]
+    fn classes_are_known_by_name_and_those_of_which_a_file_is_silent_are_unknown() {
+        let file = read(FILE, &["tree", "car"]).unwrap();
+        let first = file.image("photos/a.jpg").unwrap();
+        assert_eq!((first.size, &first.labels.looked_for), (Some([48, 64]), &None));
+        let label = |edges, class, kind, area| LabelBox { edges, class, kind, area };
+        assert_eq!(
+            first.labels.boxes,
+            [
+                label([10.0, 10.0, 30.0, 20.0], 1, BoxKind::Object, 150.0),
+                label([0.0, 0.0, 5.0, 5.0], 0, BoxKind::Crowd, 25.0)
+            ]
+        );
+        // There may be more cars; and nobody looked for boats in any image.
+        assert_eq!(file.image("photos/sub/b.jpg").unwrap().labels.looked_for, Some(vec![0]));
+        let with_boats = read(FILE, &["boat", "tree", "car"]).unwrap();
+        assert_eq!(with_boats.image("a.jpg").unwrap().labels.looked_for, Some(vec![1, 2]));
+        // The longest end of a path is the image.
+        assert_eq!(file.image("x/sub/a.jpg").unwrap().size, Some([10, 10]));
+        assert_eq!(file.image("x/c.jpg"), None);
+    }
+
+    #[test]
+    fn what_makes_a_file_useless_is_said() {
+        let message = read(FILE, &["boat"]).unwrap_err();
+        assert!(message.starts_with("a.json: none of its categories (") && message.contains("(`boat`)"), "{message}");
+        let twice = FILE.replace("\"sub/a.jpg\"", "\"a.jpg\"");
+        assert!(read(&twice, &["car"]).unwrap_err().ends_with("two of its images are called `a.jpg`"));
+        let reversed = FILE.replace("[10, 10, 20, 10]", "[10, 10, -20, 10]");
+        assert!(read(&reversed, &["car"]).unwrap_err().contains("negative width"));
     }
 }

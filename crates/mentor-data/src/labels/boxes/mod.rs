@@ -59,7 +59,11 @@ pub struct BoxReader {
 /// The fingerprint of data is made from it: what was read so far is no part of that.
 impl fmt::Debug for BoxReader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BoxReader").field("format", &self.format).field("classes", &self.classes).field("first_pixel", &self.first_pixel).finish()
+        f.debug_struct("BoxReader")
+            .field("format", &self.format)
+            .field("classes", &self.classes)
+            .field("first_pixel", &self.first_pixel)
+            .finish()
     }
 }
 
@@ -208,7 +212,8 @@ impl ReadLabels for BoxLabels {
             }
         }
         counts.partial = u64::from(self.looked_for.is_some());
-        counts.empty = u64::from(self.boxes.is_empty() && self.looked_for.as_ref().is_none_or(|known| !known.is_empty()));
+        counts.empty =
+            u64::from(self.boxes.is_empty() && self.looked_for.as_ref().is_none_or(|known| !known.is_empty()));
         counts
     }
 
