@@ -1,3 +1,25 @@
 //! Detection: nets, assignment, the supervised loss, the terms of distillation, the training step and the metrics.
 //!
 //! Knows no file: images and boxes arrive in batches, weights and checkpoints leave as bytes.
+
+pub mod assign;
+mod context;
+mod cross_entropy;
+pub mod distill;
+mod grid;
+mod overlap;
+mod sees;
+mod step;
+pub mod supervised;
+mod task;
+#[cfg(test)]
+mod testing;
+pub mod unlabelled;
+pub mod upload;
+mod ways;
+
+pub use context::{Context, Labelled};
+pub use grid::Grid;
+pub use sees::Nothing;
+pub use step::{DetMethod, Detector};
+pub use task::Det;

@@ -14,6 +14,7 @@ mod adapter;
 mod backbone;
 mod blocks;
 mod frozen;
+pub mod images;
 mod mobilenet;
 mod names;
 mod resnet;
