@@ -1,8 +1,29 @@
-//! Detection: nets, assignment, the supervised loss, the terms of distillation, the training step and the metrics.
+//! Detection: nets, assignment, the supervised loss, the terms of distillation, the training step, decoding and the metrics.
 //!
 //! Knows no file: images and boxes arrive in batches, weights and checkpoints leave as bytes.
 
+pub mod assign;
+mod context;
+mod cross_entropy;
 mod decode;
+pub mod distill;
+mod grid;
+pub mod metrics;
 pub mod nets;
+mod overlap;
+mod sees;
+mod step;
+pub mod supervised;
+mod task;
+#[cfg(test)]
+mod testing;
+pub mod unlabelled;
+pub mod upload;
+mod ways;
 
+pub use context::{Context, Labelled};
 pub use decode::{EvalConfig, SoftNms, detections, predict, suppress, suppress_softly};
+pub use grid::Grid;
+pub use sees::Nothing;
+pub use step::{DetMethod, Detector};
+pub use task::Det;

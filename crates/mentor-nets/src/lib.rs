@@ -15,6 +15,7 @@ mod backbone;
 mod blocks;
 mod fpn;
 mod frozen;
+pub mod images;
 mod mobilenet;
 mod names;
 mod resnet;

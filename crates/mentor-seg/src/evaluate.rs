@@ -2,6 +2,7 @@
 
 use burn::tensor::ops::PadMode;
 use burn::tensor::{Device, Int, Tensor, TensorData};
+use mentor_nets::images;
 use mentor_ops::{resize_bilinear, softmax};
 use mentor_types::{Images, LabelMask};
 use schemars::JsonSchema;
@@ -166,7 +167,7 @@ pub fn most_probable(probabilities_1chw: Tensor<4>) -> Tensor<3, Int> {
 pub fn predict_mask(net: &SegNet, image: Images, config: &EvalConfig, device: &Device) -> LabelMask {
     assert_eq!(image.n, 1, "one image at a time");
     let (width, height) = (image.width, image.height);
-    let labels = most_probable(predict(net, upload::images(image, device), config));
+    let labels = most_probable(predict(net, images::normalised(image, device), config));
     let labels = labels.into_data().convert::<u8>().try_into_vec::<u8>().expect("converted to u8 above");
     LabelMask::new(width, height, labels)
 }
@@ -196,7 +197,7 @@ pub fn evaluate<E>(
     for judged in images {
         let Judged { image, truth, classes_labelled } = judged?;
         let shape = [1, truth.height(), truth.width()];
-        let prediction = most_probable(predict(net, upload::images(image, device), config));
+        let prediction = most_probable(predict(net, images::normalised(image, device), config));
         let truth = upload::labels(truth.into_labels(), shape, device);
         confusion.update(prediction, truth, classes_labelled.as_deref());
     }
@@ -218,7 +219,7 @@ mod tests {
 
     fn image(height: usize, width: usize) -> Tensor<4> {
         let bytes = (0..height * width * 3).map(|i| (i * 37 % 251) as u8).collect();
-        upload::images(Images { n: 1, height, width, rgb: bytes }, &Device::flex())
+        images::normalised(Images { n: 1, height, width, rgb: bytes }, &Device::flex())
     }
 
     fn values(x: Tensor<4>) -> Vec<f32> {

@@ -1,61 +1,8 @@
 //! Host batches to device tensors.
 
-use burn::tensor::{DType, Device, Int, Tensor, TensorData};
-use mentor_types::{Batch, Images, LabelMask, Pairs, Samples};
-
-/// Mean of the three channels that images are normalised by, as torchvision's `ImageNet` weights expect.
-pub const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
-/// Standard deviation of the three channels.
-const DEVIATION: [f32; 3] = [0.229, 0.224, 0.225];
-
-/// Images on the device as the bytes that they are on the host: a quarter of what they need once normalised.
-#[derive(Clone, Debug)]
-pub struct DeviceImages {
-    /// `[n, height, width, 3]`, sRGB.
-    bytes: Tensor<4, Int>,
-}
-
-impl DeviceImages {
-    /// Uploads images to the plain device.
-    ///
-    /// # Panics
-    /// If there are not `n * height * width * 3` bytes.
-    #[must_use]
-    pub fn upload(images: Images, device: &Device) -> Self {
-        let shape = [images.n, images.height, images.width, 3];
-        let bytes = TensorData::new(images.rgb, shape);
-        // Shaders in WebGPU's language know no bytes.
-        let holds_bytes = device.supports_dtype(DType::U8);
-        Self {
-            bytes: if holds_bytes {
-                Tensor::from_data(bytes, (device, DType::U8))
-            } else {
-                Tensor::from_data(bytes, device)
-            },
-        }
-    }
-
-    /// `(byte / 255 - MEAN) / DEVIATION`, computed on the device.
-    ///
-    /// # Shapes
-    /// Returns `[n, 3, height, width]`.
-    #[must_use]
-    pub fn normalised(&self) -> Tensor<4> {
-        let device = self.bytes.device();
-        let row = |values: [f32; 3]| Tensor::<4>::from_data(TensorData::new(values.to_vec(), [1, 3, 1, 1]), &device);
-        let scaled = self.bytes.clone().permute([0, 3, 1, 2]).float().div_scalar(255.0);
-        (scaled - row(MEAN)) / row(DEVIATION)
-    }
-}
-
-/// Uploads images and normalises them, see [`DeviceImages`].
-///
-/// # Panics
-/// As [`DeviceImages::upload`].
-#[must_use]
-pub fn images(images: Images, device: &Device) -> Tensor<4> {
-    DeviceImages::upload(images, device).normalised()
-}
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use mentor_nets::images::DeviceImages;
+use mentor_types::{Batch, LabelMask, Pairs, Samples};
 
 /// Uploads labels: `[n, height, width]`.
 ///
@@ -144,19 +91,6 @@ impl DevicePairs {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-
-    #[test]
-    fn bytes_become_normalised_channels() {
-        let batch = Images { n: 1, height: 1, width: 2, rgb: vec![0, 128, 255, 255, 0, 64] };
-        let values = images(batch, &Device::flex()).into_data().try_into_vec_as::<f32>().unwrap();
-        let expected: Vec<f32> = [(0, 0), (255, 0), (128, 1), (0, 1), (255, 2), (64, 2)]
-            .into_iter()
-            .map(|(byte, channel): (u8, usize)| (f32::from(byte) / 255.0 - MEAN[channel]) / DEVIATION[channel])
-            .collect();
-        for (found, expected) in values.iter().zip(&expected) {
-            assert!((found - expected).abs() < 1e-6, "{values:?} instead of {expected:?}");
-        }
-    }
 
     #[test]
     fn labels_keep_their_three_states() {

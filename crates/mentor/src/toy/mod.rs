@@ -13,10 +13,9 @@ use burn::tensor::{Device, Tensor};
 use image::RgbImage;
 use mentor_data::{Dataset, PixelCounts, Sample};
 use mentor_distill::{Column, Companion, Sees, TermTable, check_terms, evaluate, terms};
-use mentor_nets::{Fresh, Frozen, Grouped, Student, conv, score_conv};
+use mentor_nets::{Fresh, Frozen, Grouped, Student, conv, images, score_conv};
 use mentor_recipe::{Changes, NetTable, Parts, Places, Recipe, SupervisedTable, Table, Task};
 use mentor_report::{Example, Gallery, Section};
-use mentor_seg::upload;
 use mentor_train::{Average, Log, LogLine, Losses, Method, Moment};
 use mentor_types::{
     Batch, ClassScore, Found, Group, Images, LabelMask, LossTerms, ScoreNames, ScoreRecord, ScoreRow, Scores, Stats,
@@ -187,7 +186,7 @@ impl Scores for Nearness {
 }
 
 fn size_of_scores(net: &Point, image: Images, device: &Device) -> f64 {
-    let scores = conv(&net.score, upload::images(image, device));
+    let scores = conv(&net.score, images::normalised(image, device));
     f64::from(scores.abs().mean().into_scalar::<f32>())
 }
 
@@ -308,7 +307,7 @@ impl Method for ToyMethod {
     type Carry = ();
 
     fn losses(&self, model: &Student<Point>, batch: Batch<LabelMask>, moment: Moment) -> Losses<()> {
-        let images = upload::images(batch.labelled.images, &Device::flex());
+        let images = images::normalised(batch.labelled.images, &Device::flex());
         let student = conv(&model.net.score, images.clone());
         let mut terms = LossTerms::default();
         for (_, teacher) in &self.teachers {

@@ -1,0 +1,75 @@
+//! Which places of a detector answer for which boxes.
+//!
+//! On the device, in fixed shapes and without reading anything back.
+
+mod fcos;
+
+use burn::tensor::{Int, Tensor};
+use mentor_types::IGNORE;
+
+use crate::upload::DetTargets;
+use crate::ways::Ways;
+
+pub use fcos::assign;
+
+/// What each place is to say; `p` places of `n` images, `k` classes. Nothing here carries a gradient.
+#[derive(Clone, Debug)]
+pub struct Assignment {
+    /// `[n, 1, p]`: 1 where the place answers for an object.
+    pub positive_n1p: Tensor<3>,
+    /// `[1]`: how many places do, at least 1.
+    pub positives: Tensor<1>,
+    /// `[n, k, p]`: 1 at the class of the object.
+    pub classes_nkp: Tensor<3>,
+    /// `[n, k, p]`: 1 where a class score is trained. 0 where the class was not looked for in the image, and inside a crowd or
+    /// a difficult object of the class (of any class, for a crowd of any); but 1 at the class of an object that the place
+    /// answers for, and such a place is not inside of anything else.
+    pub counted_nkp: Tensor<3>,
+    /// `[n, 4, p]`: the ways to the edges of the object in pixels; 0 at other places.
+    pub distances_n4p: Tensor<3>,
+    /// `[n, 1, p]`: `sqrt(min(l, r) / max(l, r) * min(t, b) / max(t, b))`; 0 at other places.
+    pub centerness_n1p: Tensor<3>,
+}
+
+impl Assignment {
+    /// Of `classes` classes, where `box_n1p` says which box a place may answer for, and `positive_n1p` (1 or 0) whether it does.
+    fn of(ways: &Ways, targets: &DetTargets, classes: usize, box_n1p: Tensor<3, Int>, positive_n1p: Tensor<3>) -> Self {
+        let [n, _, places] = positive_n1p.dims();
+        let own = |of_boxes_nmp: &Tensor<3>| of_boxes_nmp.clone().gather(1, box_n1p.clone()) * positive_n1p.clone();
+        let distances_n4p = Tensor::cat(ways.edges_nmp.iter().map(own).collect(), 1);
+        let one_hot_nmk = one_hot(&targets.classes_nm, classes);
+        let class_of_each = box_n1p.clone().swap_dims(1, 2).expand([n, places, classes]);
+        let classes_nkp = one_hot_nmk.gather(1, class_of_each).swap_dims(1, 2) * positive_n1p.clone();
+
+        let inside_nmp = ways.inside().float() * targets.ignored_nm.clone().unsqueeze_dim(2);
+        let touched_nkp = touched_classes(targets, classes).swap_dims(1, 2).matmul(inside_nmp);
+        let ignored_nkp = touched_nkp.greater_scalar(0.5).float() * (positive_n1p.clone().neg().add_scalar(1.0));
+        let looked_for_nk1 = targets.looked_for.clone().narrow(1, 0, classes).unsqueeze_dim::<3>(2);
+        let counted_nkp = (looked_for_nk1 * ignored_nkp.neg().add_scalar(1.0)).max_pair(classes_nkp.clone());
+
+        let positives = positive_n1p.clone().sum_dim(2).sum_dim(0).reshape([1]).clamp_min(1.0);
+        let centerness_n1p = centerness(&distances_n4p);
+        Self { positive_n1p, positives, classes_nkp, counted_nkp, distances_n4p, centerness_n1p }
+    }
+}
+
+/// `[n, m]` to `[n, m, k]`: 1 at the class; nowhere for a box of no class.
+fn one_hot(classes_nm: &Tensor<2, Int>, classes: usize) -> Tensor<3> {
+    let [n, m] = classes_nm.dims();
+    // The type of the labels is kept: two integer types cannot be compared.
+    let options = (&classes_nm.device(), classes_nm.dtype());
+    let all = Tensor::<1, Int>::arange(0..classes as i64, options).reshape([1, 1, -1]).expand([n, m, classes]);
+    classes_nm.clone().unsqueeze_dim::<3>(2).expand([n, m, classes]).equal(all).float()
+}
+
+/// `[n, m, k]`: 1 at the class of a box, and at all for a box of any class.
+fn touched_classes(targets: &DetTargets, classes: usize) -> Tensor<3> {
+    let any_nm1 = targets.classes_nm.clone().equal_elem(i32::from(IGNORE)).float().unsqueeze_dim::<3>(2);
+    one_hot(&targets.classes_nm, classes) + any_nm1
+}
+
+fn centerness(distances_n4p: &Tensor<3>) -> Tensor<3> {
+    let edge = |edge: usize| distances_n4p.clone().narrow(1, edge, 1);
+    let share = |a: Tensor<3>, b: Tensor<3>| a.clone().min_pair(b.clone()) / a.max_pair(b).clamp_min(1e-6);
+    (share(edge(0), edge(2)) * share(edge(1), edge(3))).sqrt()
+}

@@ -1,0 +1,111 @@
+//! What the terms of detection see.
+
+use burn::tensor::{DType, Tensor};
+use mentor_distill::Place;
+use mentor_nets::Adapter;
+use mentor_ops::resize_bilinear;
+use mentor_types::{DetLevel, DetOutput, Tap};
+
+use crate::assign::{Assignment, assign};
+use crate::grid::Grid;
+use crate::upload::DetTargets;
+
+/// What the step knows when it evaluates a term on one stream of a micro-batch.
+#[derive(Clone, Copy, Debug)]
+pub struct Context<'a> {
+    /// What the student returned for the images of the stream, on the graph: for unlabelled images, their strong views.
+    pub student: &'a DetOutput,
+    /// What the teacher returned for the same images; there for the terms of `[distill]`.
+    pub teacher: Option<&'a DetOutput>,
+    /// What the labels say; there on the labelled stream.
+    pub labelled: Option<&'a Labelled>,
+    /// The model's adapters, named as the columns that they serve.
+    pub adapters: &'a [Adapter],
+}
+
+/// The labels of a batch, and what they ask of each place of the student.
+#[derive(Clone, Debug)]
+pub struct Labelled {
+    /// The boxes.
+    pub targets: DetTargets,
+    /// The places.
+    pub grid: Grid,
+    /// Which places answer for which boxes.
+    pub assignment: Assignment,
+}
+
+impl Labelled {
+    /// Assigns the boxes to the places of an output.
+    #[must_use]
+    pub fn of(targets: &DetTargets, output: &DetOutput) -> Self {
+        let [images, classes, ..] = output.levels[0].class_logits.dims();
+        let labelled = targets.edges_nm4.dims()[0];
+        assert_eq!(images, labelled, "an output for {images} images, labels of {labelled}");
+        let grid = Grid::of(output, &targets.edges_nm4.device());
+        let assignment = assign(&grid, targets, classes);
+        Self { targets: targets.clone(), grid, assignment }
+    }
+}
+
+impl<'a> Context<'a> {
+    /// A context of the student alone, and of the labels if there are any.
+    #[must_use]
+    pub fn of(student: &'a DetOutput, labelled: Option<&'a Labelled>) -> Self {
+        Self { student, teacher: None, labelled, adapters: &[] }
+    }
+
+    /// The labels.
+    ///
+    /// # Panics
+    /// If there are none.
+    #[must_use]
+    pub fn labelled(&self) -> &'a Labelled {
+        self.labelled.expect("the term is evaluated with labels")
+    }
+
+    /// What the teacher returned.
+    ///
+    /// # Panics
+    /// If there is no teacher.
+    #[must_use]
+    pub fn taught(&self) -> &'a DetOutput {
+        self.teacher.expect("a term of [distill] is evaluated with a teacher")
+    }
+
+    /// The levels of the same stride of student and teacher.
+    ///
+    /// # Panics
+    /// If there is no teacher, or none of its levels is one of the student's.
+    #[must_use]
+    pub fn shared_levels(&self) -> Vec<(&'a DetLevel, &'a DetLevel)> {
+        let (student, taught) = (&self.student.levels, &self.taught().levels);
+        let same = |level: &'a DetLevel| Some((level, taught.iter().find(|other| other.stride == level.stride)?));
+        let shared: Vec<_> = student.iter().filter_map(same).collect();
+        assert!(!shared.is_empty(), "student and teacher have no level of the same stride");
+        shared
+    }
+
+    /// The features of student and teacher at a place, in f32: the student's through the adapter `adapter` where the widths
+    /// differ, the teacher's off the graph and resized bilinearly to the size of the student's where they differ.
+    ///
+    /// # Panics
+    /// If there is no teacher, one of the two has no such tap, or the model has no such adapter.
+    #[must_use]
+    pub fn features(&self, place: &Place, adapter: &str) -> (Tensor<4>, Tensor<4>) {
+        let tap = |output: &DetOutput, tap: Tap, side: &str| {
+            let features = output.taps.get(tap).unwrap_or_else(|| panic!("the {side} has no tap `{tap}`"));
+            features.clone().cast(DType::F32)
+        };
+        let student_nchw = tap(self.student, place.student, "student");
+        let [_, channels, height, width] = student_nchw.dims();
+        let teacher_nchw = tap(self.taught(), place.teacher, "teacher").inner();
+        let same_width = channels == teacher_nchw.dims()[1];
+        let student_nchw = if same_width { student_nchw } else { self.adapted(adapter, student_nchw) };
+        (student_nchw, resize_bilinear(teacher_nchw, [height, width], false))
+    }
+
+    fn adapted(&self, name: &str, student_nchw: Tensor<4>) -> Tensor<4> {
+        let adapter = self.adapters.iter().find(|adapter| adapter.name() == name);
+        adapter.unwrap_or_else(|| panic!("the model has no adapter `{name}`")).forward(student_nchw)
+    }
+}

@@ -1,0 +1,91 @@
+//! Structured distillation: terms that pull a student's scores, boxes and features towards a teacher's.
+//!
+//! A new term is one file here, see [`mentor_distill::Term`], and one line in the list below.
+
+use mentor_distill::{Place, terms};
+use mentor_types::{Found, Tap};
+
+use crate::grid::stride_of;
+use crate::task::Det;
+
+#[cfg(test)]
+mod checks;
+
+terms! {
+    /// `[distill]`: the terms of distillation that are on, each a table of its own.
+    #[derive(Default)]
+    DistillConfig of Det {
+        ;
+        imitation::Imitation,
+        regression_imitation::RegressionImitation,
+        class_kd::ClassKd,
+    }
+}
+
+/// The levels of a pyramid of FCOS, of both nets.
+fn levels() -> Vec<Place> {
+    [Tap::P3, Tap::P4, Tap::P5, Tap::P6, Tap::P7].map(Place::at).to_vec()
+}
+
+/// Reports a term without a place, and places that are no levels of the student's pyramid.
+fn check_levels(at: &[Place], found: &mut Found) {
+    if at.is_empty() {
+        found.push(("at".to_owned(), "must name at least one place".to_owned()));
+    }
+    for (index, place) in at.iter().enumerate() {
+        if stride_of(place.student).is_none() {
+            let message = format!("must be a level of the pyramid, p2 to p7, found {}", place.student);
+            found.push((format!("at[{index}].student"), message));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use mentor_distill::{TermTable, check_terms};
+    use serde_json::json;
+
+    fn read(value: serde_json::Value) -> Result<DistillConfig, String> {
+        serde_json::from_value(value).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_defaults_have_no_problem_and_survive_a_round_trip() {
+        let mut problems = Vec::new();
+        let all = DistillConfig::all();
+        check_terms(&all, &mut problems);
+        assert_eq!(problems, []);
+        assert_eq!(read(serde_json::to_value(&all).unwrap()).unwrap(), all);
+        assert_eq!(read(json!({})).unwrap().terms().len(), 0);
+        assert!(read(json!({ "imitations": {} })).unwrap_err().contains("regression_imitation"));
+    }
+
+    #[test]
+    fn every_mistake_is_reported_with_its_key() {
+        let mut problems = Vec::new();
+        let config = read(json!({
+            "imitation": { "weight": -1.0, "threshold": 1.5, "at": [{ "student": "c3", "teacher": "p3" }] },
+            "regression_imitation": { "at": [{ "student": "p3", "teacher": "p4" }] },
+            "class_kd": { "gamma": -1.0, "on": [] },
+        }))
+        .unwrap();
+        check_terms(&config, &mut problems);
+        let keys: Vec<_> = problems.iter().map(|(key, _)| key.as_str()).collect();
+        let expected = [
+            "imitation.weight",
+            "imitation.at[0].student",
+            "imitation.threshold",
+            "regression_imitation.at[0].teacher",
+            "class_kd.on",
+            "class_kd.gamma",
+        ];
+        assert_eq!(keys, expected, "{problems:?}");
+        let empty = read(json!({ "imitation": { "at": [] }, "regression_imitation": { "at": [] } })).unwrap();
+        let mut problems = Vec::new();
+        check_terms(&empty, &mut problems);
+        let keys: Vec<_> = problems.iter().map(|(key, _)| key.as_str()).collect();
+        assert_eq!(keys, ["imitation.at", "regression_imitation.at"]);
+    }
+}

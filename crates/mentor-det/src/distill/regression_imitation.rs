@@ -1,0 +1,194 @@
+//! `[distill.regression_imitation]`: the teacher's features where its boxes are better.
+
+use burn::tensor::Tensor;
+use mentor_distill::{Column, Place, Shared, Stream, Term};
+use mentor_ops::sum_all;
+use mentor_types::{AdapterKind, AdapterSpec, DetOutput, Found};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{check_levels, levels};
+use crate::context::Context;
+use crate::grid::{rows, stride_of};
+use crate::overlap::iou;
+use crate::task::Det;
+
+/// Pulls the student's features towards the teacher's at places whose box the teacher gives better, the more so the better.
+///
+/// `sum_i w_i |A(s_i) - t_i|^2 / (c max(sum_i w_i, 1))` with `w_i = max(0, IoU(b^T_i, g_i) - IoU(b^S_i, g_i))` at the places
+/// `i` that answer for an object with the box `g_i`, where `b` are the boxes that student and teacher give, and 0 elsewhere; `c`
+/// is the number of channels, `A` an adapter where the widths differ.
+///
+/// # Shapes
+/// Features `[n, c, h, w]` and ways to edges `[n, 4, h, w]` of both at a level of the pyramid. Where the student has another
+/// number of channels, an adapter, a learnable 1x1 convolution without bias, brings it to the teacher's.
+///
+/// # Units and ranges
+/// Squares of activations, averaged over channels; not negative. Zero where the student's boxes are as good as the teacher's.
+///
+/// # Reduction
+/// The mean over places by their weights; where these sum to less than 1, the sum, so that the value fades as the gap closes.
+/// Without any place that answers for an object a zero with a zero gradient.
+///
+/// # Gradient
+/// Reaches the student's features (and its adapter) only; the weights are constants.
+///
+/// # Panics
+/// If there are no labels, or a tap, a level or an adapter is missing.
+///
+/// # Source
+/// Ours. Chen et al. 2017 (*Learning Efficient Object Detection Models with Knowledge Distillation*) let a teacher's boxes
+/// count only where they are better than the student's; Wang et al. 2019 (arXiv 1906.03609) imitate features near objects.
+///
+/// # Differs
+/// From both by joining them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RegressionImitation {
+    /// Factor in the loss. Default 1.
+    pub weight: f64,
+    /// Where features are compared, one log column each: the same level of both pyramids. Default `p3` to `p7`.
+    pub at: Vec<Place>,
+    /// Optimizer steps over which the weight grows from 0.0067 of its value to all of it. Default 0.
+    pub ramp_steps: u64,
+}
+
+impl Default for RegressionImitation {
+    fn default() -> Self {
+        Self { weight: 1.0, at: levels(), ramp_steps: 0 }
+    }
+}
+
+impl Term<Det> for RegressionImitation {
+    fn source(&self) -> &'static str {
+        "ours, after Chen et al. 2017 and Wang et al. 2019, arXiv 1906.03609"
+    }
+
+    fn shared(&self) -> Shared<'_> {
+        Shared { weight: self.weight, ramp_steps: self.ramp_steps, on: &[Stream::Labelled], at: &self.at }
+    }
+
+    fn adapters(&self, column: &Column, [student_channels, teacher_channels]: [usize; 2]) -> Vec<AdapterSpec> {
+        let kind = AdapterKind::Conv { kernel: 1 };
+        let spec = || AdapterSpec { name: column.name.clone(), kind, student_channels, teacher_channels };
+        (student_channels != teacher_channels).then(spec).into_iter().collect()
+    }
+
+    fn value(&self, context: &Context<'_>, column: &Column) -> Tensor<1> {
+        let place = column.place();
+        let (student_nchw, teacher_nchw) = context.features(place, &column.name);
+        let [n, channels, height, width] = student_nchw.dims();
+        let gap_n1hw = gap(context, place).reshape([n, 1, height, width]);
+        let distance_n1hw = (student_nchw - teacher_nchw).powi_scalar(2).sum_dim(1).div_scalar(channels as f64);
+        sum_all(distance_n1hw * gap_n1hw.clone()) / sum_all(gap_n1hw).clamp_min(1.0)
+    }
+
+    fn check(&self, found: &mut Found) {
+        check_levels(&self.at, found);
+        for (index, place) in self.at.iter().enumerate().filter(|(_, place)| place.student != place.teacher) {
+            let message =
+                format!("boxes are compared at the same level, found {} for {}", place.teacher, place.student);
+            found.push((format!("at[{index}].teacher"), message));
+        }
+    }
+}
+
+/// How much better the teacher's boxes are, `[n, 1, p]` for the places of one level; never negative, off the graph.
+fn gap(context: &Context<'_>, place: &Place) -> Tensor<3> {
+    let labelled = context.labelled();
+    let stride = stride_of(place.student);
+    let level = stride.and_then(|stride| labelled.grid.level(stride));
+    let (first, places) = level.unwrap_or_else(|| panic!("the student has no level at `{}`", place.student));
+    let assignment = &labelled.assignment;
+    let own_n4p = assignment.distances_n4p.clone().narrow(2, first, places);
+    let overlap = |output: &DetOutput, side: &str| {
+        let level = output.levels.iter().find(|level| Some(level.stride) == stride);
+        let level = level.unwrap_or_else(|| panic!("the {side} has no level at `{}`", place.student));
+        iou(rows(&level.distances).inner(), own_n4p.clone())
+    };
+    let gap_n1p = overlap(context.taught(), "teacher") - overlap(context.student, "student");
+    gap_n1p.clamp_min(0.0) * assignment.positive_n1p.clone().narrow(2, first, places)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::distill::checks::{Case, check_term, value_at_p3};
+    use crate::testing::{labelled, map, values};
+    use mentor_types::{BoxKind, BoxLabels, Tap};
+
+    fn term() -> RegressionImitation {
+        RegressionImitation { at: vec![Place::at(Tap::P3)], ..RegressionImitation::default() }
+    }
+
+    /// The box that only the place about (4, 4) answers for, 4 pixels to each side.
+    fn object() -> BoxLabels {
+        labelled(&[([0.0, 0.0, 8.0, 8.0], 0, BoxKind::Object)])
+    }
+
+    /// The value of features that differ by 3 in one channel of two, for squares of these half sides.
+    fn of_boxes(student_half: f32, teacher_half: f32, labels: &BoxLabels) -> f32 {
+        let student = map([1, 2, 2, 2], |_| 0.0);
+        let teacher = map([1, 2, 2, 2], |i| if i < 4 { 3.0 } else { 0.0 });
+        values(value_at_p3(
+            ("regression_imitation", &term()),
+            &student,
+            &teacher,
+            labels,
+            [&|_| student_half, &|_| teacher_half],
+        ))[0]
+    }
+
+    #[test]
+    fn one_place_by_hand() {
+        // Overlaps of 1 and 1/4: a gap of 3/4 times 9 / 2.
+        assert!((of_boxes(2.0, 4.0, &object()) - 0.75 * 4.5).abs() < 1e-5);
+    }
+
+    #[test]
+    fn it_grows_with_the_gap_and_is_zero_where_the_student_is_as_good() {
+        let course: Vec<f32> = [1.0, 2.0, 3.0, 3.5].map(|half| of_boxes(half, 3.8, &object())).to_vec();
+        assert!(course.windows(2).all(|pair| pair[0] > pair[1] && pair[1] > 0.0), "{course:?}");
+        for (student, teacher) in [(4.0, 4.0), (3.8, 3.0), (4.0, 9.0)] {
+            assert_eq!(of_boxes(student, teacher, &object()), 0.0);
+        }
+        assert_eq!(of_boxes(1.0, 4.0, &labelled(&[])), 0.0);
+    }
+
+    #[test]
+    fn many_places_are_averaged_by_their_weights() {
+        // Four places answer, each with a gap of its own; their mean is that of one, as all features differ alike.
+        let labels = labelled(&[([0.0, 0.0, 16.0, 16.0], 0, BoxKind::Object)]);
+        let gap_of_one = {
+            // Ways 4, 4, 12, 12 against squares of half side 2 and 8: 16 / 256 and (4 + 8)^2 / (256 + 256 - 144).
+            let teacher = 144.0 / (512.0 - 144.0);
+            teacher - 16.0 / 256.0
+        };
+        let found = of_boxes(2.0, 8.0, &labels);
+        assert!(4.0 * gap_of_one > 1.0 && (found - 4.5).abs() < 1e-5, "{found}");
+    }
+
+    #[test]
+    fn it_passes_the_checks_of_every_term() {
+        check_term(&Case {
+            value: &|student, teacher, boxes| {
+                let labels = if boxes { object() } else { labelled(&[]) };
+                value_at_p3(("regression_imitation", &term()), student, teacher, &labels, [&|_| 2.0, &|_| 4.0])
+            },
+            dims: [2, 3, 4, 4],
+            rate: 2.0,
+            needs_boxes: true,
+        });
+    }
+
+    #[test]
+    fn an_adapter_is_asked_for_where_the_channels_differ() {
+        let columns = Column::of("regression_imitation", &term().shared());
+        assert_eq!(term().adapters(&columns[0], [5, 5]), []);
+        let name = "regression_imitation@p3".to_owned();
+        let kind = AdapterKind::Conv { kernel: 1 };
+        let spec = AdapterSpec { name, kind, student_channels: 16, teacher_channels: 64 };
+        assert_eq!(term().adapters(&columns[0], [16, 64]), [spec]);
+    }
+}

@@ -1,0 +1,331 @@
+//! One step of detection, read top to bottom.
+
+use burn::module::ModuleDisplay;
+use burn::tensor::{DType, Tensor};
+use mentor_distill::{Stream, Term, TermTable, evaluate};
+use mentor_nets::{Adapter, Frozen, Grouped, Student};
+use mentor_train::{Average, Losses, Method, Moment};
+use mentor_types::{DetOutput, Group, LossTerms, Stats};
+
+use crate::context::{Context, Labelled};
+use crate::distill::DistillConfig;
+use crate::supervised::{SupervisedConfig, supervised};
+use crate::task::Det;
+use crate::unlabelled::UnlabelledConfig;
+use crate::upload::DeviceBatch;
+
+/// A net that says at places on the levels of a pyramid what it sees there.
+pub trait Detector: Grouped + ModuleDisplay {
+    /// What it says of a batch of images `[n, 3, h, w]`, normalised.
+    fn forward(&self, images_nchw: Tensor<4>) -> DetOutput;
+}
+
+/// Supervised training and distillation from frozen teachers, on labelled and on unlabelled images.
+#[derive(Debug)]
+pub struct DetMethod<N: Detector> {
+    /// `[supervised]`; `None` trains without labels.
+    pub supervised: Option<SupervisedConfig>,
+    /// `[distill]`.
+    pub distill: DistillConfig,
+    /// `[unlabelled]`.
+    pub unlabelled: UnlabelledConfig,
+    /// `[teachers]`, by name.
+    pub teachers: Vec<(String, Frozen<N>)>,
+    /// `[ema]`: the average of the student.
+    pub average: Option<Average<N>>,
+    /// The type of numbers that the nets compute in.
+    pub precision: DType,
+}
+
+impl<N: Detector> Method for DetMethod<N> {
+    type Model = Student<N>;
+    type Batch = DeviceBatch;
+    type Carry = ();
+
+    fn losses(&self, model: &Student<N>, batch: DeviceBatch, moment: Moment) -> Losses<()> {
+        let images = batch.labelled.images.normalised();
+        let strong = batch.unlabelled.map(|pairs| pairs.strong.normalised());
+        let mut terms = LossTerms::default();
+
+        // One pass over both streams, so that batch norms see both.
+        let (output, strong_output) = match &strong {
+            None => (self.see(&model.net, &images), None),
+            Some(strong) => {
+                let both = Tensor::cat(vec![images.clone(), strong.clone()], 0);
+                let (output, strong_output) = self.see(&model.net, &both).split(images.dims()[0]);
+                (output, Some(strong_output))
+            }
+        };
+
+        let labelled = Labelled::of(&batch.labelled.targets, &output);
+        let on_labelled = Context::of(&output, Some(&labelled));
+        if let Some(config) = &self.supervised {
+            supervised(config, &on_labelled, moment.step, &mut terms);
+        }
+        self.distil(Stream::Labelled, &on_labelled, &images, &model.adapters, moment.step, &mut terms);
+        if let (Some(strong), Some(strong_output)) = (&strong, &strong_output) {
+            let on_unlabelled = Context::of(strong_output, None);
+            self.distil(Stream::Unlabelled, &on_unlabelled, strong, &model.adapters, moment.step, &mut terms);
+            evaluate(&self.unlabelled.terms(), &on_unlabelled, moment.step, |column, weight, value| {
+                terms.push(column.name.clone(), weight, value);
+            });
+        }
+        Losses { terms, stats: Stats::default(), carry: () }
+    }
+
+    fn after_step(&mut self, model: &Student<N>, _: Vec<()>, moment: Moment) -> Vec<(String, Tensor<1>)> {
+        if let Some(average) = &mut self.average {
+            average.update(&model.net, moment.step + 1);
+        }
+        Vec::new()
+    }
+
+    fn group(&self, path: &str, rank: usize) -> Group {
+        Student::<N>::group(path, rank)
+    }
+
+    fn save(&self) -> Vec<(String, Vec<u8>)> {
+        self.average.iter().map(Average::save).collect()
+    }
+
+    fn load(&mut self, files: Vec<(String, Vec<u8>)>) -> Result<(), String> {
+        let mut files: std::collections::BTreeMap<String, Vec<u8>> = files.into_iter().collect();
+        let mut take = |name: &str| files.remove(name).ok_or_else(|| format!("{name} is missing"));
+        if let Some(average) = &mut self.average {
+            average.load(&mut take)?;
+        }
+        match files.into_keys().next() {
+            Some(name) => Err(format!("{name} belongs to nothing in this recipe")),
+            None => Ok(()),
+        }
+    }
+}
+
+impl<N: Detector> DetMethod<N> {
+    /// Pushes every distillation term that applies to `stream`, for each teacher.
+    fn distil(
+        &self,
+        stream: Stream,
+        seen: &Context<'_>,
+        images: &Tensor<4>,
+        adapters: &[Vec<Adapter>],
+        step: u64,
+        terms: &mut LossTerms,
+    ) {
+        let applies = |(_, term): &(&str, &dyn Term<Det>)| term.shared().on.contains(&stream);
+        let active: Vec<_> = self.distill.terms().into_iter().filter(applies).collect();
+        if active.is_empty() {
+            return;
+        }
+        for ((name, teacher), adapters) in self.teachers.iter().zip(adapters) {
+            let taught = self.see(teacher.net(), images);
+            let context = Context { teacher: Some(&taught), adapters, ..*seen };
+            evaluate(&active, &context, step, |column, weight, value| {
+                let weight = weight / self.teachers.len() as f64;
+                terms.push(self.log_name(&column.name, name, stream), weight, value);
+            });
+        }
+    }
+
+    /// What a net says of images, at the precision of the run.
+    fn see(&self, net: &N, images: &Tensor<4>) -> DetOutput {
+        net.forward(images.clone().cast(self.precision))
+    }
+
+    /// The log column of a term: with the teacher's name where there are several, and the stream where
+    /// it is the unlabelled one.
+    fn log_name(&self, term: &str, teacher: &str, stream: Stream) -> String {
+        let teacher = if self.teachers.len() > 1 { format!(":{teacher}") } else { String::new() };
+        let stream = if stream == Stream::Unlabelled { "/unlabelled" } else { "" };
+        format!("{term}{teacher}{stream}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::distill::{ClassKd, Imitation, RegressionImitation};
+    use crate::testing::labelled;
+    use burn::module::Module;
+    use burn::nn::conv::Conv2d;
+    use burn::optim::GradientsParams;
+    use burn::tensor::Device;
+    use burn::tensor::activation::relu;
+    use mentor_distill::{Column, Place};
+    use mentor_nets::{ConvSpec, Fresh, conv};
+    use mentor_train::{EmaConfig, Optimizer, OptimizerConfig, SgdConfig};
+    use mentor_types::{Batch, BoxKind, BoxLabels, DetLevel, Images, Key, Pairs, Samples, Tap, Taps};
+    use mentor_weights::named_weights;
+    use rand::RngExt;
+
+    const SIZE: usize = 32;
+
+    /// Two convolutions of stride 8 and 16, and what a head says of them.
+    #[derive(Module, Debug)]
+    struct Small {
+        levels: Vec<Conv2d>,
+        classes: Vec<Conv2d>,
+        distances: Vec<Conv2d>,
+        centerness: Vec<Conv2d>,
+    }
+
+    impl Grouped for Small {}
+
+    impl Small {
+        fn new(width: usize, seed: u64, device: &Device) -> Self {
+            Fresh::seeded(device, seed, |fresh| {
+                let each = |outputs| [(); 2].map(|()| ConvSpec::new(width, outputs, 1).build(fresh)).to_vec();
+                let level = |stride| ConvSpec::new(3, width, 3).stride(stride).build(fresh);
+                Self { levels: vec![level(8), level(16)], classes: each(3), distances: each(4), centerness: each(1) }
+            })
+        }
+    }
+
+    impl Detector for Small {
+        fn forward(&self, images_nchw: Tensor<4>) -> DetOutput {
+            let [.., height, width] = images_nchw.dims();
+            let mut taps = Taps::default();
+            let level = |index: usize| {
+                let features = relu(conv(&self.levels[index], images_nchw.clone()));
+                taps.insert([Tap::P3, Tap::P4][index], features.clone());
+                let stride = 8 << index;
+                DetLevel {
+                    stride,
+                    class_logits: conv(&self.classes[index], features.clone()).cast(DType::F32),
+                    distances: relu(conv(&self.distances[index], features.clone()).cast(DType::F32).add_scalar(1.0))
+                        .mul_scalar(stride as f64),
+                    centerness: Some(conv(&self.centerness[index], features).cast(DType::F32)),
+                }
+            };
+            let levels = (0..2).map(level).collect();
+            DetOutput { levels, taps, image_size: [height, width] }
+        }
+    }
+
+    /// A method with everything switched on, and its model.
+    fn everything() -> (DetMethod<Small>, Student<Small>) {
+        let device = Device::flex();
+        let student = Small::new(4, 1, &device.clone().autodiff());
+        let at = vec![Place::at(Tap::P3), Place::at(Tap::P4)];
+        let distill = DistillConfig {
+            imitation: Some(Imitation { at: at.clone(), ..Imitation::default() }),
+            regression_imitation: Some(RegressionImitation { at, ..RegressionImitation::default() }),
+            class_kd: Some(ClassKd { on: vec![Stream::Labelled, Stream::Unlabelled], ..ClassKd::default() }),
+        };
+        let columns = distill.terms().into_iter().flat_map(|(name, term)| {
+            let columns = Column::of(name, &term.shared()).into_iter().filter(|column| column.place.is_some());
+            columns.flat_map(|column| term.adapters(&column, [4, 6])).collect::<Vec<_>>()
+        });
+        let training = device.clone().autodiff();
+        let adapters = columns.map(|spec| Adapter::fresh(&spec, 0, &training)).collect();
+        let config = EmaConfig { decay: 0.9, warmup: false, ..EmaConfig::default() };
+        let method = DetMethod {
+            supervised: Some(SupervisedConfig::default()),
+            distill,
+            unlabelled: UnlabelledConfig::default(),
+            teachers: vec![("big".to_owned(), Frozen::of(&Small::new(6, 2, &device)))],
+            average: Some(Average::of(&student, config)),
+            precision: DType::F32,
+        };
+        (method, Student { net: student, adapters: vec![adapters] })
+    }
+
+    fn batch(labels: [BoxLabels; 2]) -> DeviceBatch {
+        let mut rng = Key::new(3).rng();
+        let mut images = || Images {
+            n: 2,
+            height: SIZE,
+            width: SIZE,
+            rgb: (0..2 * SIZE * SIZE * 3).map(|_| rng.random()).collect(),
+        };
+        let pairs =
+            Pairs { weak: images(), strong: images(), link: Vec::new(), targets: Vec::new(), truth: Vec::new() };
+        let labelled = Samples { images: images(), targets: labels.to_vec() };
+        DeviceBatch::upload(Batch { labelled, unlabelled: Some(pairs) }, &Device::flex())
+    }
+
+    fn objects() -> [BoxLabels; 2] {
+        let object = |edges| (edges, 1, BoxKind::Object);
+        [labelled(&[object([2.0, 3.0, 17.0, 15.0])]), labelled(&[object([-50.0, -60.0, 80.0, 70.0])])]
+    }
+
+    fn moment(step: u64) -> Moment {
+        Moment { step, micro: 0, key: Key::new(step), lr_factor: 1.0 }
+    }
+
+    fn steps(method: &mut DetMethod<Small>, mut model: Student<Small>, count: u64) -> (Student<Small>, Vec<f32>) {
+        let config = SgdConfig { lr: 0.01, momentum: 0.9, weight_decay: 0.0, nesterov: false, head_lr_factor: 1.0 };
+        let mut optimizer = Optimizer::new(OptimizerConfig::Sgd(config));
+        let mut course = Vec::new();
+        for step in 0..count {
+            let losses = method.losses(&model, batch(objects()), moment(step));
+            let total = losses.terms.total().unwrap();
+            course.push(total.clone().into_scalar::<f32>());
+            let grads = GradientsParams::from_grads(total.backward(), &model);
+            model = optimizer.step(model, grads, 1.0, &Student::<Small>::group);
+            let _ = method.after_step(&model, vec![losses.carry], moment(step));
+        }
+        (model, course)
+    }
+
+    #[test]
+    fn every_term_has_a_column_on_each_of_its_streams() {
+        let (method, model) = everything();
+        let losses = method.losses(&model, batch(objects()), moment(0));
+        let names: Vec<&str> = losses.terms.iter().map(|term| term.name.as_str()).collect();
+        let expected = [
+            "focal",
+            "giou",
+            "centerness",
+            "imitation@p3",
+            "imitation@p4",
+            "regression_imitation@p3",
+            "regression_imitation@p4",
+            "class_kd",
+            "class_kd/unlabelled",
+        ];
+        assert_eq!(names, expected);
+        assert!(losses.terms.iter().all(|term| term.value.clone().into_scalar::<f32>().is_finite()));
+    }
+
+    #[test]
+    fn a_batch_without_any_box_is_finite_and_teaches_background() {
+        let (mut method, model) = everything();
+        method.distill.class_kd = None;
+        let losses = method.losses(&model, batch([labelled(&[]), labelled(&[])]), moment(0));
+        for term in losses.terms.iter() {
+            let value = term.value.clone().into_scalar::<f32>();
+            assert!(if term.name == "focal" { value > 0.0 && value.is_finite() } else { value == 0.0 }, "{term:?}");
+        }
+        let grads = GradientsParams::from_grads(losses.terms.total().unwrap().backward(), &model);
+        let gradient = grads.get::<4>(model.net.classes[0].weight.id).unwrap();
+        let gradient = gradient.into_data().try_into_vec_as::<f32>().unwrap();
+        assert!(gradient.iter().all(|slope| slope.is_finite()) && gradient.iter().any(|slope| *slope != 0.0));
+    }
+
+    #[test]
+    fn the_loss_falls_and_a_teacher_is_unchanged() {
+        let (mut method, model) = everything();
+        let before = named_weights(method.teachers[0].1.net());
+        let (_, course) = steps(&mut method, model, 30);
+        assert!(course[29] < 0.7 * course[0], "{course:?}");
+        assert_eq!(named_weights(method.teachers[0].1.net()), before);
+    }
+
+    #[test]
+    fn saved_state_is_taken_up_and_foreign_state_refused() {
+        let (mut method, model) = everything();
+        let fresh = method.save();
+        let _ = steps(&mut method, model, 2);
+        let saved = method.save();
+        assert_ne!(saved, fresh);
+        let (mut other, _) = everything();
+        other.load(saved.clone()).unwrap();
+        assert_eq!(other.save(), saved);
+        assert!(other.load(Vec::new()).unwrap_err().contains("ema.safetensors is missing"));
+        let mut more = saved;
+        more.push(("holistic.safetensors".to_owned(), Vec::new()));
+        assert!(other.load(more).unwrap_err().contains("holistic.safetensors belongs to nothing"));
+    }
+}

@@ -1,0 +1,84 @@
+//! The ways from places to the edges of labelled boxes.
+
+use burn::tensor::{Bool, Tensor};
+
+use crate::grid::Grid;
+use crate::upload::DetTargets;
+
+/// The ways from every place to the edges of every box.
+pub(crate) struct Ways {
+    /// Left, top, right, bottom, in pixels: positive inside; each `[n, m, p]`.
+    pub edges_nmp: [Tensor<3>; 4],
+}
+
+impl Ways {
+    pub fn of(grid: &Grid, targets: &DetTargets) -> Self {
+        let edge_nm1 = |edge: usize| targets.edges_nm4.clone().narrow(2, edge, 1);
+        let [x, y] = grid.points.clone();
+        Self {
+            edges_nmp: [x.clone() - edge_nm1(0), y.clone() - edge_nm1(1), x.neg() + edge_nm1(2), y.neg() + edge_nm1(3)],
+        }
+    }
+
+    /// Whether the point lies inside of the box, its edges excepted.
+    pub fn inside(&self) -> Tensor<3, Bool> {
+        let [left, top, right, bottom] = self.edges_nmp.clone();
+        left.min_pair(right).min_pair(top.min_pair(bottom)).greater_scalar(0.0)
+    }
+
+    /// The way to the farthest edge.
+    pub fn farthest(&self) -> Tensor<3> {
+        let [left, top, right, bottom] = self.edges_nmp.clone();
+        left.max_pair(right).max_pair(top.max_pair(bottom))
+    }
+
+    /// The way to the middle of the box, along the axis where it is longer.
+    pub fn from_middle(&self) -> Tensor<3> {
+        let [left, top, right, bottom] = self.edges_nmp.clone();
+        (left - right).abs().max_pair((top - bottom).abs()).div_scalar(2.0)
+    }
+
+    /// The area of each box.
+    pub fn area(&self) -> Tensor<3> {
+        let [left, top, right, bottom] = self.edges_nmp.clone();
+        (left + right) * (top + bottom)
+    }
+
+    /// The overlap of the boxes with squares about the points whose sides are `sides_11p`: their common area as a part of the
+    /// area that they cover.
+    pub fn overlap_with_squares(&self, sides_11p: &Tensor<3>) -> Tensor<3> {
+        let half_nmp = sides_11p.clone().div_scalar(2.0).expand(self.edges_nmp[0].shape());
+        let [left, top, right, bottom] = self.edges_nmp.clone().map(|edge| edge.min_pair(half_nmp.clone()));
+        let common = (left + right).clamp_min(0.0) * (top + bottom).clamp_min(0.0);
+        let square = sides_11p.clone() * sides_11p.clone();
+        common.clone() / (self.area() + square - common)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::testing::{labelled, output, values};
+    use burn::tensor::Device;
+    use mentor_types::BoxKind;
+
+    #[test]
+    fn ways_and_overlaps_by_hand() {
+        // The points (4, 4) and (12, 4) beside the box (0, 0, 8, 8).
+        let output = output(&[(8, [1, 2])], 1, 1, |_| 0.0);
+        let targets = DetTargets::upload(&[labelled(&[([0.0, 0.0, 8.0, 8.0], 0, BoxKind::Object)])], &Device::flex());
+        let grid = Grid::of(&output, &Device::flex());
+        let ways = Ways::of(&grid, &targets);
+        let of_box = |x: Tensor<3>| values(x.narrow(1, 0, 1));
+        assert_eq!(ways.edges_nmp.clone().map(of_box), [[4.0, 12.0], [4.0, 4.0], [4.0, -4.0], [4.0, 4.0]]);
+        assert_eq!(of_box(ways.inside().float()), [1.0, 0.0]);
+        assert_eq!(of_box(ways.farthest()), [4.0, 12.0]);
+        assert_eq!(of_box(ways.from_middle()), [0.0, 8.0]);
+        assert_eq!(of_box(ways.area()), [64.0; 2]);
+        // A square of 16 about the second point shares half of the box.
+        let overlap = of_box(ways.overlap_with_squares(&grid.strides.clone().mul_scalar(2.0)));
+        assert_eq!(overlap, [64.0 / 256.0, 32.0 / (256.0 + 64.0 - 32.0)]);
+        assert_eq!(of_box(ways.overlap_with_squares(&grid.strides)), [1.0, 0.0]);
+    }
+}
