@@ -87,6 +87,26 @@ pub enum DataError {
     /// One sample is bad.
     #[error(transparent)]
     Bad(#[from] BadSample),
+    /// A file of boxes is no JSON, or another than it should be.
+    #[error("{}:{line}:{column}: {message}", path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// Column, from 1.
+        column: usize,
+        /// What is wrong there.
+        message: String,
+    },
+    /// A file of boxes cannot be used.
+    #[error("{}: {message}", path.display())]
+    Boxes {
+        /// The file.
+        path: PathBuf,
+        /// Where in it, and what is wrong there.
+        message: String,
+    },
     /// A folder that a starter card cannot be made for.
     #[error("{}: {message}", folder.display())]
     Starter {

@@ -31,6 +31,8 @@ pub use error::{BadSample, BadSamples, DataError};
 pub use files::is_image_name;
 pub use labels::{BoxCounts, BoxReader, LabelMap, PixelCounts, ReadLabels};
 pub use loader::{EvalLoader, Loader};
-pub use read::read_image;
+pub use read::{
+    BoxMistake, BoxMistakeKind, CocoBox, CocoCategory, CocoFound, CocoId, CocoImage, CocoResults, CocoTruth, read_image,
+};
 pub use split::{Entry, LabelFiles, Split};
 pub use starter::{Starter, starter_card};

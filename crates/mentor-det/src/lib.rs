@@ -7,6 +7,7 @@ mod context;
 mod cross_entropy;
 mod decode;
 pub mod distill;
+mod evaluate;
 mod grid;
 pub mod metrics;
 pub mod nets;
@@ -23,7 +24,8 @@ mod ways;
 
 pub use context::{Context, Labelled};
 pub use decode::{EvalConfig, SoftNms, detections, predict, suppress, suppress_softly};
+pub use evaluate::{Judged, evaluate, found_in};
 pub use grid::Grid;
 pub use sees::Nothing;
-pub use step::{DetMethod, Detector};
+pub use step::{DenseDetector, DetMethod};
 pub use task::Det;

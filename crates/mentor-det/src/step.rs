@@ -9,20 +9,27 @@ use mentor_types::{DetOutput, Group, LossTerms, Stats};
 
 use crate::context::{Context, Labelled};
 use crate::distill::DistillConfig;
+use crate::nets::DetNet;
 use crate::supervised::{SupervisedConfig, supervised};
 use crate::task::Det;
 use crate::unlabelled::UnlabelledConfig;
 use crate::upload::DeviceBatch;
 
 /// A net that says at places on the levels of a pyramid what it sees there.
-pub trait Detector: Grouped + ModuleDisplay {
+pub trait DenseDetector: Grouped + ModuleDisplay {
     /// What it says of a batch of images `[n, 3, h, w]`, normalised.
     fn forward(&self, images_nchw: Tensor<4>) -> DetOutput;
 }
 
+impl DenseDetector for DetNet {
+    fn forward(&self, images_nchw: Tensor<4>) -> DetOutput {
+        self.forward(images_nchw)
+    }
+}
+
 /// Supervised training and distillation from frozen teachers, on labelled and on unlabelled images.
 #[derive(Debug)]
-pub struct DetMethod<N: Detector> {
+pub struct DetMethod<N: DenseDetector> {
     /// `[supervised]`; `None` trains without labels.
     pub supervised: Option<SupervisedConfig>,
     /// `[distill]`.
@@ -37,7 +44,7 @@ pub struct DetMethod<N: Detector> {
     pub precision: DType,
 }
 
-impl<N: Detector> Method for DetMethod<N> {
+impl<N: DenseDetector> Method for DetMethod<N> {
     type Model = Student<N>;
     type Batch = DeviceBatch;
     type Carry = ();
@@ -101,7 +108,7 @@ impl<N: Detector> Method for DetMethod<N> {
     }
 }
 
-impl<N: Detector> DetMethod<N> {
+impl<N: DenseDetector> DetMethod<N> {
     /// Pushes every distillation term that applies to `stream`, for each teacher.
     fn distil(
         &self,
@@ -182,7 +189,7 @@ mod tests {
         }
     }
 
-    impl Detector for Small {
+    impl DenseDetector for Small {
         fn forward(&self, images_nchw: Tensor<4>) -> DetOutput {
             let [.., height, width] = images_nchw.dims();
             let mut taps = Taps::default();

@@ -1,10 +1,18 @@
 //! Files to pixels and labels.
 
+mod coco;
+mod detections;
+mod json;
 mod mask;
+mod mistakes;
 mod photo;
 mod voc;
 
+pub use coco::{CocoBox, CocoCategory, CocoImage, CocoTruth};
+pub use detections::{CocoFound, CocoResults};
+pub use json::CocoId;
 pub(crate) use mask::{decode_raw, read_mask};
+pub use mistakes::{BoxMistake, BoxMistakeKind};
 pub use photo::read_image;
 pub(crate) use photo::{read_rgb, read_size};
 pub(crate) use voc::{VocImage, read_voc};

@@ -2,14 +2,13 @@
 
 use burn::tensor::Device;
 use mentor_data::Sample;
-use mentor_det::decode::EvalConfig;
 use mentor_det::distill::DistillConfig;
 use mentor_det::metrics::DetMetrics;
 use mentor_det::nets::{DetNet, NetConfig};
 use mentor_det::supervised::SupervisedConfig;
 use mentor_det::unlabelled::UnlabelledConfig;
 use mentor_det::upload::DeviceBatch;
-use mentor_det::{Det, DetMethod, Judged, evaluate};
+use mentor_det::{Det, DetMethod, EvalConfig, Judged, evaluate};
 use mentor_distill::check_terms;
 use mentor_nets::Frozen;
 use mentor_train::Average;
@@ -29,7 +28,7 @@ impl Task for Det {
     type Eval = EvalConfig;
     type Scores = DetMetrics;
     type DeviceBatch = DeviceBatch;
-    type Method = DetMethod;
+    type Method = DetMethod<DetNet>;
 
     fn macs(net: &DetNet, image_px: [usize; 2]) -> u64 {
         net.macs(image_px)
@@ -39,23 +38,22 @@ impl Task for Det {
         net.tap_channels(tap)
     }
 
-    fn method(parts: Parts<Self>) -> DetMethod {
+    fn method(parts: Parts<Self>) -> DetMethod<DetNet> {
         DetMethod {
             supervised: (parts.supervised.weight > 0.0).then_some(parts.supervised),
             distill: parts.distill,
             unlabelled: parts.unlabelled,
             teachers: parts.teachers,
             average: parts.average,
-            companions: parts.companions,
             precision: parts.precision,
         }
     }
 
-    fn teachers(method: &DetMethod) -> &[(String, Frozen<DetNet>)] {
+    fn teachers(method: &DetMethod<DetNet>) -> &[(String, Frozen<DetNet>)] {
         &method.teachers
     }
 
-    fn average(method: &DetMethod) -> Option<&Average<DetNet>> {
+    fn average(method: &DetMethod<DetNet>) -> Option<&Average<DetNet>> {
         method.average.as_ref()
     }
 

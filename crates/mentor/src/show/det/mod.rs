@@ -8,10 +8,9 @@ use anyhow::{Result, bail};
 use burn::tensor::Device;
 use image::RgbImage;
 use mentor_data::{BoxCounts, Dataset, read_image};
-use mentor_det::decode::EvalConfig;
 use mentor_det::metrics::DetMetrics;
 use mentor_det::nets::DetNet;
-use mentor_det::{Det, predict};
+use mentor_det::{Det, EvalConfig, found_in};
 use mentor_distill::Column;
 use mentor_report::pictures;
 use mentor_types::{Batch, BoxLabels, Detection, Images};
@@ -39,7 +38,7 @@ impl Show for Det {
 
     fn prediction(palette: &Palette, net: &DetNet, image: Images, config: &EvalConfig, device: &Device) -> RgbImage {
         let picture = pictures_of(&image).swap_remove(0);
-        let found = shown_boxes(predict(net, image, config, device));
+        let found = shown_boxes(found_in(net, image, config, device));
         let drawn = pictures::detected_boxes(&picture, &found, &palette.colours);
         explained(palette, &drawn, &[], &found)
     }
@@ -62,7 +61,7 @@ impl Show for Det {
             let image = read_image(path)?;
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             described.push(json!({ "id": id, "file_name": name, "width": image.width, "height": image.height }));
-            for found in predict(net, image, config, device) {
+            for found in found_in(net, image, config, device) {
                 let [left, top, right, bottom] = found.edges;
                 annotations.push(json!({
                     "id": annotations.len() + 1, "image_id": id, "category_id": found.class, "iscrowd": 0,

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use mentor_data::DataError;
 use mentor_det::metrics::DetMetrics;
-use mentor_det::{Det, Judged, evaluate, predict};
+use mentor_det::{Det, Judged, evaluate, found_in};
 use mentor_report::{Class, Example, Gallery, Section, TILE_WIDTH, pictures};
 use mentor_types::{BoxKind, BoxLabels, Detection, Scores};
 
@@ -56,7 +56,7 @@ fn judged_val(judge: &Judge<'_, Det>) -> Result<(Vec<u64>, Vec<Predicted>)> {
     let mut examples = Vec::new();
     for (index, score) in best_and_worst(scores) {
         let sample = dataset.sample(val, index)?;
-        let found = |net| shown_boxes(predict(net, sample.image.clone(), config, judge.device));
+        let found = |net| shown_boxes(found_in(net, sample.image.clone(), config, judge.device));
         examples.push(Predicted {
             teacher: judge.teachers.first().map(|(_, teacher)| found(teacher.net())),
             student: found(net),

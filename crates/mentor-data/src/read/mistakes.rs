@@ -1,0 +1,86 @@
+//! What is wrong with single boxes of a file, so that a run can stop or go on without them.
+
+use std::path::Path;
+
+use super::json::Number;
+use crate::error::DataError;
+
+/// How many mistakes an error spells out.
+const SHOWN: usize = 5;
+
+/// One thing that is wrong with a box in a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BoxMistake {
+    /// What kind of thing.
+    pub kind: BoxMistakeKind,
+    /// Where it stands and what is wrong, in one line without the name of the file.
+    pub message: String,
+}
+
+/// What is wrong with a box.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum BoxMistakeKind {
+    /// Its id is that of another.
+    Id,
+    /// It is of no image of the file.
+    Image,
+    /// It is of no category of the file.
+    Category,
+    /// It is not four finite numbers.
+    Numbers,
+    /// Its width or height is negative.
+    Reversed,
+    /// Its width or height is 0.
+    NoSize,
+    /// No part of it lies in its image.
+    Outside,
+    /// A part of it, more than a pixel wide or high, lies outside of its image: it is kept.
+    Leaves,
+    /// Its area is negative or not finite.
+    Area,
+    /// Nobody knows whether it is a crowd.
+    Crowd,
+}
+
+impl BoxMistake {
+    /// Whether the box is left out.
+    #[must_use]
+    pub fn is_dropped(&self) -> bool {
+        self.kind != BoxMistakeKind::Leaves
+    }
+
+    /// An error that names the first of the boxes that are left out and counts them, where there is one.
+    ///
+    /// # Errors
+    /// There is one.
+    pub fn refuse(mistakes: &[Self], path: &Path) -> Result<(), DataError> {
+        let dropped: Vec<&str> =
+            mistakes.iter().filter(|mistake| mistake.is_dropped()).map(|mistake| mistake.message.as_str()).collect();
+        let rest = match dropped.len().saturating_sub(SHOWN) {
+            _ if dropped.is_empty() => return Ok(()),
+            0 => String::new(),
+            rest => format!("; and {rest} more"),
+        };
+        let shown = dropped.iter().take(SHOWN).copied().collect::<Vec<_>>().join("; ");
+        Err(DataError::Boxes { path: path.to_owned(), message: shown + &rest })
+    }
+}
+
+/// The four numbers of a box: left, top, and a width and height that are not negative.
+pub(super) fn check_extent(bbox: Option<&[Number]>) -> Result<[f64; 4], (BoxMistakeKind, String)> {
+    let bbox = bbox.ok_or((BoxMistakeKind::Numbers, "has no bbox".to_owned()))?;
+    let [left, top, width, height] = bbox else {
+        return Err((BoxMistakeKind::Numbers, format!("bbox has {} numbers, expected 4", bbox.len())));
+    };
+    let extent = [left.0, top.0, width.0, height.0];
+    let wrong = |kind, what: &str| Err((kind, format!("bbox {extent:?} {what}")));
+    match extent {
+        _ if !extent.iter().all(|number| number.is_finite()) => {
+            wrong(BoxMistakeKind::Numbers, "is not four finite numbers")
+        }
+        [_, _, width, height] if width < 0.0 || height < 0.0 => {
+            wrong(BoxMistakeKind::Reversed, "has a negative width or height, expected [left, top, width, height]")
+        }
+        _ => Ok(extent),
+    }
+}
