@@ -5,8 +5,10 @@
 pub mod assign;
 mod context;
 mod cross_entropy;
+mod decode;
 pub mod distill;
 mod grid;
+pub mod nets;
 mod overlap;
 mod sees;
 mod step;
@@ -19,7 +21,8 @@ pub mod upload;
 mod ways;
 
 pub use context::{Context, Labelled};
+pub use decode::{EvalConfig, SoftNms, detections, predict, suppress, suppress_softly};
 pub use grid::Grid;
 pub use sees::Nothing;
-pub use step::{DetMethod, Detector};
+pub use step::DetMethod;
 pub use task::Det;

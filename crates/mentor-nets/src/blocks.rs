@@ -7,6 +7,8 @@ use burn::tensor::Tensor;
 use burn::tensor::ops::ConvOptions;
 use mentor_ops::{Activation, conv2d, conv2d_norm};
 use mentor_weights::{Fans, Fresh, Init};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 /// A square convolution, padded so that stride 1 keeps the size.
 #[derive(Clone, Copy, Debug)]
@@ -227,6 +229,18 @@ impl Cost {
 
 fn window_steps(padded: usize, span: usize, stride: usize) -> usize {
     if padded < span { 0 } else { (padded - span) / stride + 1 }
+}
+
+/// Which batch-norm statistics a net uses while it trains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BatchNormMode {
+    /// Those of the batch; running statistics follow.
+    #[default]
+    Train,
+    /// The running ones, fixed; scales and offsets of the norms do not train either. For fine-tuning
+    /// from a file with small batches.
+    Frozen,
 }
 
 /// Freezes every batch norm of a module: running statistics are used and not updated, gamma and

@@ -5,7 +5,7 @@
 //!
 //! - a field that is an entry of a `Sequential` ends in its index (`conv_0` is `0` there);
 //! - variants of enums do not appear in names;
-//! - a convolution called `score` makes class scores: its weights depend on the number of classes.
+//! - a convolution called `score` or `cls_logits` makes class scores: its weights depend on the number of classes.
 //!
 //! Every layer says how its weights start ([`Init`]), as its net's reference has it; [`Fresh`] draws them
 //! from the seed, or a file fills them, so that no weight ever comes from a process-wide generator.
@@ -13,6 +13,7 @@
 mod adapter;
 mod backbone;
 mod blocks;
+mod fpn;
 mod frozen;
 pub mod images;
 mod mobilenet;
@@ -23,7 +24,8 @@ pub mod weights;
 
 pub use adapter::Adapter;
 pub use backbone::{Backbone, BackboneKind, BackboneSpec};
-pub use blocks::{ConvNorm, ConvSpec, Cost, conv, conv_norm, conv_norm_relu, freeze_norms, score_conv};
+pub use blocks::{BatchNormMode, ConvNorm, ConvSpec, Cost, conv, conv_norm, conv_norm_relu, freeze_norms, score_conv};
+pub use fpn::{ExtraLevels, Fpn, FpnConv, Level, check_levels};
 pub use frozen::Frozen;
 pub use mentor_weights::{Fans, Fresh, Init};
 pub use mobilenet::{InvertedResidual, MobileNetLayer, MobileNetV2, Step};

@@ -24,6 +24,9 @@ pub enum Init {
     /// Uniform within `1 / sqrt(fan-in)`: weight and bias of every layer of `PyTorch` of which nobody says
     /// more (`kaiming_uniform_` with `a = sqrt(5)`).
     FanIn,
+    /// Uniform within `sqrt(3 / fan-in)`, so that an output varies as its inputs do (`kaiming_uniform_` with `a = 1`):
+    /// what torchvision gives the convolutions of its feature pyramids.
+    UnitVariance,
 }
 
 impl Init {
@@ -48,8 +51,9 @@ impl Init {
                 let deviation = (2.0 / fans.output as f64).sqrt();
                 (0..count).map(|_| normal(deviation) as f32).collect()
             }
-            Self::FanIn => {
-                let bound = 1.0 / (fans.input as f64).sqrt();
+            Self::FanIn | Self::UnitVariance => {
+                let square = if self == Self::UnitVariance { 3.0 } else { 1.0 };
+                let bound = (square / fans.input as f64).sqrt();
                 (0..count).map(|_| ((2.0 * rng.random::<f64>() - 1.0) * bound) as f32).collect()
             }
         }
@@ -194,6 +198,7 @@ pub(crate) mod tests {
         second: Conv2d,
         he: Param<Tensor<4>>,
         narrow: Param<Tensor<2>>,
+        unit: Param<Tensor<2>>,
         prior: Param<Tensor<1>>,
     }
 
@@ -204,6 +209,7 @@ pub(crate) mod tests {
             second: conv([8, 16], 3, fresh),
             he: fresh.weight([64, 1, 3, 3], Init::HeNormal, Fans::of_conv(&[64, 1, 3, 3])),
             narrow: fresh.weight([40, 50], Init::Normal(0.01), Fans { input: 40, output: 50 }),
+            unit: fresh.weight([50, 40], Init::UnitVariance, Fans { input: 40, output: 50 }),
             prior: fresh.weight([6], Init::prior(0.01), Fans { input: 40, output: 6 }),
         })
     }
@@ -244,6 +250,14 @@ pub(crate) mod tests {
         assert!((square / he - 1.0).abs() < 0.2 && largest > 2.0 * he.sqrt(), "mean square {square}");
         let (square, _) = moments(&weights["narrow"].1);
         assert!((square / 1e-4 - 1.0).abs() < 0.1, "mean square {square}");
+    }
+
+    #[test]
+    fn a_pyramids_weights_pass_a_variance_on() {
+        let (square, largest) = moments(&named_weights(&net(1))["unit"].1);
+        assert!((40.0 * square - 1.0).abs() < 0.1, "mean square {square}");
+        let bound = (3.0f64 / 40.0).sqrt();
+        assert!(largest <= bound && largest > 0.98 * bound, "largest {largest} of {bound}");
     }
 
     #[test]

@@ -11,14 +11,15 @@ use super::{LoadOptions, LoadReport, Scope, WeightsError};
 use crate::fill_weights;
 use crate::names::{Slot, slots};
 
-const BACKBONE: &str = "backbone.";
+/// What the names of a backbone's weights begin with, as nets have it: below a feature pyramid, and without one.
+const BACKBONES: [&str; 2] = ["backbone.body.", "backbone."];
 const AUXILIARY: &str = "aux_classifier.";
 
 /// Puts the weights of a file into `net`, by PyTorch name, in f32.
 ///
 /// Names may stand below a prefix in the file (`module.`, `state_dict.`, `net.`), and a file that
-/// holds a bare backbone fills the `backbone` of a segmentation net. Everything is checked before
-/// anything changes.
+/// holds a bare backbone fills the `backbone` of a segmentation net, or the `backbone.body` of a detector, whose
+/// pyramid is no part of it. Everything is checked before anything changes.
 ///
 /// # Errors
 /// If the file is unreadable or damaged; if a required weight is missing; if a shape differs; if a
@@ -66,15 +67,17 @@ fn plan(
     options: &LoadOptions,
 ) -> Result<(Plan, LoadReport), WeightsError> {
     let naming = Naming::of(slots, file);
-    let has_backbone = slots.iter().any(|slot| slot.name.starts_with(BACKBONE));
+    let backbone = backbone_of(slots);
     let (mut plan, mut report, mut required) = (Plan::new(), LoadReport::default(), Vec::new());
     for slot in slots {
-        let in_backbone = !has_backbone || slot.name.starts_with(BACKBONE);
+        let in_backbone = backbone.is_none_or(|backbone| slot.name.starts_with(backbone));
         if !in_backbone && options.scope == Scope::BackboneOnly {
             report.missing.push(slot.name.clone());
             continue;
         }
-        let source = naming.in_file(&slot.name).filter(|name| file.entries.contains_key(name));
+        let source = naming.in_file(&slot.name);
+        let older = source.as_deref().and_then(before_version_two);
+        let source = source.into_iter().chain(older).find(|name| file.entries.contains_key(name));
         let Some(source) = source else {
             if in_backbone || options.scope == Scope::Whole && !slot.name.starts_with(AUXILIARY) {
                 required.push(slot.name.clone());
@@ -111,28 +114,42 @@ fn unused(plan: &Plan, naming: &Naming, report: &LoadReport, file: &WeightsFile)
     rest.cloned().collect()
 }
 
-/// Whether a weight belongs to a convolution called `score` or `score_N`.
+/// What the names of the backbone's weights begin with, where a net has one among other things.
+fn backbone_of(slots: &[Slot]) -> Option<&'static str> {
+    BACKBONES.into_iter().find(|backbone| slots.iter().any(|slot| slot.name.starts_with(backbone)))
+}
+
+/// The name of a pyramid's weight in files of torchvision before 0.13: `inner_blocks.0.weight` for `inner_blocks.0.0.weight`.
+fn before_version_two(name: &str) -> Option<String> {
+    let segments: Vec<&str> = name.split('.').collect();
+    let at = segments.iter().position(|segment| ["inner_blocks", "layer_blocks"].contains(segment))?;
+    (segments.get(at + 2) == Some(&"0")).then(|| [&segments[..at + 2], &segments[at + 3..]].concat().join("."))
+}
+
+/// Whether a weight belongs to a convolution called `score`, `score_N` or `cls_logits`.
 fn makes_scores(slot: &Slot) -> bool {
-    slot.path.split('.').any(|segment| segment == "score" || segment.starts_with("score_"))
+    let scores = |segment: &str| segment == "score" || segment.starts_with("score_") || segment == "cls_logits";
+    slot.path.split('.').any(scores)
 }
 
 fn same_but_classes(found: &[usize], expected: &[usize]) -> bool {
     !found.is_empty() && found.len() == expected.len() && found[1..] == expected[1..]
 }
 
-/// How a net's names are written in a file: below `prefix`, and perhaps without `backbone.`.
+/// How a net's names are written in a file: below `prefix`, and perhaps without what its backbone's begin with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Naming {
     prefix: String,
-    bare_backbone: bool,
+    /// What is left out, where the file holds a bare backbone.
+    left_out: Option<&'static str>,
 }
 
 impl Naming {
     /// The naming under which the file has most of the net's weights; of equals the plainest.
     fn of(slots: &[Slot], file: &WeightsFile) -> Self {
-        let mut best = (0, Self { prefix: String::new(), bare_backbone: false });
-        for bare_backbone in [false, true] {
-            let plain = Self { prefix: String::new(), bare_backbone };
+        let mut best = (0, Self { prefix: String::new(), left_out: None });
+        for left_out in [None].into_iter().chain(backbone_of(slots).map(Some)) {
+            let plain = Self { prefix: String::new(), left_out };
             let wanted: BTreeSet<String> = slots.iter().filter_map(|slot| plain.in_file(&slot.name)).collect();
             let mut prefixes = BTreeMap::<&str, usize>::new();
             for name in file.entries.keys() {
@@ -145,7 +162,7 @@ impl Naming {
             // A map is walked in order, so of equally good prefixes the shortest comes first.
             for (prefix, count) in prefixes {
                 if count > best.0 {
-                    best = (count, Self { prefix: prefix.into(), bare_backbone });
+                    best = (count, Self { prefix: prefix.into(), left_out });
                 }
             }
         }
@@ -154,7 +171,7 @@ impl Naming {
 
     /// The name in the file of the weight `name`, if the file can have it at all.
     fn in_file(&self, name: &str) -> Option<String> {
-        let name = if self.bare_backbone { name.strip_prefix(BACKBONE)? } else { name };
+        let name = self.left_out.map_or(Some(name), |left_out| name.strip_prefix(left_out))?;
         Some(format!("{}{name}", self.prefix))
     }
 }

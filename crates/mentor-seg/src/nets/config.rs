@@ -1,7 +1,7 @@
 //! The recipe tables of a segmentation net.
 
 use burn::tensor::Device;
-use mentor_nets::{BackboneKind, BackboneSpec, Fresh, freeze_norms};
+use mentor_nets::{BackboneKind, BackboneSpec, BatchNormMode, Fresh, freeze_norms};
 use mentor_types::{MAX_CLASSES, Tap};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -23,18 +23,6 @@ pub enum NetConfig {
     Deeplabv3(NetTable),
     /// The same with a decoder that goes back to `c2` (`DeepLabV3+`, arXiv 1802.02611).
     Deeplabv3plus(NetTable),
-}
-
-/// Which batch-norm statistics a net uses while it trains.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum BatchNormMode {
-    /// Those of the batch; running statistics follow.
-    #[default]
-    Train,
-    /// The running ones, fixed; scales and offsets of the norms do not train either. For fine-tuning
-    /// from a file with small batches.
-    Frozen,
 }
 
 /// The keys of a net's table.

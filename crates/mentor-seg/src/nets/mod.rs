@@ -19,7 +19,7 @@ use burn::tensor::{DType, Tensor};
 use mentor_nets::{Backbone, Cost, Grouped};
 use mentor_types::{Key, SegOutput, Tap, Taps};
 
-pub use config::{BatchNormMode, NetConfig, NetTable};
+pub use config::{NetConfig, NetTable};
 pub use deeplab::{Aspp, Branch, DeepLabHead, DeepLabPlusHead, ImagePooling};
 pub use fcn::FcnHead;
 pub use psp::PspHead;

@@ -11,15 +11,15 @@ use burn::module::Module;
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor};
 use mentor_nets::{
-    BackboneKind, Frozen, LoadOptions, Scope, export_safetensors, freeze_norms, load_weights, num_params,
-    pytorch_shapes,
+    BackboneKind, BatchNormMode, Frozen, LoadOptions, Scope, export_safetensors, freeze_norms, load_weights,
+    num_params, pytorch_shapes,
 };
 use mentor_ops::{resize_bilinear, sum_all};
 use mentor_types::{Key, Tap};
 use mentor_weights::{named_weights, weights_fingerprint};
 use rule::{assert_case, filled, golden, tensor};
 
-use super::{BatchNormMode, NetConfig, NetTable, SegNet};
+use super::{NetConfig, NetTable, SegNet};
 
 fn device() -> Device {
     Device::flex().autodiff()

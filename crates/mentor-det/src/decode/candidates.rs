@@ -1,0 +1,96 @@
+//! The best boxes of each level of one image.
+
+use mentor_types::{Detection, Edges};
+
+/// What a detector says of one level of one image, on the host; a plane is the values of all places, row by row.
+pub(super) struct Level<'a> {
+    pub(super) stride: usize,
+    /// Places in a row.
+    pub(super) width: usize,
+    /// A plane for each class.
+    pub(super) class_logits: &'a [f32],
+    /// A plane for each of left, top, right and bottom.
+    pub(super) distances: [&'a [f32]; 4],
+    /// A plane.
+    pub(super) centerness: Option<&'a [f32]>,
+}
+
+/// A score at a place, of a class.
+struct Candidate {
+    score: f32,
+    place: usize,
+    class: usize,
+}
+
+impl Level<'_> {
+    /// The best `most` that score more than `threshold`, the best first; of equal scores the first place, and there the first
+    /// class. Boxes end at the edges of the image; those that have no area then are left out.
+    pub(super) fn best(&self, threshold: f64, most: usize, image_size: [usize; 2]) -> Vec<Detection> {
+        let mut candidates = self.above(threshold as f32);
+        let classes = self.class_logits.len() / self.places().max(1);
+        let rank = |candidate: &Candidate| candidate.place * classes + candidate.class;
+        let order = |a: &Candidate, b: &Candidate| b.score.total_cmp(&a.score).then(rank(a).cmp(&rank(b)));
+        if candidates.len() > most {
+            candidates.select_nth_unstable_by(most, order);
+            candidates.truncate(most);
+        }
+        candidates.sort_unstable_by(order);
+        let boxes = candidates.into_iter().filter_map(|Candidate { score, place, class }| {
+            let edges = self.edges(place, image_size);
+            let is_solid = edges[2] > edges[0] && edges[3] > edges[1];
+            is_solid.then_some(Detection { edges, class: class as u8, score })
+        });
+        boxes.collect()
+    }
+
+    fn places(&self) -> usize {
+        self.distances[0].len()
+    }
+
+    /// Whatever scores more than `threshold`. A score that is not a number does not.
+    fn above(&self, threshold: f32) -> Vec<Candidate> {
+        let places = self.places();
+        let centrality = self.centerness.map(|plane| plane.iter().copied().map(sigmoid).collect::<Vec<_>>());
+        let score = |logit: f32, place: usize| match &centrality {
+            Some(centrality) => (sigmoid(logit) * centrality[place]).sqrt(),
+            None => sigmoid(logit),
+        };
+        // A comparison of scores before the sigmoid leaves few for which it is computed.
+        let least: Vec<f32> = match &centrality {
+            Some(centrality) => {
+                centrality.iter().map(|central| lowest_logit(threshold * threshold / central)).collect()
+            }
+            None => vec![lowest_logit(threshold); places],
+        };
+        let mut found = Vec::new();
+        for (class, logits) in self.class_logits.chunks_exact(places.max(1)).enumerate() {
+            for (place, (logit, least)) in logits.iter().zip(&least).enumerate() {
+                if logit > least {
+                    let score = score(*logit, place);
+                    if score > threshold {
+                        found.push(Candidate { score, place, class });
+                    }
+                }
+            }
+        }
+        found
+    }
+
+    fn edges(&self, place: usize, [height, width]: [usize; 2]) -> Edges {
+        let stride = self.stride as f32;
+        let [x, y] = [place % self.width, place / self.width].map(|index| (index as f32 + 0.5) * stride);
+        let [left, top, right, bottom] = self.distances.map(|plane| plane[place]);
+        let inside = |edge: f32, end: usize| edge.clamp(0.0, end as f32);
+        [inside(x - left, width), inside(y - top, height), inside(x + right, width), inside(y + bottom, height)]
+    }
+}
+
+fn sigmoid(logit: f32) -> f32 {
+    1.0 / (1.0 + (-logit).exp())
+}
+
+/// A logit that every one whose sigmoid is more than `probability` exceeds, with room for the rounding of sigmoids.
+fn lowest_logit(probability: f32) -> f32 {
+    let probability = probability * (1.0 - 1e-5);
+    if probability < 1.0 { (probability / (1.0 - probability)).ln() } else { f32::INFINITY }
+}

@@ -1,0 +1,100 @@
+//! The head of FCOS.
+
+use burn::module::Module;
+use burn::nn::conv::Conv2d;
+use burn::tensor::activation::relu;
+use burn::tensor::{DType, Tensor};
+use mentor_nets::{Cost, Fresh, Init, conv};
+use mentor_types::DetLevel;
+
+use super::tower::{TowerLayer, count, head_conv, through, tower};
+use super::{Head, Told};
+
+/// How probable each class is anywhere in a fresh net, so that the loss is not drowned by places without an object.
+const PRIOR: f64 = 0.01;
+
+/// The part that says classes.
+#[derive(Module, Debug)]
+#[allow(missing_docs)]
+pub struct FcosClassification {
+    pub conv: Vec<TowerLayer>,
+    pub cls_logits: Conv2d,
+}
+
+/// The part that says where the edges are, and how central a place is.
+#[derive(Module, Debug)]
+#[allow(missing_docs)]
+pub struct FcosRegression {
+    pub conv: Vec<TowerLayer>,
+    pub bbox_reg: Conv2d,
+    pub bbox_ctrness: Conv2d,
+}
+
+/// Two towers, shared by all levels: one ends in the scores of the classes, the other in the distances to the edges of a box
+/// and in centerness. Distances are `relu(bbox_reg) * stride` pixels.
+///
+/// # Source
+/// arXiv 1904.01355, with centerness on the tower of the distances and distances in units of the stride (arXiv 2006.09214);
+/// structure, names and start as torchvision's `FCOSHead`. Every class has a probability of 0.01 at the start.
+///
+/// # Differs
+/// A place stands for the middle of its square of pixels ([`DetOutput`](mentor_types::DetOutput)), as in the papers;
+/// torchvision's anchors stand half a stride before it, so that weights of its own training find boxes that are shifted so
+/// far. Norms of few channels have fewer groups. torchvision's scores have a place for the background, class 0, which ours
+/// have not.
+#[derive(Module, Debug)]
+#[allow(missing_docs)]
+pub struct FcosHead {
+    pub classification_head: FcosClassification,
+    pub regression_head: FcosRegression,
+}
+
+impl FcosHead {
+    pub(super) fn new(channels: usize, convs: usize, classes: usize, fresh: &Fresh) -> Self {
+        let last = |output, bias| head_conv(channels, output, bias, fresh);
+        Self {
+            classification_head: FcosClassification {
+                conv: tower(channels, convs, fresh),
+                cls_logits: last(classes, Init::prior(PRIOR)),
+            },
+            regression_head: FcosRegression {
+                conv: tower(channels, convs, fresh),
+                bbox_reg: last(4, Init::Constant(0.0)),
+                bbox_ctrness: last(1, Init::Constant(0.0)),
+            },
+        }
+    }
+}
+
+impl Head for FcosHead {
+    fn forward(&self, stride: usize, features_nchw: Tensor<4>) -> Told {
+        let (says, finds) = (&self.classification_head, &self.regression_head);
+        let cls_tower = through(&says.conv, features_nchw.clone());
+        let reg_tower = through(&finds.conv, features_nchw);
+        let distances = relu(conv(&finds.bbox_reg, reg_tower.clone()).cast(DType::F32)).mul_scalar(stride as f64);
+        let level = DetLevel {
+            stride,
+            class_logits: conv(&says.cls_logits, cls_tower.clone()).cast(DType::F32),
+            distances,
+            centerness: Some(conv(&finds.bbox_ctrness, reg_tower.clone()).cast(DType::F32)),
+        };
+        Told { level, cls_tower, reg_tower }
+    }
+
+    fn scores(&self) -> &Conv2d {
+        &self.classification_head.cls_logits
+    }
+
+    fn macs(&self, size: [usize; 2]) -> u64 {
+        let mut cost = Cost::at(size);
+        count(&self.classification_head.conv, &mut cost);
+        count(&self.regression_head.conv, &mut cost);
+        // All convolutions of a head keep the size.
+        for layer in
+            [&self.classification_head.cls_logits, &self.regression_head.bbox_reg, &self.regression_head.bbox_ctrness]
+        {
+            cost.conv(layer);
+        }
+        cost.macs
+    }
+}

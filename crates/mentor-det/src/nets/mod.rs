@@ -1,0 +1,173 @@
+//! Detectors: a backbone, a feature pyramid and a head that says the same things of every place, with torchvision's names
+//! where torchvision has them.
+
+mod config;
+mod fcos;
+mod tower;
+
+#[cfg(test)]
+mod parity;
+
+use std::collections::BTreeMap;
+
+use burn::module::Module;
+use burn::nn::conv::Conv2d;
+use burn::tensor::Tensor;
+use mentor_nets::{Backbone, Cost, Fpn, Grouped};
+use mentor_types::{DetLevel, DetOutput, Group, Tap};
+
+pub use config::{NetConfig, NetTable};
+pub use fcos::{FcosClassification, FcosHead, FcosRegression};
+pub use tower::TowerLayer;
+
+/// What a head makes of the features of one level.
+#[derive(Clone, Debug)]
+pub struct Told {
+    /// What it says.
+    pub level: DetLevel,
+    /// What goes into its class scores, `[n, c, h, w]`.
+    pub cls_tower: Tensor<4>,
+    /// What goes into its distances, `[n, c, h, w]`.
+    pub reg_tower: Tensor<4>,
+}
+
+/// What says classes and boxes, with one set of weights for all levels.
+pub trait Head: Module {
+    /// What it says of the features `[n, channels, h, w]` of the level of this stride.
+    fn forward(&self, stride: usize, features_nchw: Tensor<4>) -> Told;
+
+    /// The convolution that makes class scores.
+    fn scores(&self) -> &Conv2d;
+
+    /// Multiply-adds of the convolutions on a level's map of this size.
+    fn macs(&self, size: [usize; 2]) -> u64;
+}
+
+/// A backbone and the pyramid over its stages.
+#[derive(Module, Debug)]
+#[allow(missing_docs)]
+pub struct Pyramid {
+    pub body: Backbone,
+    pub fpn: Fpn,
+}
+
+/// A pyramid with a head on each of its levels.
+#[derive(Module, Debug)]
+#[allow(missing_docs)]
+pub struct Detector<H: Head> {
+    pub backbone: Pyramid,
+    pub head: H,
+}
+
+impl<H: Head> Detector<H> {
+    fn forward(&self, images_nchw: Tensor<4>) -> DetOutput {
+        let [.., height, width] = images_nchw.dims();
+        let mut taps = self.backbone.body.forward(images_nchw);
+        let maps = self.backbone.fpn.forward(&taps);
+        let mut levels = Vec::new();
+        for (level, map) in maps {
+            taps.insert(level.tap(), map.clone());
+            let Told { level, cls_tower, reg_tower } = self.head.forward(level.stride(), map);
+            taps.insert(Tap::ClsTower, cls_tower);
+            taps.insert(Tap::RegTower, reg_tower);
+            levels.push(level);
+        }
+        DetOutput { levels, taps, image_size: [height, width] }
+    }
+
+    fn macs(&self, size: [usize; 2]) -> u64 {
+        let (mut cost, mut sizes) = (Cost::at(size), BTreeMap::new());
+        self.backbone.body.count(&mut cost, |tap, size| {
+            sizes.insert(tap, size);
+        });
+        let (pyramid, levels) = self.backbone.fpn.count(|stage| sizes[&stage]);
+        let heads: u64 = levels.into_iter().map(|(_, size)| self.head.macs(size)).sum();
+        cost.macs + pyramid + heads
+    }
+
+    fn tap_channels(&self, tap: Tap) -> Option<usize> {
+        let Pyramid { body, fpn } = &self.backbone;
+        let is_level = fpn.levels().iter().any(|level| level.tap() == tap);
+        match tap {
+            Tap::Logits => Some(self.classes()),
+            Tap::ClsTower | Tap::RegTower => Some(fpn.channels()),
+            _ if is_level => Some(fpn.channels()),
+            _ => body.channels(tap),
+        }
+    }
+
+    fn classes(&self) -> usize {
+        self.head.scores().weight.lazy_shape()[0]
+    }
+}
+
+/// A detector.
+#[derive(Module, Debug)]
+#[allow(missing_docs)]
+pub enum DetNet {
+    Fcos(Detector<FcosHead>),
+}
+
+/// The pyramid learns as the head does: a file of a backbone does not hold it.
+impl Grouped for DetNet {
+    fn group(path: &str, rank: usize) -> Group {
+        let segments: Vec<&str> = path.split('.').collect();
+        let is_head = !segments.windows(2).any(|pair| pair == ["backbone", "body"]);
+        Group { is_head, ..Group::of_rank(rank) }
+    }
+}
+
+/// The same expression over the net of any variant.
+macro_rules! each {
+    ($net:expr, $inner:ident => $value:expr) => {
+        match $net {
+            DetNet::Fcos($inner) => $value,
+        }
+    };
+}
+
+impl DetNet {
+    /// What the net says of a batch of images, and its features.
+    ///
+    /// The net computes in the type of the images; norms, and what it says, are f32.
+    ///
+    /// # Shapes
+    /// Images are `[n, 3, h, w]`, normalised, of any size. A level of stride `s` has `h / s` by `w / s` places, rounded up, so
+    /// that the points of its last row and column may lie outside the image. Taps: `stem`, `c2` .. `c5`; the levels that the
+    /// net has of `p2` .. `p7`; `cls_tower` and `reg_tower`, what goes into the last convolutions, once for each level, the
+    /// finest first.
+    #[must_use]
+    pub fn forward(&self, images_nchw: Tensor<4>) -> DetOutput {
+        each!(self, net => net.forward(images_nchw))
+    }
+
+    /// The number of classes.
+    #[must_use]
+    pub fn classes(&self) -> usize {
+        each!(self, net => net.classes())
+    }
+
+    /// Multiply-adds of the convolutions for one image of `size` (height, width).
+    #[must_use]
+    pub fn macs(&self, size: [usize; 2]) -> u64 {
+        each!(self, net => net.macs(size))
+    }
+
+    /// Pixels from one place of each level to the next, the finest level first.
+    #[must_use]
+    pub fn strides(&self) -> Vec<usize> {
+        each!(self, net => net.backbone.fpn.levels()).iter().map(|level| level.stride()).collect()
+    }
+
+    /// Pixels from one place of the coarsest level to the next.
+    #[must_use]
+    pub fn stride(&self) -> usize {
+        self.strides().into_iter().max().expect("a pyramid has a level")
+    }
+
+    /// Channels at a tap; `None` for a tap that this net lacks.
+    #[must_use]
+    pub fn tap_channels(&self, tap: Tap) -> Option<usize> {
+        each!(self, net => net.tap_channels(tap))
+    }
+}

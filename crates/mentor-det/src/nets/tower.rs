@@ -1,0 +1,90 @@
+//! The convolutions of a dense head before its last ones.
+
+use burn::module::Module;
+use burn::nn::conv::Conv2d;
+use burn::nn::{GroupNorm, GroupNormConfig, Relu};
+use burn::tensor::{DType, Tensor};
+use mentor_nets::{ConvSpec, Cost, Fans, Fresh, Init, conv};
+
+/// The published number of groups of a norm, and of channels in each of them.
+const GROUPS: usize = 32;
+const CHANNELS_OF_A_GROUP: usize = 8;
+
+/// The deviation of all weights of a dense head at the start.
+const DEVIATION: f64 = 0.01;
+
+/// One entry of a tower's `Sequential`.
+#[derive(Module, Debug)]
+#[allow(missing_docs, clippy::large_enum_variant)]
+pub enum TowerLayer {
+    Conv(Conv2d),
+    Norm(GroupNorm),
+    Relu(Relu),
+}
+
+/// 3x3 convolutions, each with a group norm and `ReLU`: one set of weights for all levels of a pyramid.
+///
+/// # Source
+/// torchvision's `FCOSClassificationHead` and `FCOSRegressionHead`, names and start included.
+///
+/// # Differs
+/// A norm has 32 groups there, however many channels; here a group has at least 8 channels, as 32 groups have of the
+/// published 256. A group of a single channel would be zero wherever a level has a single place.
+pub(super) fn tower(channels: usize, convs: usize, fresh: &Fresh) -> Vec<TowerLayer> {
+    let block = |_| {
+        let norm = GroupNormConfig::new(groups(channels), channels).init(fresh.device());
+        for (weight, value) in [(&norm.gamma, 1.0), (&norm.beta, 0.0)] {
+            let weight = weight.as_ref().expect("a norm with weights");
+            fresh.says(weight, Init::Constant(value), Fans { input: 0, output: 0 });
+        }
+        [
+            TowerLayer::Conv(head_conv(channels, channels, Init::Constant(0.0), fresh)),
+            TowerLayer::Norm(norm),
+            TowerLayer::Relu(Relu::new()),
+        ]
+    };
+    (0..convs).flat_map(block).collect()
+}
+
+/// A 3x3 convolution with a bias, starting as dense heads do: normal with deviation 0.01.
+pub(super) fn head_conv(input: usize, output: usize, bias: Init, fresh: &Fresh) -> Conv2d {
+    ConvSpec::new(input, output, 3).start(Init::Normal(DEVIATION)).bias(bias).build(fresh)
+}
+
+/// How many groups a norm of so many channels has: a divisor of them.
+fn groups(channels: usize) -> usize {
+    let most = (channels / CHANNELS_OF_A_GROUP).clamp(1, GROUPS);
+    (1..=most).rev().find(|groups| channels.is_multiple_of(*groups)).unwrap_or(1)
+}
+
+/// What a tower makes of a level's features, `[n, channels, h, w]` both. Norms go through f32.
+pub(super) fn through(layers: &[TowerLayer], features_nchw: Tensor<4>) -> Tensor<4> {
+    let dtype = features_nchw.dtype();
+    layers.iter().fold(features_nchw, |x, layer| match layer {
+        TowerLayer::Conv(layer) => conv(layer, x),
+        TowerLayer::Norm(norm) => norm.forward(x.cast(DType::F32)).cast(dtype),
+        TowerLayer::Relu(relu) => relu.forward(x),
+    })
+}
+
+/// Adds the cost of a tower.
+pub(super) fn count(layers: &[TowerLayer], cost: &mut Cost) {
+    for layer in layers {
+        if let TowerLayer::Conv(layer) = layer {
+            cost.conv(layer);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::groups;
+
+    #[test]
+    fn groups_divide_the_channels_and_have_eight_of_them_or_more() {
+        let expected = [(256, 32), (512, 32), (128, 16), (64, 8), (32, 4), (24, 3), (20, 2), (16, 2), (7, 1), (1, 1)];
+        for (channels, count) in expected {
+            assert_eq!(groups(channels), count, "{channels} channels");
+        }
+    }
+}
