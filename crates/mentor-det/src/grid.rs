@@ -1,6 +1,7 @@
 //! The places of all levels of a detector, one after the other.
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
+use mentor_nets::Level;
 use mentor_types::{DetLevel, DetOutput, Tap};
 
 /// The places of all levels: level by level from the finest, row by row. There are `p` of them.
@@ -59,8 +60,7 @@ impl Grid {
 /// The stride of a level of the pyramid; `None` for other taps.
 #[must_use]
 pub(crate) fn stride_of(tap: Tap) -> Option<usize> {
-    let levels = [Tap::P2, Tap::P3, Tap::P4, Tap::P5, Tap::P6, Tap::P7];
-    levels.iter().position(|level| *level == tap).map(|index| 4 << index)
+    Level::ALL.iter().find(|level| level.tap() == tap).map(|level| level.stride())
 }
 
 /// What `part` takes of each level, at all places: `[n, c, h, w]` each to `[n, c, p]`, in f32.

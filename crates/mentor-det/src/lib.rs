@@ -27,5 +27,5 @@ pub use decode::{EvalConfig, SoftNms, detections, predict, suppress, suppress_so
 pub use evaluate::{Judged, evaluate, found_in};
 pub use grid::Grid;
 pub use sees::Nothing;
-pub use step::{DenseDetector, DetMethod};
+pub use step::DetMethod;
 pub use task::Det;

@@ -38,7 +38,7 @@ impl Level<'_> {
         let boxes = candidates.into_iter().filter_map(|Candidate { score, place, class }| {
             let edges = self.edges(place, image_size);
             let is_solid = edges[2] > edges[0] && edges[3] > edges[1];
-            is_solid.then(|| Detection { edges, class: class as u8, score })
+            is_solid.then_some(Detection { edges, class: class as u8, score })
         });
         boxes.collect()
     }

@@ -40,12 +40,13 @@ const ANCHOR: f64 = 8.0;
 /// If there are no labels, or a tap or an adapter is missing.
 ///
 /// # Source
-/// Wang et al. 2019, arXiv 1906.03609 (`unchecked`), equations 1 and 2; the official code, twangnh/Distilling-Object-Detectors,
+/// Wang et al. 2019, arXiv 1906.03609, equation 2 (`unchecked`); the official code, twangnh/Distilling-Object-Detectors,
 /// with its weight 0.01 and its threshold 0.5.
 ///
 /// # Differs
 /// Theirs is for nets with several anchors at each place of one map; a net without anchors gets one of 8 strides here, the
-/// side at which its levels change. The official adapter is there in any case. Ours divides by the places of each level, so
+/// side at which its levels change. The official adapter is there in any case,
+/// and the official weight is 0 for the first 400 steps. Ours divides by the places of each level, so
 /// that the value at a level does not depend on which others are compared.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -68,7 +69,7 @@ impl Default for Imitation {
 
 impl Term<Det> for Imitation {
     fn source(&self) -> &'static str {
-        "Wang et al. 2019, arXiv 1906.03609, eq. 1 and 2"
+        "Wang et al. 2019, arXiv 1906.03609, eq. 2"
     }
 
     fn shared(&self) -> Shared<'_> {

@@ -115,7 +115,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::distill::checks::{Case, check_term, value_at_p3};
-    use crate::testing::{labelled, map, values};
+    use crate::testing::{labelled, map, output, seen, values};
     use mentor_types::{BoxKind, BoxLabels, Tap};
 
     fn term() -> RegressionImitation {
@@ -154,6 +154,33 @@ mod tests {
             assert_eq!(of_boxes(student, teacher, &object()), 0.0);
         }
         assert_eq!(of_boxes(1.0, 4.0, &labelled(&[])), 0.0);
+    }
+
+    #[test]
+    fn a_level_is_compared_at_its_own_places() {
+        // Too large for the fine level; of the coarse one all four places answer, with squares of 64 and 128.
+        let labels = labelled(&[([-60.0, -60.0, 92.0, 92.0], 0, BoxKind::Object)]);
+        let side = |factor: f32, level: f32| {
+            let mut output = output(&[(8, [4, 4]), (16, [2, 2])], 1, 1, |_| 2.0 * factor);
+            output.taps.insert(Tap::P3, map([1, 1, 4, 4], |_| level));
+            output.taps.insert(Tap::P4, map([1, 1, 2, 2], |_| level));
+            output
+        };
+        let (student, teacher) = (side(1.0, 0.0), side(2.0, 3.0));
+        let seen = seen(&student, &[labels]);
+        let context = Context { teacher: Some(&teacher), ..Context::of(&student, Some(&seen)) };
+        let term = RegressionImitation { at: vec![Place::at(Tap::P3), Place::at(Tap::P4)], ..term() };
+        let columns = Column::of("regression_imitation", &term.shared());
+        let [fine, coarse] = [0, 1].map(|index| values(term.value(&context, &columns[index]))[0]);
+        // Squares of 64 and 128 about points of a box of 152, whose nearest edge is 68 to 84 away.
+        let gap = 4.0 * (128.0f32.powi(2) - 64f32.powi(2)) / 152f32.powi(2);
+        assert_eq!(fine, 0.0);
+        assert!(gap > 1.0 && (coarse - 9.0).abs() < 1e-5, "{coarse}");
+        assert!((values(gap_of(&context)).iter().sum::<f32>() - gap).abs() < 1e-5);
+    }
+
+    fn gap_of(context: &Context<'_>) -> Tensor<3> {
+        gap(context, &Place::at(Tap::P4))
     }
 
     #[test]

@@ -28,7 +28,7 @@ impl Task for Det {
     type Eval = EvalConfig;
     type Scores = DetMetrics;
     type DeviceBatch = DeviceBatch;
-    type Method = DetMethod<DetNet>;
+    type Method = DetMethod;
 
     fn macs(net: &DetNet, image_px: [usize; 2]) -> u64 {
         net.macs(image_px)
@@ -38,7 +38,7 @@ impl Task for Det {
         net.tap_channels(tap)
     }
 
-    fn method(parts: Parts<Self>) -> DetMethod<DetNet> {
+    fn method(parts: Parts<Self>) -> DetMethod {
         DetMethod {
             supervised: (parts.supervised.weight > 0.0).then_some(parts.supervised),
             distill: parts.distill,
@@ -49,11 +49,11 @@ impl Task for Det {
         }
     }
 
-    fn teachers(method: &DetMethod<DetNet>) -> &[(String, Frozen<DetNet>)] {
+    fn teachers(method: &DetMethod) -> &[(String, Frozen<DetNet>)] {
         &method.teachers
     }
 
-    fn average(method: &DetMethod<DetNet>) -> Option<&Average<DetNet>> {
+    fn average(method: &DetMethod) -> Option<&Average<DetNet>> {
         method.average.as_ref()
     }
 
