@@ -17,7 +17,7 @@ mod update;
 
 pub use conv::{Activation, conv_transpose2d, conv2d, conv2d_norm};
 pub use cpu::{instructions, start_threads, tune_allocator};
-pub use norm::{batch_norm, batch_norm_relu};
+pub use norm::{batch_norm, batch_norm_relu, group_norm_relu};
 pub use pool::{adaptive_avg_pool2d, max_pool2d};
 pub use reduce::{mean_all, sum_all};
 pub use resize::{bilinear_matrix, nearest_indices, resize_bilinear, resize_nearest_int};

@@ -3,8 +3,9 @@
 use burn::module::Module;
 use burn::nn::conv::Conv2d;
 use burn::nn::{GroupNorm, GroupNormConfig, Relu};
-use burn::tensor::{DType, Tensor};
+use burn::tensor::Tensor;
 use mentor_nets::{ConvSpec, Cost, Fans, Fresh, Init, conv};
+use mentor_ops::group_norm_relu;
 
 /// The published number of groups of a norm, and of channels in each of them.
 const GROUPS: usize = 32;
@@ -59,11 +60,11 @@ fn groups(channels: usize) -> usize {
 
 /// What a tower makes of a level's features, `[n, channels, h, w]` both. Norms go through f32.
 pub(super) fn through(layers: &[TowerLayer], features_nchw: Tensor<4>) -> Tensor<4> {
-    let dtype = features_nchw.dtype();
     layers.iter().fold(features_nchw, |x, layer| match layer {
         TowerLayer::Conv(layer) => conv(layer, x),
-        TowerLayer::Norm(norm) => norm.forward(x.cast(DType::F32)).cast(dtype),
-        TowerLayer::Relu(relu) => relu.forward(x),
+        TowerLayer::Norm(norm) => group_norm_relu(norm, x),
+        // It was done with the norm before it.
+        TowerLayer::Relu(_) => x,
     })
 }
 

@@ -1,6 +1,7 @@
 //! Batch normalisation fused with what follows it in a network: the sum with a residual and `ReLU`.
 
 mod composed;
+mod group;
 mod kernels;
 pub(crate) mod options;
 
@@ -14,6 +15,8 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, AutodiffBackend, Backend, Dispatch, Flex, TensorMetadata, backend_extension};
 use burn::nn::BatchNorm;
 use burn::tensor::{DType, Device, Tensor};
+
+pub use group::group_norm_relu;
 
 use crate::cpu::flex::{dense, tensor, values};
 use crate::norm::composed::{composed_batch_norm, composed_frozen_norm, composed_gradients};
