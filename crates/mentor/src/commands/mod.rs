@@ -56,7 +56,7 @@ enum Command {
     List(list::List),
     /// Print a JSON Schema of recipes.
     Schema(schema::Schema),
-    /// Score a run, a file of weights, or masks that any tool wrote.
+    /// Score a run, a file of weights, or masks and boxes that any tool wrote.
     Eval(eval::Eval),
     /// Draw or write predictions for images.
     Predict(predict::Predict),

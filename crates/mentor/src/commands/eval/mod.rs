@@ -1,14 +1,18 @@
 //! `mentor eval`.
 
+mod boxes;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use mentor_data::{Card, Dataset};
+use mentor_det::metrics::CocoScores;
 use mentor_recipe::{Loaded, Prepared, Recipe, load_net, run_recipe};
 use mentor_types::Scores;
 
+use self::boxes::Scoring;
 use super::{DeviceArgs, PlaceArgs};
 use crate::device;
 use crate::print::say;
@@ -17,10 +21,11 @@ use crate::show::Show;
 use crate::tasks::{OnRecipe, OnTask, on_card, on_recipe};
 use crate::weights::RunWeights;
 
-/// Score a run, a file of weights, or masks that any tool wrote.
+/// Score a run, a file of weights, or masks and boxes that any tool wrote.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  mentor eval runs/quickstart\n  mentor eval runs/quickstart --split test\n  \
-    mentor eval --truth DIR --predictions DIR --card scenes --json")]
+    mentor eval --truth DIR --predictions DIR --card scenes --json\n  \
+    mentor eval --truth gt.json --detections dt.json --json")]
 pub struct Eval {
     /// The run folder.
     run: Option<PathBuf>,
@@ -36,15 +41,24 @@ pub struct Eval {
     /// The split of the card. Default: the recipe's val.
     #[arg(long, requires = "run")]
     split: Option<String>,
-    /// A folder of true masks.
-    #[arg(long, requires_all = ["predictions", "card"], conflicts_with = "run")]
+    /// A folder of true masks, or a file of COCO annotations.
+    #[arg(long, conflicts_with = "run")]
     truth: Option<PathBuf>,
     /// A folder of predicted masks with the same names.
-    #[arg(long, requires = "truth")]
+    #[arg(long, requires_all = ["truth", "card"])]
     predictions: Option<PathBuf>,
     /// The card that says what the values in the masks mean.
-    #[arg(long, requires = "truth")]
+    #[arg(long, requires = "predictions")]
     card: Option<String>,
+    /// A file of COCO results: a list of {image_id, category_id, bbox, score}. Needs no card.
+    #[arg(long, value_name = "FILE", requires = "truth", conflicts_with_all = ["predictions", "device"])]
+    detections: Option<PathBuf>,
+    /// How many boxes of a class in an image count, the surest of them. Default: 100, as in COCO.
+    #[arg(long, value_name = "COUNT", requires = "detections", value_parser = clap::value_parser!(u32).range(1..))]
+    max_detections: Option<u32>,
+    /// Leave out boxes that are wrong (of no size, outside of their image, of no image or class), and say which.
+    #[arg(long, requires = "detections")]
+    skip_bad_boxes: bool,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -53,15 +67,22 @@ pub struct Eval {
 impl Eval {
     /// Runs the command.
     pub fn run(&self) -> Result<ExitCode> {
-        match (&self.run, &self.truth) {
-            (Some(run), None) => on_recipe(&OfRun { eval: self, run }, run_recipe(run)?)?,
-            (None, Some(truth)) => {
-                let (predictions, name) =
-                    (self.predictions.as_ref().context("--predictions")?, self.card.as_ref().context("--card")?);
+        match (&self.run, &self.truth, &self.predictions, &self.detections) {
+            (Some(run), None, None, None) => on_recipe(&OfRun { eval: self, run }, run_recipe(run)?)?,
+            (None, Some(truth), Some(predictions), None) => {
+                let name = self.card.as_ref().context("--card")?;
                 let card = Card::find(name, &self.places.places().cards)?;
                 on_card(&OfFiles { eval: self, truth, predictions, card: &card }, &card)?;
             }
-            _ => bail!("name a run folder, or --truth, --predictions and --card"),
+            (None, Some(truth), None, Some(found)) => {
+                let limit = self.max_detections.map_or(CocoScores::LIMIT, |limit| limit as usize);
+                let scoring = Scoring { truth, found, limit, skips_bad: self.skip_bad_boxes };
+                let (scores, classes) = scoring.scores()?;
+                self.print(&scores, &classes)?;
+            }
+            _ => bail!(
+                "name a run folder, or --truth and --predictions with --card (masks), or --truth and --detections (boxes)"
+            ),
         }
         Ok(ExitCode::SUCCESS)
     }
