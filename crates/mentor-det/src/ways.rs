@@ -33,7 +33,7 @@ impl Ways {
     }
 
     /// The way to the middle of the box, along the axis where it is longer.
-    pub fn from_middle(&self) -> Tensor<3> {
+    pub fn off_middle(&self) -> Tensor<3> {
         let [left, top, right, bottom] = self.edges_nmp.clone();
         (left - right).abs().max_pair((top - bottom).abs()).div_scalar(2.0)
     }
@@ -74,7 +74,7 @@ mod tests {
         assert_eq!(ways.edges_nmp.clone().map(of_box), [[4.0, 12.0], [4.0, 4.0], [4.0, -4.0], [4.0, 4.0]]);
         assert_eq!(of_box(ways.inside().float()), [1.0, 0.0]);
         assert_eq!(of_box(ways.farthest()), [4.0, 12.0]);
-        assert_eq!(of_box(ways.from_middle()), [0.0, 8.0]);
+        assert_eq!(of_box(ways.off_middle()), [0.0, 8.0]);
         assert_eq!(of_box(ways.area()), [64.0; 2]);
         // A square of 16 about the second point shares half of the box.
         let overlap = of_box(ways.overlap_with_squares(&grid.strides.clone().mul_scalar(2.0)));

@@ -31,9 +31,9 @@ pub fn assign(grid: &Grid, targets: &DetTargets, classes: usize) -> Assignment {
     let farthest = ways.farthest();
     let [from, to] = grid.ranges.clone().map(|range| range.expand(farthest.shape()));
     let in_range = farthest.clone().greater(from).bool_and(farthest.lower(to));
-    let from_middle = ways.from_middle();
-    let near = grid.strides.clone().mul_scalar(RADIUS).expand(from_middle.shape());
-    let central = from_middle.lower(near);
+    let off_middle = ways.off_middle();
+    let near = grid.strides.clone().mul_scalar(RADIUS).expand(off_middle.shape());
+    let central = off_middle.lower(near);
     let object = targets.objects_nm.clone().unsqueeze_dim::<3>(2).expand(central.shape()).greater_scalar(0.5);
     let answers = ways.inside().bool_and(central).bool_and(in_range).bool_and(object);
 
