@@ -94,3 +94,35 @@ fn lowest_logit(probability: f32) -> f32 {
     let probability = probability * (1.0 - 1e-5);
     if probability < 1.0 { (probability / (1.0 - probability)).ln() } else { f32::INFINITY }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mentor_types::Key;
+    use rand::RngExt;
+
+    #[test]
+    fn the_early_comparison_of_logits_loses_no_score_above_the_threshold() {
+        const PLACES: usize = 400;
+        let mut rng = Key::new(5).at("logits", 0).rng();
+        let mut noise = |count: usize, reach: f32| -> Vec<f32> {
+            (0..count).map(|_| reach * (2.0 * rng.random::<f32>() - 1.0)).collect()
+        };
+        let (class_logits, centerness, plane) = (noise(3 * PLACES, 9.0), noise(PLACES, 6.0), noise(PLACES, 1.0));
+        for centerness in [None, Some(&centerness[..])] {
+            let distances = [&plane[..]; 4];
+            let level = Level { stride: 8, width: 20, class_logits: &class_logits, distances, centerness };
+            let score = |at: usize| match centerness {
+                Some(plane) => (sigmoid(class_logits[at]) * sigmoid(plane[at % PLACES])).sqrt(),
+                None => sigmoid(class_logits[at]),
+            };
+            for threshold in [0.0, 0.01, 0.05, 0.3, 0.7, 0.99, score(7), score(7).next_down()] {
+                let expected: Vec<usize> = (0..3 * PLACES).filter(|at| score(*at) > threshold).collect();
+                let found = level.above(threshold);
+                let found: Vec<usize> = found.iter().map(|one| one.class * PLACES + one.place).collect();
+                assert!(!expected.is_empty());
+                assert_eq!(found, expected, "above {threshold}");
+            }
+        }
+    }
+}
