@@ -147,7 +147,10 @@ fn ids_have_gaps_any_order_and_other_types() {
     let said = fail(&mut files.eval(&[]));
     assert!(said.contains("truth.json: annotation without an id, number 2 of its list: category_id \"5.\""), "{said}");
     fs::write(files.path("truth.json"), text.replace("5.\"", "5\"")).unwrap();
-    assert_eq!(files.scores(&[]).0["per_class"], json!({"hen": 1.0, "goose": 51.0 / 101.0}));
+    let (scores, _) = files.scores(&[]);
+    assert_eq!(scores["per_class"]["hen"], 1.0);
+    let goose = scores["per_class"]["goose"].as_f64().unwrap();
+    assert!((goose - 51.0 / 101.0).abs() < 1e-12, "{goose}");
 }
 
 #[test]
@@ -271,5 +274,6 @@ fn arguments_that_do_not_go_together_are_refused() {
     assert!(refused(&["--detections", "a", "--predictions", "b", "--card", "c"]).contains("cannot be used with"));
     assert!(refused(&["--predictions", "b"]).contains("--card"));
     assert!(refused(&["--detections", "a", "--max-detections", "0"]).contains('0'));
-    assert!(refused(&["--predictions", "b", "--card", "c", "--skip-bad-boxes"]).contains("--detections"));
+    assert!(refused(&["--predictions", "b", "--card", "c", "--skip-bad-boxes"]).contains("cannot be used with"));
+    assert!(refused(&["--skip-bad-boxes"]).contains("--detections"));
 }

@@ -1,8 +1,9 @@
 """Golden values of average precision and recall, by pycocotools.
 
-Run: python tests/golden/coco_ap.py (needs numpy, pycocotools 2.0.11). Writes coco_ap.json: random boxes as rows
+Run: python tests/golden/coco_ap.py (needs numpy, pycocotools 2.0.11, tidecv 1.0.1). Writes coco_ap.json: random boxes as rows
 [image, class, x, y, width, height, area, crowd], found ones as [image, class, x, y, width, height, score], and what
-COCOeval makes of them. What it gives as -1 is null.
+COCOeval makes of them. What it gives as -1 is null. Mistakes are counted by tidecv 1.0.1,
+without the crowds.
 
 Among them: equal scores within and between images, equal overlaps, crowds, images without boxes, with nothing found, with more
 than 100 of one class, boxes of exactly 32x32 and 96x96 pixels, areas of outlines that differ from that of the box, a class that
@@ -55,6 +56,23 @@ def draw():
     return truth, [found[at] for at in rng.permutation(len(found))]
 
 
+def mistakes(truth, found):
+    from tidecv import TIDE, Data
+
+    gt, dt = Data("truth"), Data("found")
+    for image in range(IMAGES):
+        gt.add_image(image, str(image))
+    for kind in range(CLASSES):
+        gt.add_class(kind, str(kind))
+    for r in truth:
+        if not r[7]:
+            gt.add_ground_truth(r[0], r[1], r[2:6])
+    for r in found:
+        dt.add_detection(r[0], r[1], r[6], r[2:6])
+    run = TIDE().evaluate(gt, dt, mode=TIDE.BOX)
+    return {error.short_name: count for error, count in run.count_errors().items()}
+
+
 def main():
     truth, found = draw()
     coco = COCO()
@@ -87,6 +105,7 @@ def main():
         "scores": {name: known(value) for name, value in zip(names, ev.stats)},
         "per_class": [mean(precision[:, :, kind, 0, 2]) for kind in range(CLASSES)],
         "curve of class 0 at 0.75": precision[5, :, 0, 0, 2].tolist(),
+        "mistakes without crowds": mistakes(truth, found),
         "thresholds": ev.params.iouThrs.tolist(),
         "recalls": ev.params.recThrs.tolist(),
         "images": IMAGES,

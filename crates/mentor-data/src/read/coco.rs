@@ -292,3 +292,114 @@ impl Reading {
         Ok((image, CocoBox { id: raw.id, class, extent, area, is_crowd }, leaves))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn read(text: &str) -> Result<CocoTruth, DataError> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("gt.json");
+        std::fs::write(&path, text).unwrap();
+        CocoTruth::read(&path)
+    }
+
+    fn annotated(annotations: &str) -> CocoTruth {
+        read(&format!(
+            r#"{{"images": [{{"id": 0, "width": 64, "height": 48}}], "categories": [{{"id": 9, "name": "cat"}}],
+                "annotations": [{annotations}]}}"#
+        ))
+        .unwrap()
+    }
+
+    fn kinds(annotations: &str) -> Vec<BoxMistakeKind> {
+        annotated(annotations).mistakes.iter().map(|mistake| mistake.kind).collect()
+    }
+
+    fn with_box(bbox: &str) -> String {
+        format!(r#"{{"id": 0, "image_id": 0, "category_id": 9, "bbox": [{bbox}]}}"#)
+    }
+
+    #[test]
+    fn images_stay_and_classes_are_places_by_id() {
+        let truth = read(
+            r#"{"licenses": 3, "categories": [{"id": 90, "name": "brush"}, {"id": 1, "name": "person"}, {"id": 13, "name": "sign"}],
+            "images": [{"id": 5, "file_name": "a\\\\b\\c.jpg", "width": 8, "height": 8}, {"id": "4", "file_name": "d.jpg"}],
+            "annotations": [
+                {"id": 0, "image_id": 4, "category_id": 13, "bbox": [1, 2, 3, 4], "area": 7.5, "iscrowd": 1,
+                 "segmentation": [[1, 2, 3, 4, 5, 6]], "caption": null},
+                {"id": "x", "image_id": "4", "category_id": 90.0, "bbox": [1, 2, "3", 4.5]}]}"#,
+        )
+        .unwrap();
+        assert_eq!(truth.class_names(), ["brush", "person", "sign"]);
+        assert_eq!(truth.images.iter().map(|image| image.boxes.len()).collect::<Vec<_>>(), [0, 2]);
+        assert_eq!(truth.images[0].file_name.as_deref(), Some("a/b/c.jpg"));
+        assert_eq!([truth.images[0].width, truth.images[1].height], [Some(8.0), None]);
+        let [first, second] = &truth.images[1].boxes[..] else { panic!("two boxes") };
+        assert_eq!((first.class, first.area, first.is_crowd, &first.id), (2, 7.5, true, &Some(CocoId::Number(0))));
+        assert_eq!((second.class, second.area, second.is_crowd), (0, 13.5, false));
+        assert_eq!(second.id, Some(CocoId::Text("x".to_owned())));
+        assert!(truth.mistakes.is_empty() && truth.images[1].looked_for(3).is_none());
+    }
+
+    #[test]
+    fn every_mistake_has_its_kind_and_leaves_its_box_out() {
+        use BoxMistakeKind::{Area, Category, Crowd, Id, Image, Leaves, NoSize, Numbers, Outside, Reversed};
+        let good = with_box("5, 5, 20, 20");
+        for (wrong, kind) in [
+            (with_box("5, 5, 0, 20"), NoSize),
+            (with_box("5, 5, -4, 6"), Reversed),
+            (with_box("64, 5, 5, 5"), Outside),
+            (with_box("-5, 5, 5, 5"), Outside),
+            (with_box("5, 5, 5"), Numbers),
+            (with_box("5, 5, 5, \"nan\""), Numbers),
+            (with_box("5, 5, 5, 5").replace("\"bbox\"", "\"box\""), Numbers),
+            (good.replace("\"image_id\": 0", "\"image_id\": 1"), Image),
+            (good.replace("9", "8"), Category),
+            (good.replace("}", ", \"area\": -24}"), Area),
+            (good.replace("}", ", \"iscrowd\": 2}"), Crowd),
+        ] {
+            let truth = annotated(&wrong);
+            assert_eq!(truth.mistakes.iter().map(|mistake| mistake.kind).collect::<Vec<_>>(), [kind], "{wrong}");
+            assert!(truth.images[0].boxes.is_empty() && truth.mistakes[0].message.starts_with("annotation 0: "));
+            let error = BoxMistake::refuse(&truth.mistakes, Path::new("gt.json")).unwrap_err().to_string();
+            assert!(error.starts_with("gt.json: annotation 0: "), "{error}");
+        }
+        assert_eq!(kinds(&format!("{good}, {good}")), [Id]);
+        // What leaves its image is kept, and cut off where pixels are asked for; a rounded edge is none of it.
+        let truth = annotated(&with_box("60, 40, 20, 20"));
+        assert_eq!((truth.mistakes[0].kind, truth.images[0].boxes[0].extent), (Leaves, [60.0, 40.0, 20.0, 20.0]));
+        assert_eq!(truth.images[0].boxes[0].edges_within(64.0, 48.0), [60.0, 40.0, 64.0, 48.0]);
+        assert!(BoxMistake::refuse(&truth.mistakes, Path::new("gt.json")).is_ok());
+        assert_eq!(kinds(&with_box("-0.4, 0, 64.5, 48.3")), []);
+    }
+
+    #[test]
+    fn ids_that_are_there_twice_are_errors() {
+        for (images, categories, said) in [
+            (r#"{"id": 1}, {"id": "1"}"#, r#"{"id": 1, "name": "cat"}"#, "image 1 is there twice, as number 1 and 2"),
+            (r#"{"id": 1}"#, r#"{"id": 1, "name": "cat"}, {"id": 1, "name": "cat"}"#, "category 1 is there twice"),
+            (r#"{"id": 1}"#, r#"{"id": 1, "name": "cat"}, {"id": 2, "name": "cat"}"#, "both called `cat`"),
+        ] {
+            let text = format!(r#"{{"images": [{images}], "categories": [{categories}], "annotations": []}}"#);
+            let error = read(&text).unwrap_err().to_string();
+            assert!(error.contains(said) && error.contains("gt.json: "), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_lvis_looked_for_is_what_is_there_or_is_not_there() {
+        let truth = read(
+            r#"{"categories": [{"id": 2, "name": "a"}, {"id": 3, "name": "b"}, {"id": 4, "name": "c"}, {"id": 5, "name": "d"}],
+            "images": [{"id": 1, "neg_category_ids": [5, 3], "not_exhaustive_category_ids": [4]},
+                       {"id": 2, "not_exhaustive_category_ids": [4]}, {"id": 3, "neg_category_ids": [77]}],
+            "annotations": [{"id": 1, "image_id": 1, "category_id": 2, "bbox": [1, 2, 3, 4]},
+                            {"id": 2, "image_id": 1, "category_id": 4, "bbox": [1, 2, 3, 4]}]}"#,
+        )
+        .unwrap();
+        let looked_for: Vec<_> = truth.images.iter().map(|image| image.looked_for(4).unwrap()).collect();
+        assert_eq!(looked_for, [vec![0, 1, 3], vec![0, 1, 3], vec![]]);
+        assert_eq!(truth.mistakes[0].kind, BoxMistakeKind::Category);
+    }
+}

@@ -1,11 +1,13 @@
-//! How well boxes agree with the truth: average precision as COCO defines it.
+//! How well boxes agree with the truth: average precision as COCO and as Pascal VOC define it, and which mistakes were made.
 //!
-//! [`CocoScores`] is pushed one image after another: its truth, and what was found in it.
+//! [`CocoScores`], [`VocScores`] and [`Mistakes`] are pushed one image after another: its truth, and what was found in it.
 //! Numbers are whole or f64, and are added in one order, so threads do not change a bit of them.
 
 mod coco;
 mod input;
 mod matching;
+mod mistakes;
+mod voc;
 
 use mentor_types::{ClassScore, ScoreNames, ScoreRecord, ScoreRow, Scores};
 use serde::{Deserialize, Serialize};
@@ -13,6 +15,8 @@ use serde_json::{Map, Value, json};
 
 pub use coco::{CocoScores, RECALLS};
 pub use input::{Extent, FoundBox, ImageTruth, TruthBox};
+pub use mistakes::Mistakes;
+pub use voc::{VocMetrics, VocScores};
 
 /// What is reported about detection, every share in `[0, 1]`; `None` where there is no box to find, so that nothing
 /// could be computed.

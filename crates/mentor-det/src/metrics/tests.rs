@@ -174,3 +174,27 @@ fn every_score_is_in_the_record_under_its_name() {
     assert!(record.get(DetMetrics::NAMES.counted).is_some_and(|boxes| boxes > 100.0));
     assert!(record.of_class(DetMetrics::NAMES.by_class, "class 0").is_some());
 }
+
+#[test]
+fn mistakes_are_counted_as_tidecv_does() {
+    let (golden, mut images) = golden();
+    let mut mistakes = Mistakes::default();
+    for (truth, found) in &mut images {
+        truth.boxes.retain(|label| label.kind == BoxKind::Object);
+        mistakes.push(truth, found);
+    }
+    let expected = &golden["mistakes without crowds"];
+    let Mistakes { right, localisation, classification, duplicate, background, both, missed } = mistakes;
+    for (name, count) in [
+        ("Loc", localisation),
+        ("Cls", classification),
+        ("Dupe", duplicate),
+        ("Bkg", background),
+        ("Both", both),
+        ("Miss", missed),
+    ] {
+        assert_eq!(expected[name], count, "{name}");
+    }
+    let counted: usize = images.iter().map(|(_, found)| found.len().min(Mistakes::LIMIT)).sum();
+    assert_eq!(right + localisation + classification + duplicate + background + both, counted as u64);
+}

@@ -54,10 +54,10 @@ pub struct Eval {
     #[arg(long, value_name = "FILE", requires = "truth", conflicts_with_all = ["predictions", "device"])]
     detections: Option<PathBuf>,
     /// How many boxes of a class in an image count, the surest of them. Default: 100, as in COCO.
-    #[arg(long, value_name = "COUNT", requires = "detections", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "COUNT", requires = "detections", conflicts_with = "predictions", value_parser = clap::value_parser!(u32).range(1..))]
     max_detections: Option<u32>,
     /// Leave out boxes that are wrong (of no size, outside of their image, of no image or class), and say which.
-    #[arg(long, requires = "detections")]
+    #[arg(long, requires = "detections", conflicts_with = "predictions")]
     skip_bad_boxes: bool,
     /// Print JSON.
     #[arg(long)]
