@@ -180,7 +180,7 @@ fn what_is_wrong_with_a_box_names_file_and_id_and_can_be_left_out() {
     assert_eq!(scores["AP"], 1.0);
     assert!(said.contains("6 boxes left out") && said.contains("annotation 47: category_id 9"), "{said}");
     assert!(said.contains("annotation 46: image_id 77") && said.contains("annotation 41: bbox"), "{said}");
-    assert!(said.contains("1 box reach") && said.contains("reaches 10 pixels out"), "{said}");
+    assert!(said.contains("1 box beyond the edge") && said.contains("reaches 10 pixels out"), "{said}");
 }
 
 #[test]

@@ -54,7 +54,7 @@ impl Scoring<'_> {
             note!("{path}: left out: {}", mistake.message);
         }
         if let Some(first) = kept.iter().find(|mistake| mistake.kind == BoxMistakeKind::Leaves) {
-            note!("{path}: {} reach out of their image and count as they are: {}", boxes(kept.len()), first.message);
+            note!("{path}: {} beyond the edge of an image, counted as written: {}", boxes(kept.len()), first.message);
         }
         if !dropped.is_empty() {
             note!("{path}: {} left out", boxes(dropped.len()));
