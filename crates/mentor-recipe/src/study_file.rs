@@ -217,9 +217,11 @@ impl StudyFile {
         ))
     }
 
-    /// The row that a row is compared with; itself where that is its own.
+    /// The row that a row is compared with; itself where it is the one that others are.
     pub(crate) fn baseline_of(&self, row: &StudyRow) -> Option<&StudyRow> {
-        self.row(row.baseline.as_ref().or(self.baseline.as_ref())?)
+        let is_one = self.rows.iter().any(|other| other.baseline.as_ref() == Some(&row.name));
+        let default = if is_one { Some(&row.name) } else { self.baseline.as_ref() };
+        self.row(row.baseline.as_ref().or(default)?)
     }
 
     /// Whether a row is compared with the study's baseline, or is it. A row that only trains a net for others is not.
