@@ -6,6 +6,7 @@ mod architecture;
 mod bad_input;
 mod circles;
 mod commands;
+mod detection;
 mod detections;
 mod golden_log;
 mod keeping;

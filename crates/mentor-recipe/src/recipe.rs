@@ -172,10 +172,10 @@ mod tests {
             let problems = AnyRecipe::read(&path, &Changes::none()).unwrap_err().to_string();
             problems.replace(&format!("{}/", folder.path().display()), "")
         };
-        assert_eq!(mistakes("sed = 1\n"), "a.toml:1:1: missing key `task` at the top level; expected \"seg\"");
+        assert_eq!(mistakes("sed = 1\n"), "a.toml:1:1: missing key `task` at the top level; expected \"seg\", \"det\"");
         assert_eq!(
             mistakes("sed = 1\ntask = \"sge\"\n"),
-            "a.toml:2:8: `task`: unknown value \"sge\"; did you mean \"seg\"? valid: \"seg\""
+            "a.toml:2:8: `task`: unknown value \"sge\"; did you mean \"seg\"? valid: \"seg\", \"det\""
         );
         assert_eq!(
             mistakes("sed = 1\ntsk = \"seg\"\n"),

@@ -1,0 +1,118 @@
+//! A detector from a recipe to its boxes.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::support::{card, fail, log_without_times, mentor, recipe, scenes, succeed};
+
+const NET: &str = "backbone = \"resnet18\"\nwidth = 4\nlevels = [\"p3\", \"p4\"]\nhead_convs = 1\n";
+
+fn text(rest: &str, width: usize, channels: usize) -> String {
+    let net = NET.replace("width = 4", &format!("width = {width}\nhead_channels = {channels}"));
+    format!(
+        "task = \"det\"\nseed = 3\n[data]\ncard = \"{}\"\nlabelled = \"train_1_8\"\nval = \"val\"\n[views]\ncrop_px = [64, 64]\n\
+         [student.fcos]\n{net}[optimizer.sgd]\nlr = 0.02\n{rest}\n[train]\nsteps = 6\nbatch_labelled = 2\n\
+         log_every_steps = 1\ncheckpoint_every_steps = 3\neval_every_steps = 6\n",
+        card()
+    )
+}
+
+/// Every term, taught by a wider net; `class_kd` on the unlabelled stream, too.
+const TAUGHT: &str = r#"
+[distill.imitation]
+at = [{ student = "p3", teacher = "p3" }, { student = "p4", teacher = "p4" }]
+[distill.regression_imitation]
+at = [{ student = "p3", teacher = "p3" }]
+[distill.class_kd]
+on = ["labelled", "unlabelled"]
+[views.strong]
+cutmix = 0.0
+[ema]
+decay = 0.9
+"#;
+
+fn train(recipe: &Path, out: &Path, more: &[&str]) -> String {
+    succeed(mentor().arg("train").arg(recipe).arg("--out").arg(out).args(more))
+}
+
+/// A folder with a teacher and a recipe that learns from it.
+fn prepare() -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let teacher = recipe(folder.path(), "teacher.toml", &text("", 8, 16));
+    train(&teacher, &folder.path().join("teacher"), &["--no-report", "--set", "train.steps=2"]);
+    let net = NET.replace("width = 4", "width = 8\nhead_channels = 16");
+    let taught = format!("[teachers.wide.fcos]\n{net}weights = \"teacher\"\n{TAUGHT}");
+    let taught = text(&taught, 4, 8)
+        .replace("val = \"val\"", "unlabelled = \"unlabelled\"\nval = \"val\"")
+        .replace("batch_labelled = 2", "batch_labelled = 2\nbatch_unlabelled = 2");
+    let path = recipe(folder.path(), "taught.toml", &taught);
+    (folder, path)
+}
+
+#[test]
+fn a_detector_is_taught_resumes_bit_for_bit_is_judged_and_draws_its_boxes() {
+    let (folder, recipe) = prepare();
+    let out = folder.path().join("run");
+    train(&recipe, &out, &[]);
+    let left = || {
+        let model = fs::read(out.join("checkpoints/step-00000006/model.safetensors")).unwrap();
+        (log_without_times(&out), model)
+    };
+    let whole = left();
+    for column in [
+        "focal",
+        "giou",
+        "centerness",
+        "imitation@p3",
+        "imitation@p4",
+        "regression_imitation@p3",
+        "class_kd/unlabelled",
+    ] {
+        assert!(whole.0[0].to_string().contains(column), "{column}: {}", whole.0[0]);
+    }
+    let page = fs::read_to_string(out.join("report.html")).unwrap();
+    for part in ["AP50", "building", "teacher wide", "Where it does best and worst"] {
+        assert!(page.contains(part), "{part}");
+    }
+    assert!(fs::read_dir(out.join("pictures")).unwrap().count() > 0);
+    // As if it had been killed after step 3.
+    fs::remove_dir_all(out.join("checkpoints/step-00000006")).unwrap();
+    fs::remove_file(out.join("result.json")).unwrap();
+    train(&recipe, &out, &["--resume", "--no-report"]);
+    assert!(left() == whole, "a resumed run differs");
+
+    let scores: Value = serde_json::from_str(&succeed(mentor().arg("eval").arg(&out).arg("--json"))).unwrap();
+    for key in ["AP", "AP50", "APs", "AR100"] {
+        assert!(scores[key].as_f64().is_some_and(|score| (0.0..=1.0).contains(&score)), "{key}: {scores}");
+    }
+    let image = fs::read_dir(scenes().join("val/images")).unwrap().next().unwrap().unwrap().path();
+    let predictions = folder.path().join("predictions");
+    let predict = |more: &[&str]| {
+        succeed(mentor().arg("predict").arg(&out).arg(&image).arg("--out").arg(&predictions).args(more))
+    };
+    predict(&[]);
+    predict(&["--as-labels"]);
+    let boxes = fs::read_to_string(predictions.join("instances.json")).unwrap();
+    let boxes: Value = serde_json::from_str(&boxes).unwrap();
+    assert_eq!(boxes["images"][0]["file_name"].as_str(), image.file_name().unwrap().to_str());
+    assert_eq!(boxes["categories"].as_array().unwrap().len(), 4);
+    let picture = predictions.join(image.file_name().unwrap()).with_extension("png");
+    assert!(image::open(picture).unwrap().width() > 96);
+}
+
+#[test]
+fn what_does_not_fit_boxes_is_said_before_the_first_step() {
+    let (folder, path) = prepare();
+    let said = |set: &str| fail(mentor().arg("check").arg(&path).arg("--set").arg(set));
+    assert!(said("views.strong.cutmix=0.5").contains("`views.strong.cutmix`: must be 0: boxes do not follow"));
+    let place = "distill.imitation.at=[{student=\"p5\",teacher=\"p5\"}]";
+    assert!(said(place).contains("p5"), "{}", said(place));
+    let masks = fs::read_to_string(&path).unwrap().replace("task = \"det\"", "task = \"seg\"");
+    fs::write(folder.path().join("masks.toml"), masks).unwrap();
+    assert!(fail(mentor().arg("check").arg(folder.path().join("masks.toml"))).contains("fcos"));
+    // A split whose images have labels of another kind alone: there is no box in it.
+    let message = fail(mentor().arg("check").arg(&path).args(["--set", "data.labelled=\"train_scribbles\""]));
+    assert!(message.contains("no box in"), "{message}");
+}
