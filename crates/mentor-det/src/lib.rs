@@ -26,6 +26,5 @@ pub use context::{Context, Labelled};
 pub use decode::{EvalConfig, SoftNms, detections, predict, suppress, suppress_softly};
 pub use evaluate::{Judged, evaluate, found_in};
 pub use grid::Grid;
-pub use sees::Nothing;
 pub use step::DetMethod;
 pub use task::Det;

@@ -3,7 +3,7 @@
 use burn::tensor::{DType, Tensor};
 use mentor_distill::{Stream, Term, TermTable, evaluate};
 use mentor_nets::{Adapter, Frozen, Student};
-use mentor_train::{Average, Losses, Method, Moment};
+use mentor_train::{Average, Losses, Method, Moment, take_up};
 use mentor_types::{DetOutput, Group, LossTerms, Stats};
 
 use crate::context::{Context, Labelled};
@@ -83,15 +83,7 @@ impl Method for DetMethod {
     }
 
     fn load(&mut self, files: Vec<(String, Vec<u8>)>) -> Result<(), String> {
-        let mut files: std::collections::BTreeMap<String, Vec<u8>> = files.into_iter().collect();
-        let mut take = |name: &str| files.remove(name).ok_or_else(|| format!("{name} is missing"));
-        if let Some(average) = &mut self.average {
-            average.load(&mut take)?;
-        }
-        match files.into_keys().next() {
-            Some(name) => Err(format!("{name} belongs to nothing in this recipe")),
-            None => Ok(()),
-        }
+        take_up(files, |take| self.average.iter_mut().try_for_each(|average| average.load(take)))
     }
 }
 
@@ -115,8 +107,8 @@ impl DetMethod {
             let taught = self.see(teacher.net(), images);
             let context = Context { teacher: Some(&taught), adapters, ..*seen };
             evaluate(&active, &context, step, |column, weight, value| {
-                let weight = weight / self.teachers.len() as f64;
-                terms.push(self.log_name(&column.name, name, stream), weight, value);
+                let teacher = (self.teachers.len() > 1).then_some(name.as_str());
+                terms.push(column.logged(teacher, stream), weight / self.teachers.len() as f64, value);
             });
         }
     }
@@ -124,14 +116,6 @@ impl DetMethod {
     /// What a net says of images, at the precision of the run.
     fn see(&self, net: &DetNet, images: &Tensor<4>) -> DetOutput {
         net.forward(images.clone().cast(self.precision))
-    }
-
-    /// The log column of a term: with the teacher's name where there are several, and the stream where
-    /// it is the unlabelled one.
-    fn log_name(&self, term: &str, teacher: &str, stream: Stream) -> String {
-        let teacher = if self.teachers.len() > 1 { format!(":{teacher}") } else { String::new() };
-        let stream = if stream == Stream::Unlabelled { "/unlabelled" } else { "" };
-        format!("{term}{teacher}{stream}")
     }
 }
 

@@ -15,8 +15,8 @@ pub use channel::channel_divergence;
 pub use mean::weighted_mean;
 pub use soft_labels::{kl_divergence, soft_cross_entropy};
 pub use term::{
-    Column, Companion, Companions, Examples, Needs, Place, Sees, Shared, Start, Stream, Term, TermTable, check_classes,
-    check_terms, evaluate,
+    Column, Companion, Companions, Examples, Needs, Nothing, Place, Sees, Shared, Start, Stream, Term, TermTable,
+    check_classes, check_terms, evaluate,
 };
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use burn::tensor::{DType, Tensor};
 use mentor_distill::{Companions, Examples, Stream, Term, TermTable, evaluate};
 use mentor_nets::{Frozen, Student};
-use mentor_train::{Average, Losses, Method, Moment};
+use mentor_train::{Average, Losses, Method, Moment, take_up};
 use mentor_types::{Group, Key, LossTerms, SegOutput, Stats};
 
 use crate::context::Context;
@@ -104,16 +104,10 @@ impl Method for SegMethod {
     }
 
     fn load(&mut self, files: Vec<(String, Vec<u8>)>) -> Result<(), String> {
-        let mut files: std::collections::BTreeMap<String, Vec<u8>> = files.into_iter().collect();
-        let mut take = |name: &str| files.remove(name).ok_or_else(|| format!("{name} is missing"));
-        if let Some(average) = &mut self.average {
-            average.load(&mut take)?;
-        }
-        self.companions.load(&mut take)?;
-        match files.into_keys().next() {
-            Some(name) => Err(format!("{name} belongs to nothing in this recipe")),
-            None => Ok(()),
-        }
+        take_up(files, |take| {
+            self.average.iter_mut().try_for_each(|average| average.load(take))?;
+            self.companions.load(take)
+        })
     }
 }
 
@@ -146,8 +140,8 @@ impl SegMethod {
                 context.views = seen.views;
             });
             evaluate(&active, &context, step, |column, weight, value| {
-                let weight = weight / self.teachers.len() as f64;
-                terms.push(self.log_name(&column.name, name, stream), weight, value);
+                let teacher = (self.teachers.len() > 1).then_some(name.as_str());
+                terms.push(column.logged(teacher, stream), weight / self.teachers.len() as f64, value);
             });
             examples.extend(self.companions.examples(active.iter().map(|(name, _)| *name), &context));
         }
@@ -157,14 +151,6 @@ impl SegMethod {
     /// What a net says of images, at the precision of the run.
     fn see(&self, net: &SegNet, images: &Tensor<4>, key: Option<Key>) -> SegOutput {
         net.forward(images.clone().cast(self.precision), key)
-    }
-
-    /// The log column of a term: with the teacher's name where there are several, and the stream where
-    /// it is the unlabelled one.
-    fn log_name(&self, term: &str, teacher: &str, stream: Stream) -> String {
-        let teacher = if self.teachers.len() > 1 { format!(":{teacher}") } else { String::new() };
-        let stream = if stream == Stream::Unlabelled { "/unlabelled" } else { "" };
-        format!("{term}{teacher}{stream}")
     }
 
     /// What the labeller of weak views says about them, off the graph.

@@ -29,7 +29,7 @@ pub use error::TrainError;
 pub use info::RunInfo;
 pub use log::{Log, LogLine, TermLine};
 pub use machine::cpu_name;
-pub use method::{Evaluation, Losses, Method, Moment};
+pub use method::{Evaluation, Losses, Method, Moment, Take, take_up};
 pub use optimizer::{AdamwConfig, Optimizer, OptimizerConfig, SgdConfig};
 pub use progress::Progress;
 pub use result::{RunResult, SkippedSample};

@@ -1,5 +1,7 @@
 //! The contract between the loop and a task.
 
+use std::collections::BTreeMap;
+
 use burn::module::Module;
 use burn::tensor::Tensor;
 use mentor_types::{Group, Key, LossTerms, ScoreRecord, Stats};
@@ -74,4 +76,23 @@ pub trait Method {
     /// # Errors
     /// What is missing or does not fit.
     fn load(&mut self, files: Vec<(String, Vec<u8>)>) -> Result<(), String>;
+}
+
+/// Gives a file by its name, once.
+pub type Take<'a> = dyn FnMut(&str) -> Result<Vec<u8>, String> + 'a;
+
+/// Lets the parts of a method take the files that [`Method::save`] gave.
+///
+/// # Errors
+/// What `load` says; a file that is missing, or that no part took.
+pub fn take_up(
+    files: Vec<(String, Vec<u8>)>,
+    load: impl FnOnce(&mut Take<'_>) -> Result<(), String>,
+) -> Result<(), String> {
+    let mut files: BTreeMap<String, Vec<u8>> = files.into_iter().collect();
+    load(&mut |name| files.remove(name).ok_or_else(|| format!("{name} is missing")))?;
+    match files.into_keys().next() {
+        Some(name) => Err(format!("{name} belongs to nothing in this recipe")),
+        None => Ok(()),
+    }
 }

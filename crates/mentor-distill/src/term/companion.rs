@@ -42,6 +42,30 @@ pub trait Companion<S: Sees>: Debug {
     fn load(&mut self, bytes: &[u8]) -> Result<(), String>;
 }
 
+/// The companion of tasks none of whose terms keeps anything.
+#[derive(Debug)]
+pub enum Nothing {}
+
+impl<S: Sees> Companion<S> for Nothing {
+    type Example = ();
+
+    fn example(&self, _context: &S::Context<'_>) {
+        match *self {}
+    }
+
+    fn update(&mut self, _examples: Vec<()>, _lr_factor: f64) -> Option<Tensor<1>> {
+        match *self {}
+    }
+
+    fn save(&self) -> Vec<u8> {
+        match *self {}
+    }
+
+    fn load(&mut self, _bytes: &[u8]) -> Result<(), String> {
+        match *self {}
+    }
+}
+
 /// The companions of all terms that are on, by the name of the term.
 #[derive(Debug)]
 pub struct Companions<S: Sees>(Vec<(&'static str, S::Companion)>);

@@ -15,7 +15,7 @@ use std::fmt::Debug;
 use burn::tensor::Tensor;
 use mentor_types::{AdapterSpec, Found};
 
-pub use companion::{Companion, Companions, Examples, Start};
+pub use companion::{Companion, Companions, Examples, Nothing, Start};
 pub use list::{TermTable, check_classes, check_terms};
 pub use place::{Column, Place, Shared, Stream};
 use ramp::sigmoid_ramp;

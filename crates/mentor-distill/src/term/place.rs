@@ -89,6 +89,14 @@ pub struct Column {
 }
 
 impl Column {
+    /// Its name in the log: with the teacher's where there are several, and with the stream where it is the unlabelled one.
+    #[must_use]
+    pub fn logged(&self, teacher: Option<&str>, stream: Stream) -> String {
+        let teacher = teacher.map_or_else(String::new, |name| format!(":{name}"));
+        let stream = if stream == Stream::Unlabelled { "/unlabelled" } else { "" };
+        format!("{}{teacher}{stream}", self.name)
+    }
+
     /// The columns of a term: one for each place, or one without a place.
     #[must_use]
     pub fn of(term: &'static str, shared: &Shared<'_>) -> Vec<Self> {

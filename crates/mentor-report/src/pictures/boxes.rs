@@ -14,6 +14,12 @@ use crate::input::{LegendEntry, Swatch};
 const NARROW: u32 = 320;
 const CROWD: Rgb<u8> = Rgb([128, 128, 128]);
 
+/// The photo as large as it is drawn with boxes.
+#[must_use]
+pub fn without_boxes(photo: &RgbImage) -> RgbImage {
+    canvas(photo).0
+}
+
 /// The photo with its labelled boxes.
 #[must_use]
 pub fn labelled_boxes(photo: &RgbImage, labels: &BoxLabels, colours: &[[u8; 3]]) -> RgbImage {

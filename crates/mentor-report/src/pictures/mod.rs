@@ -5,7 +5,7 @@ mod masks;
 mod panels;
 mod text;
 
-pub use boxes::{box_legend, detected_boxes, labelled_boxes};
+pub use boxes::{box_legend, detected_boxes, labelled_boxes, without_boxes};
 pub use masks::{legend, mistakes, overlay, shown_labels, shrink_mask};
 pub use panels::{grid, panel, shrink, with_legend};
 

@@ -12,11 +12,11 @@ use burn::nn::conv::Conv2d;
 use burn::tensor::{Device, Tensor};
 use image::RgbImage;
 use mentor_data::{Dataset, PixelCounts, Sample};
-use mentor_distill::{Column, Companion, Sees, TermTable, check_terms, evaluate, terms};
+use mentor_distill::{Column, Nothing, Sees, TermTable, check_terms, evaluate, terms};
 use mentor_nets::{Fresh, Frozen, Grouped, Student, conv, images, score_conv};
 use mentor_recipe::{Changes, NetTable, Parts, Places, Recipe, SupervisedTable, Table, Task};
 use mentor_report::{Example, Gallery, Section};
-use mentor_train::{Average, Log, LogLine, Losses, Method, Moment};
+use mentor_train::{Average, Log, LogLine, Losses, Method, Moment, take_up};
 use mentor_types::{
     Batch, ClassScore, Found, Group, Images, LabelMask, LossTerms, ScoreNames, ScoreRecord, ScoreRow, Scores, Stats,
     Tap, TaskName,
@@ -45,34 +45,10 @@ struct Seen<'a> {
     teacher: Option<&'a Tensor<4>>,
 }
 
-/// What its terms keep: nothing.
-#[derive(Debug)]
-enum Nothing {}
-
 impl Sees for Toy {
     type Context<'a> = Seen<'a>;
     type Companion = Nothing;
     type Pseudo = ();
-}
-
-impl Companion<Toy> for Nothing {
-    type Example = ();
-
-    fn example(&self, _seen: &Seen<'_>) {
-        match *self {}
-    }
-
-    fn update(&mut self, _examples: Vec<()>, _lr_factor: f64) -> Option<Tensor<1>> {
-        match *self {}
-    }
-
-    fn save(&self) -> Vec<u8> {
-        match *self {}
-    }
-
-    fn load(&mut self, _bytes: &[u8]) -> Result<(), String> {
-        match *self {}
-    }
 }
 
 mod supervised {
@@ -336,9 +312,7 @@ impl Method for ToyMethod {
     }
 
     fn load(&mut self, files: Vec<(String, Vec<u8>)>) -> Result<(), String> {
-        let mut files: BTreeMap<String, Vec<u8>> = files.into_iter().collect();
-        let mut take = |name: &str| files.remove(name).ok_or_else(|| format!("{name} is missing"));
-        self.average.iter_mut().try_for_each(|average| average.load(&mut take))
+        take_up(files, |take| self.average.iter_mut().try_for_each(|average| average.load(take)))
     }
 }
 

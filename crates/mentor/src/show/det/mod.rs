@@ -27,7 +27,7 @@ impl Show for Det {
         let labelled = pictures_of(&batch.labelled.images);
         let labelled = labelled.into_iter().zip(&batch.labelled.targets).map(|(view, labels)| {
             let drawn = pictures::labelled_boxes(&view, labels, &palette.colours);
-            let view = pictures::detected_boxes(&view, &[], &palette.colours);
+            let view = pictures::without_boxes(&view);
             explained(palette, &pictures::panel(&[("view", &view), ("boxes", &drawn)]), &[labels], &[])
         });
         let pairs = batch.unlabelled.iter().flat_map(|pairs| {

@@ -83,7 +83,7 @@ impl Predicted {
     fn tiles(&self, palette: &Palette) -> Vec<(String, image::RgbImage)> {
         let found = |boxes: &Vec<Detection>| pictures::detected_boxes(&self.photo, boxes, &palette.colours);
         let mut tiles = vec![
-            ("image", pictures::detected_boxes(&self.photo, &[], &palette.colours)),
+            ("image", pictures::without_boxes(&self.photo)),
             ("truth", pictures::labelled_boxes(&self.photo, &self.truth, &palette.colours)),
         ];
         tiles.extend(self.teacher.as_ref().map(|boxes| ("teacher", found(boxes))));
