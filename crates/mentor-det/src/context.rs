@@ -6,7 +6,7 @@ use mentor_nets::Adapter;
 use mentor_ops::resize_bilinear;
 use mentor_types::{DetLevel, DetOutput, Tap};
 
-use crate::assign::{Assignment, assign};
+use crate::assign::{AssignConfig, Assignment};
 use crate::grid::Grid;
 use crate::upload::DetTargets;
 
@@ -37,12 +37,12 @@ pub struct Labelled {
 impl Labelled {
     /// Assigns the boxes to the places of an output.
     #[must_use]
-    pub fn of(targets: &DetTargets, output: &DetOutput) -> Self {
+    pub fn of(targets: &DetTargets, output: &DetOutput, config: &AssignConfig) -> Self {
         let [images, classes, ..] = output.levels[0].class_logits.dims();
         let labelled = targets.edges_nm4.dims()[0];
         assert_eq!(images, labelled, "an output for {images} images, labels of {labelled}");
         let grid = Grid::of(output, &targets.edges_nm4.device());
-        let assignment = assign(&grid, targets, classes);
+        let assignment = config.assign(&grid, targets, classes);
         Self { targets: targets.clone(), grid, assignment }
     }
 }
@@ -72,16 +72,16 @@ impl<'a> Context<'a> {
         self.teacher.expect("a term of [distill] is evaluated with a teacher")
     }
 
-    /// The levels of the same stride of student and teacher.
+    /// The levels of student and teacher that have the same places.
     ///
     /// # Panics
     /// If there is no teacher, or none of its levels is one of the student's.
     #[must_use]
     pub fn shared_levels(&self) -> Vec<(&'a DetLevel, &'a DetLevel)> {
         let (student, taught) = (&self.student.levels, &self.taught().levels);
-        let same = |level: &'a DetLevel| Some((level, taught.iter().find(|other| other.stride == level.stride)?));
+        let same = |level: &'a DetLevel| Some((level, taught.iter().find(|other| other.layout == level.layout)?));
         let shared: Vec<_> = student.iter().filter_map(same).collect();
-        assert!(!shared.is_empty(), "student and teacher have no level of the same stride");
+        assert!(!shared.is_empty(), "student and teacher have no level of the same places");
         shared
     }
 

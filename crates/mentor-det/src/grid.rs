@@ -2,59 +2,74 @@
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use mentor_nets::Level;
-use mentor_types::{DetLevel, DetOutput, Tap};
+use mentor_types::{DetLevel, DetOutput, LevelLayout, Tap};
 
-/// The places of all levels: level by level from the finest, row by row. There are `p` of them.
+/// The places of all levels: level by level from the finest, each in its own order. There are `p` of them.
 #[derive(Clone, Debug)]
 pub struct Grid {
-    /// Stride, height and width of each level.
-    levels: Vec<(usize, [usize; 2])>,
+    /// The levels, the finest first.
+    pub levels: Vec<LevelLayout>,
     /// The points that places stand for, x and y in pixels, each `[1, 1, p]`.
     pub points: [Tensor<3>; 2],
     /// The stride of the level of each place, `[1, 1, p]`.
     pub strides: Tensor<3>,
-    /// The shortest and the longest way, in pixels, from a point to the farthest edge of a box that the place may answer for,
-    /// each `[1, 1, p]`: from 4 to 8 strides, but from 0 on the finest level and without an end on the coarsest.
-    pub ranges: [Tensor<3>; 2],
+    /// Width and height of the anchor of each place, in pixels, each `[1, 1, p]`.
+    pub anchors: [Tensor<3>; 2],
 }
-
-/// Farther than any edge of a box in an image.
-const NO_END: f32 = 1e8;
 
 impl Grid {
     /// The places of an output, on the plain device.
     #[must_use]
     pub fn of(output: &DetOutput, device: &Device) -> Self {
-        let level = |level: &DetLevel| {
-            let [.., height, width] = level.class_logits.dims();
-            (level.stride, [height, width])
-        };
-        let levels: Vec<_> = output.levels.iter().map(level).collect();
-        let (mut x, mut y, mut strides) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut from, mut to) = (Vec::new(), Vec::new());
-        for (index, &(stride, [height, width])) in levels.iter().enumerate() {
-            let step = stride as f32;
-            let places = height * width;
-            x.extend((0..places).map(|place| ((place % width) as f32 + 0.5) * step));
-            y.extend((0..places).map(|place| ((place / width) as f32 + 0.5) * step));
-            strides.extend(vec![step; places]);
-            from.extend(vec![if index == 0 { 0.0 } else { 4.0 * step }; places]);
-            to.extend(vec![if index + 1 == levels.len() { NO_END } else { 8.0 * step }; places]);
-        }
-        let row = |values: Vec<f32>| {
+        let levels: Vec<LevelLayout> = output.levels.iter().map(|level| level.layout.clone()).collect();
+        let row = |value: &dyn Fn(&LevelLayout, usize) -> f32| {
+            let values: Vec<f32> =
+                levels.iter().flat_map(|level| (0..level.places()).map(|place| value(level, place))).collect();
             let places = values.len();
             Tensor::from_data(TensorData::new(values, [1, 1, places]), device)
         };
-        Self { levels, points: [row(x), row(y)], strides: row(strides), ranges: [row(from), row(to)] }
+        let point = |level: &LevelLayout, index: usize| (index as f32 + level.point) * level.stride as f32;
+        let column = |level: &LevelLayout, place: usize| place / level.anchors.len() % level.size[1];
+        let line = |level: &LevelLayout, place: usize| place / level.anchors.len() / level.size[1];
+        let side = |axis: usize| {
+            row(&move |level: &LevelLayout, place: usize| level.anchors[place % level.anchors.len()][axis])
+        };
+        Self {
+            points: [
+                row(&|level, place| point(level, column(level, place))),
+                row(&|level, place| point(level, line(level, place))),
+            ],
+            strides: row(&|level, _| level.stride as f32),
+            anchors: [side(0), side(1)],
+            levels,
+        }
     }
 
-    /// Where the places of the level of a stride begin, and how many they are; `None` where no level has it.
+    /// How many places each level has.
     #[must_use]
-    pub fn level(&self, stride: usize) -> Option<(usize, usize)> {
-        let index = self.levels.iter().position(|(of_level, _)| *of_level == stride)?;
-        let places = |(_, [height, width]): &(usize, [usize; 2])| height * width;
-        Some((self.levels[..index].iter().map(places).sum(), places(&self.levels[index])))
+    pub fn counts(&self) -> Vec<usize> {
+        self.levels.iter().map(LevelLayout::places).collect()
     }
+
+    /// The part of the level of a stride in what is true of all places, `[n, c, p]`.
+    ///
+    /// # Panics
+    /// If no level has the stride.
+    #[must_use]
+    pub fn at_level(&self, stride: usize, of_places_ncp: &Tensor<3>) -> Tensor<3> {
+        let index = self.levels.iter().position(|level| level.stride == stride);
+        let index = index.unwrap_or_else(|| panic!("no level has a stride of {stride}"));
+        let counts = self.counts();
+        of_places_ncp.clone().narrow(2, counts[..index].iter().sum(), counts[index])
+    }
+}
+
+/// The largest of what is true of the anchors at each point of a level, `[n, 1, p]`, as a map `[n, 1, h, w]`.
+#[must_use]
+pub(crate) fn largest_at_points(level: &LevelLayout, of_places_n1p: Tensor<3>) -> Tensor<4> {
+    let [n, ..] = of_places_n1p.dims();
+    let [height, width] = level.size;
+    of_places_n1p.reshape([n, height * width, level.anchors.len()]).max_dim(2).reshape([n, 1, height, width])
 }
 
 /// The stride of a level of the pyramid; `None` for other taps.
@@ -63,23 +78,27 @@ pub(crate) fn stride_of(tap: Tap) -> Option<usize> {
     Level::ALL.iter().find(|level| level.tap() == tap).map(|level| level.stride())
 }
 
-/// What `part` takes of each level, at all places: `[n, c, h, w]` each to `[n, c, p]`, in f32.
+/// What an output says at a level of its pyramid.
+///
+/// # Panics
+/// If the tap is no level, or the output has no such level.
 #[must_use]
-pub(crate) fn at_all_places(output: &DetOutput, part: impl Fn(&DetLevel) -> &Tensor<4>) -> Tensor<3> {
-    Tensor::cat(output.levels.iter().map(|level| rows(part(level))).collect(), 2)
+pub(crate) fn level_of(output: &DetOutput, tap: Tap) -> &DetLevel {
+    let level = output.levels.iter().find(|level| Some(level.layout.stride) == stride_of(tap));
+    level.unwrap_or_else(|| panic!("a detector has no level at `{tap}`"))
 }
 
-/// The places of a map in a row, in f32: `[n, c, h, w]` to `[n, c, h * w]`.
+/// What `part` takes of each level, at all places: `[n, c, p]` of each level to those of all, in f32.
 #[must_use]
-pub(crate) fn rows(map_nchw: &Tensor<4>) -> Tensor<3> {
-    map_nchw.clone().cast(DType::F32).flatten(2, 3)
+pub(crate) fn at_all_places(output: &DetOutput, part: impl Fn(&DetLevel) -> &Tensor<3>) -> Tensor<3> {
+    Tensor::cat(output.levels.iter().map(|level| part(level).clone().cast(DType::F32)).collect(), 2)
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::testing::{output, values};
+    use crate::testing::{output, rows, values};
 
     #[test]
     fn places_stand_for_the_middle_of_their_cells() {
@@ -88,9 +107,8 @@ mod tests {
         assert_eq!(values(grid.points[0].clone()), [4.0, 12.0, 8.0]);
         assert_eq!(values(grid.points[1].clone()), [4.0, 4.0, 8.0]);
         assert_eq!(values(grid.strides.clone()), [8.0, 8.0, 16.0]);
-        assert_eq!(values(grid.ranges[0].clone()), [0.0, 0.0, 64.0]);
-        assert_eq!(values(grid.ranges[1].clone()), [64.0, 64.0, NO_END]);
-        assert_eq!([8, 16, 32].map(|stride| grid.level(stride)), [Some((0, 2)), Some((2, 1)), None]);
+        assert_eq!(values(grid.anchors[0].clone()), [64.0, 64.0, 128.0]);
+        assert_eq!([8, 16].map(|stride| values(grid.at_level(stride, &grid.strides))), [vec![8.0; 2], vec![16.0]]);
     }
 
     #[test]
@@ -103,6 +121,20 @@ mod tests {
         let last = values(logits.narrow(2, 2, 1));
         assert_eq!(first, values(output.levels[0].class_logits.clone()));
         assert_eq!(last, values(output.levels[1].class_logits.clone()));
+    }
+
+    #[test]
+    fn anchors_at_a_point_follow_each_other() {
+        let mut output = output(&[(8, [1, 2])], 1, 3, |_| 0.0);
+        let layout = &mut output.levels[0].layout;
+        layout.anchors = vec![[4.0, 8.0], [6.0, 3.0]];
+        layout.point = 0.0;
+        let grid = Grid::of(&output, &Device::flex());
+        assert_eq!(values(grid.points[0].clone()), [0.0, 0.0, 8.0, 8.0]);
+        assert_eq!(values(grid.points[1].clone()), [0.0; 4]);
+        assert_eq!(values(grid.anchors[0].clone()), [4.0, 6.0, 4.0, 6.0]);
+        assert_eq!(values(grid.anchors[1].clone()), [8.0, 3.0, 8.0, 3.0]);
+        assert_eq!(values(largest_at_points(&grid.levels[0], rows(&[[1.0, 5.0, 7.0, 2.0]]))), [5.0, 7.0]);
     }
 
     #[test]

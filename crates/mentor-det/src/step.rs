@@ -6,6 +6,7 @@ use mentor_nets::{Adapter, Frozen, Student};
 use mentor_train::{Average, Losses, Method, Moment, take_up};
 use mentor_types::{DetOutput, Group, LossTerms, Stats};
 
+use crate::assign::AssignConfig;
 use crate::context::{Context, Labelled};
 use crate::distill::DistillConfig;
 use crate::nets::DetNet;
@@ -19,6 +20,8 @@ use crate::upload::DeviceBatch;
 pub struct DetMethod {
     /// `[supervised]`; `None` trains without labels.
     pub supervised: Option<SupervisedConfig>,
+    /// Which places answer for which objects.
+    pub assign: AssignConfig,
     /// `[distill]`.
     pub distill: DistillConfig,
     /// `[unlabelled]`.
@@ -51,7 +54,7 @@ impl Method for DetMethod {
             }
         };
 
-        let labelled = Labelled::of(&batch.labelled.targets, &output);
+        let labelled = Labelled::of(&batch.labelled.targets, &output, &self.assign);
         let on_labelled = Context::of(&output, Some(&labelled));
         if let Some(config) = &self.supervised {
             supervised(config, &on_labelled, moment.step, &mut terms);
@@ -162,7 +165,8 @@ mod tests {
         let adapters = columns.map(|spec| Adapter::fresh(&spec, 0, &training)).collect();
         let config = EmaConfig { decay: 0.9, warmup: false, ..EmaConfig::default() };
         let method = DetMethod {
-            supervised: Some(SupervisedConfig::default()),
+            supervised: Some(SupervisedConfig::default().of_net(&student)),
+            assign: student.assign(),
             distill,
             unlabelled: UnlabelledConfig::default(),
             teachers: vec![("big".to_owned(), Frozen::of(&net(6, 2, &device)))],

@@ -2,9 +2,10 @@
 #![allow(clippy::unwrap_used)]
 
 use burn::tensor::{Device, Tensor, TensorData};
-use mentor_types::{BoxKind, BoxLabels, DetLevel, DetOutput, Edges, LabelBox, Taps};
+use mentor_types::{BoxCoding, BoxKind, BoxLabels, DetLevel, DetOutput, Edges, LabelBox, LevelLayout, Taps};
 use mentor_weights::{NamedTensors, from_safetensors};
 
+use crate::assign::{AssignConfig, FcosAssign};
 use crate::context::Labelled;
 use crate::upload::DetTargets;
 
@@ -31,15 +32,32 @@ pub(crate) fn output(
     classes: usize,
     value: impl Fn(usize) -> f32,
 ) -> DetOutput {
-    let level = |&(stride, [height, width]): &(usize, [usize; 2])| DetLevel {
-        stride,
-        class_logits: map([n, classes, height, width], &value),
-        distances: map([n, 4, height, width], |i| value(i).abs() * stride as f32),
-        centerness: Some(map([n, 1, height, width], &value)),
+    let part = |&(stride, [height, width]): &(usize, [usize; 2])| {
+        let logits = map([n, classes, height, width], &value);
+        let distances = map([n, 4, height, width], |i| value(i).abs() * stride as f32);
+        level(stride, logits, distances, Some(map([n, 1, height, width], &value)))
     };
     let (stride, [height, width]) = levels[0];
     let image_size = [stride * height, stride * width];
-    DetOutput { levels: levels.iter().map(level).collect(), taps: Taps::default(), image_size }
+    DetOutput { levels: levels.iter().map(part).collect(), taps: Taps::default(), image_size }
+}
+
+/// A level of a net without anchors that says these maps.
+pub(crate) fn level(
+    stride: usize,
+    class_logits: Tensor<4>,
+    distances: Tensor<4>,
+    centerness: Option<Tensor<4>>,
+) -> DetLevel {
+    let [.., height, width] = class_logits.dims();
+    let anchors = vec![[8.0 * stride as f32; 2]];
+    DetLevel {
+        layout: LevelLayout { stride, size: [height, width], point: 0.5, anchors },
+        class_logits: class_logits.flatten(2, 3),
+        distances: distances.flatten(2, 3),
+        coding: BoxCoding::Distances,
+        centerness: centerness.map(|map| map.flatten(2, 3)),
+    }
 }
 
 /// Labels of an image in which all classes were looked for.
@@ -53,7 +71,7 @@ pub(crate) fn labelled(boxes: &[(Edges, u8, BoxKind)]) -> BoxLabels {
 
 /// Labels as terms see them.
 pub(crate) fn seen(output: &DetOutput, labels: &[BoxLabels]) -> Labelled {
-    Labelled::of(&DetTargets::upload(labels, &Device::flex()), output)
+    Labelled::of(&DetTargets::upload(labels, &Device::flex()), output, &AssignConfig::Fcos(FcosAssign::default()))
 }
 
 /// Asserts that all elements agree to within `tolerance` of the largest expected one.

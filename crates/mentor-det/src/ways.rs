@@ -44,14 +44,16 @@ impl Ways {
         (left + right) * (top + bottom)
     }
 
-    /// The overlap of the boxes with squares about the points whose sides are `sides_11p`: their common area as a part of the
-    /// area that they cover.
-    pub fn overlap_with_squares(&self, sides_11p: &Tensor<3>) -> Tensor<3> {
-        let half_nmp = sides_11p.clone().div_scalar(2.0).expand(self.edges_nmp[0].shape());
-        let [left, top, right, bottom] = self.edges_nmp.clone().map(|edge| edge.min_pair(half_nmp.clone()));
-        let common = (left + right).clamp_min(0.0) * (top + bottom).clamp_min(0.0);
-        let square = sides_11p.clone() * sides_11p.clone();
-        common.clone() / (self.area() + square - common)
+    /// The overlap of the boxes with the anchors of the places: their common area as a part of the area that they cover,
+    /// `[n, m, p]`.
+    pub fn overlap_with_anchors(&self, grid: &Grid) -> Tensor<3> {
+        let [left, top, right, bottom] = self.edges_nmp.clone();
+        let [width, height] = grid.anchors.clone().map(|side_11p| side_11p.expand(left.shape()));
+        let [half_width, half_height] = [&width, &height].map(|side| side.clone().div_scalar(2.0));
+        let along =
+            |a: Tensor<3>, b: Tensor<3>, half: Tensor<3>| (a.min_pair(half.clone()) + b.min_pair(half)).clamp_min(0.0);
+        let common = along(left, right, half_width) * along(top, bottom, half_height);
+        common.clone() / (self.area() + width * height - common)
     }
 }
 
@@ -76,9 +78,13 @@ mod tests {
         assert_eq!(of_box(ways.farthest()), [4.0, 12.0]);
         assert_eq!(of_box(ways.off_middle()), [0.0, 8.0]);
         assert_eq!(of_box(ways.area()), [64.0; 2]);
-        // A square of 16 about the second point shares half of the box.
-        let overlap = of_box(ways.overlap_with_squares(&grid.strides.clone().mul_scalar(2.0)));
-        assert_eq!(overlap, [64.0 / 256.0, 32.0 / (256.0 + 64.0 - 32.0)]);
-        assert_eq!(of_box(ways.overlap_with_squares(&grid.strides)), [1.0, 0.0]);
+        // A square of 16 about the second point shares half of the box; then one of 8, and one of 8 by 16.
+        let overlap = |[width, height]: [f64; 2]| {
+            let sides = [width, height].map(|side| grid.strides.clone().mul_scalar(side / 8.0));
+            of_box(ways.overlap_with_anchors(&Grid { anchors: sides, ..grid.clone() }))
+        };
+        assert_eq!(overlap([16.0, 16.0]), [64.0 / 256.0, 32.0 / (256.0 + 64.0 - 32.0)]);
+        assert_eq!(overlap([8.0, 8.0]), [1.0, 0.0]);
+        assert_eq!(overlap([8.0, 16.0]), [0.5, 0.0]);
     }
 }

@@ -32,7 +32,7 @@ pub struct Recipe<T: Task> {
     /// Frozen nets that it learns from, by a name of your choice; each needs `weights`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub teachers: BTreeMap<String, T::NetConfig>,
-    /// Learning from labels. Without the table: plain cross-entropy.
+    /// Learning from labels. Without the table: the usual loss of the task and the net.
     #[serde(default)]
     pub supervised: T::Supervised,
     /// Learning from teachers.
@@ -139,6 +139,7 @@ impl<T: Task> Recipe<T> {
         if self.supervised.weight() == 0.0 && terms.is_empty() && self.unlabelled.terms().is_empty() {
             report("supervised", "is off and nothing else trains the student");
         }
+        T::check_fit(&self.student, &self.teachers, &self.supervised, &self.distill, problems);
     }
 
     /// Whether any term learns from the unlabelled stream.

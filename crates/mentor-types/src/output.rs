@@ -1,5 +1,7 @@
 //! What networks return.
 
+use std::ops::Range;
+
 use burn::tensor::Tensor;
 
 use crate::Tap;
@@ -55,16 +57,13 @@ impl SegOutput {
     pub fn split(self, n: usize) -> (Self, Self) {
         let all = self.logits.dims()[0];
         assert!(0 < n && n < all, "cannot split {all} images after {n}");
-        let part = |from: usize, to: usize| {
-            let cut = |x: &Tensor<4>| x.clone().narrow(0, from, to - from);
-            Self {
-                logits: cut(&self.logits),
-                auxiliary: self.auxiliary.as_ref().map(cut),
-                taps: Taps(self.taps.0.iter().map(|(tap, features)| (*tap, cut(features))).collect()),
-                image_size: self.image_size,
-            }
+        let part = |images: Range<usize>| Self {
+            logits: cut(&self.logits, &images),
+            auxiliary: self.auxiliary.as_ref().map(|auxiliary| cut(auxiliary, &images)),
+            taps: Taps(self.taps.0.iter().map(|(tap, features)| (*tap, cut(features, &images))).collect()),
+            image_size: self.image_size,
         };
-        (part(0, n), part(n, all))
+        (part(0..n), part(n..all))
     }
 }
 
@@ -79,18 +78,55 @@ pub struct DetOutput {
     pub image_size: [usize; 2],
 }
 
-/// What a dense detector says at each place of one level. The place in column `x` and row `y` stands for the point
-/// `((x + 0.5) * stride, (y + 0.5) * stride)` of the image.
+/// What a dense detector says at the places of one level: one for each anchor of each point; row by row, and at each point its
+/// anchors in their order. There are `p = rows * columns * anchors` of them.
 #[derive(Clone, Debug)]
 pub struct DetLevel {
-    /// Pixels of the image from one place to the next.
+    /// Where the places are.
+    pub layout: LevelLayout,
+    /// Class scores before the sigmoid, `[n, classes, p]`.
+    pub class_logits: Tensor<3>,
+    /// From the point to the left, upper, right and lower edge of the box, in pixels, `[n, 4, p]`. A side that lies beyond the
+    /// point is negative; left plus right and upper plus lower never are.
+    pub distances: Tensor<3>,
+    /// What the distances were made of.
+    pub coding: BoxCoding,
+    /// How central the point is in its box, before the sigmoid, `[n, 1, p]`, where the detector says it.
+    pub centerness: Option<Tensor<3>>,
+}
+
+/// The points of a level, and the anchors at each of them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LevelLayout {
+    /// Pixels of the image from one point to the next.
     pub stride: usize,
-    /// Class scores before the sigmoid, `[n, classes, h, w]`.
-    pub class_logits: Tensor<4>,
-    /// From the point to the left, upper, right and lower edge of the box, in pixels, `[n, 4, h, w]`; never negative.
-    pub distances: Tensor<4>,
-    /// How central the point is in its box, before the sigmoid, `[n, 1, h, w]`, where the detector says it.
-    pub centerness: Option<Tensor<4>>,
+    /// Rows and columns of points.
+    pub size: [usize; 2],
+    /// How far the point lies from the upper left corner of its square of `stride` pixels, in parts of its side: 0.5 in the middle.
+    pub point: f32,
+    /// Widths and heights in pixels of the anchors at each point, all of them centred on it; a detector without anchors has one,
+    /// which stands for the objects that the level is for.
+    pub anchors: Vec<[f32; 2]>,
+}
+
+impl LevelLayout {
+    /// How many places there are.
+    #[must_use]
+    pub fn places(&self) -> usize {
+        self.size[0] * self.size[1] * self.anchors.len()
+    }
+}
+
+/// How a detector says where the edges of a box are.
+#[derive(Clone, Debug)]
+pub enum BoxCoding {
+    /// By the distances themselves.
+    Distances,
+    /// By how the box differs from the anchor of its place: shifts in parts of its sides, logarithms of the ratios of sides;
+    /// `[n, 4, p]`, x, y, width, height.
+    Deltas(Tensor<3>),
+    /// By a distribution over distances of 0, 1, .. strides for each edge, before the softmax: `[n, 4, bins, p]`.
+    Distribution(Tensor<4>),
 }
 
 impl DetOutput {
@@ -102,20 +138,34 @@ impl DetOutput {
     pub fn split(self, n: usize) -> (Self, Self) {
         let all = self.levels[0].class_logits.dims()[0];
         assert!(0 < n && n < all, "cannot split {all} images after {n}");
-        let part = |from: usize, to: usize| {
-            let cut = |x: &Tensor<4>| x.clone().narrow(0, from, to - from);
-            let level = |level: &DetLevel| DetLevel {
-                stride: level.stride,
-                class_logits: cut(&level.class_logits),
-                distances: cut(&level.distances),
-                centerness: level.centerness.as_ref().map(cut),
-            };
-            Self {
-                levels: self.levels.iter().map(level).collect(),
-                taps: Taps(self.taps.0.iter().map(|(tap, features)| (*tap, cut(features))).collect()),
-                image_size: self.image_size,
-            }
+        let part = |images: Range<usize>| Self {
+            levels: self.levels.iter().map(|level| level.images(images.clone())).collect(),
+            taps: Taps(self.taps.0.iter().map(|(tap, features)| (*tap, cut(features, &images))).collect()),
+            image_size: self.image_size,
         };
-        (part(0, n), part(n, all))
+        (part(0..n), part(n..all))
     }
+}
+
+impl DetLevel {
+    /// What it says of some of the images.
+    fn images(&self, images: Range<usize>) -> Self {
+        let coding = match &self.coding {
+            BoxCoding::Distances => BoxCoding::Distances,
+            BoxCoding::Deltas(deltas) => BoxCoding::Deltas(cut(deltas, &images)),
+            BoxCoding::Distribution(logits) => BoxCoding::Distribution(cut(logits, &images)),
+        };
+        Self {
+            layout: self.layout.clone(),
+            class_logits: cut(&self.class_logits, &images),
+            distances: cut(&self.distances, &images),
+            coding,
+            centerness: self.centerness.as_ref().map(|centerness| cut(centerness, &images)),
+        }
+    }
+}
+
+/// Some of the images.
+fn cut<const D: usize>(x: &Tensor<D>, images: &Range<usize>) -> Tensor<D> {
+    x.clone().narrow(0, images.start, images.len())
 }

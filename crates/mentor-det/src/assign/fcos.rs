@@ -1,22 +1,23 @@
 //! The assignment of FCOS.
 
-use burn::tensor::Tensor;
+use burn::tensor::{Tensor, TensorData};
+use mentor_types::Found;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::Assignment;
 use crate::grid::Grid;
 use crate::upload::DetTargets;
 use crate::ways::Ways;
 
-/// Places answer for an object within so many strides of its middle.
-const RADIUS: f64 = 1.5;
+/// Farther than any edge of a box in an image.
+const NO_END: f32 = 1e8;
 /// Larger than the area of any box: of a box that a place may not answer for.
 const NO_BOX: f64 = 1e12;
 
-/// A place answers for an object where its point lies inside of it and within 1.5 strides of its middle along both axes, and
-/// where the way to its farthest edge lies in the range of the level ([`Grid::ranges`]); of several objects, for the smallest.
-///
-/// # Shapes
-/// For `n` images; see [`Assignment`].
+/// A place answers for an object where its point lies inside of it and within `radius` strides of its middle along both axes,
+/// and where the way to its farthest edge lies between 4 and 8 strides of the level (no matter how short on the finest level,
+/// how long on the coarsest); of several objects, for the smallest. All anchors of a point answer alike.
 ///
 /// # Source
 /// Tian et al. 2019, arXiv 1904.01355, section 3, with the sampling of centres of the authors' later code, as torchvision's
@@ -25,22 +26,56 @@ const NO_BOX: f64 = 1e12;
 /// # Differs
 /// torchvision compares areas as `1e8 - area` in 32 bits, so that areas less than 8 square pixels apart are equal to it. It
 /// knows neither crowds nor difficult objects nor classes that nobody looked for.
-#[must_use]
-pub fn assign(grid: &Grid, targets: &DetTargets, classes: usize) -> Assignment {
-    let ways = Ways::of(grid, targets);
-    let farthest = ways.farthest();
-    let [from, to] = grid.ranges.clone().map(|range| range.expand(farthest.shape()));
-    let in_range = farthest.clone().greater(from).bool_and(farthest.lower(to));
-    let off_middle = ways.off_middle();
-    let near = grid.strides.clone().mul_scalar(RADIUS).expand(off_middle.shape());
-    let central = off_middle.lower(near);
-    let object = targets.objects_nm.clone().unsqueeze_dim::<3>(2).expand(central.shape()).greater_scalar(0.5);
-    let answers = ways.inside().bool_and(central).bool_and(in_range).bool_and(object);
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct FcosAssign {
+    /// How far from the middle of an object points answer for it, in strides. Default 1.5.
+    pub radius: f64,
+}
 
-    let areas: Tensor<3> = ways.area().mask_fill(answers.bool_not(), NO_BOX);
-    let (smallest_n1p, box_n1p) = areas.min_dim_with_indices(1);
-    let positive_n1p = smallest_n1p.lower_scalar(NO_BOX / 2.0).float();
-    Assignment::of(&ways, targets, classes, box_n1p, positive_n1p)
+impl Default for FcosAssign {
+    fn default() -> Self {
+        Self { radius: 1.5 }
+    }
+}
+
+impl FcosAssign {
+    pub(super) fn assign(&self, grid: &Grid, targets: &DetTargets, classes: usize) -> Assignment {
+        let ways = Ways::of(grid, targets);
+        let farthest = ways.farthest();
+        let [from, to] = ranges(grid).map(|range| range.expand(farthest.shape()));
+        let in_range = farthest.clone().greater(from).bool_and(farthest.lower(to));
+        let off_middle = ways.off_middle();
+        let near = grid.strides.clone().mul_scalar(self.radius).expand(off_middle.shape());
+        let central = off_middle.lower(near);
+        let object = targets.objects_nm.clone().unsqueeze_dim::<3>(2).expand(central.shape()).greater_scalar(0.5);
+        let answers = ways.inside().bool_and(central).bool_and(in_range).bool_and(object);
+
+        let areas: Tensor<3> = ways.area().mask_fill(answers.bool_not(), NO_BOX);
+        let (smallest_n1p, box_n1p) = areas.min_dim_with_indices(1);
+        let positive_n1p = smallest_n1p.lower_scalar(NO_BOX / 2.0).float();
+        Assignment::of(&ways, targets, classes, box_n1p, positive_n1p)
+    }
+
+    pub(super) fn check(&self, found: &mut Found) {
+        if !(self.radius.is_finite() && self.radius > 0.0) {
+            found.push(("radius".to_owned(), format!("must be above 0, found {}", self.radius)));
+        }
+    }
+}
+
+/// The shortest and the longest way, in pixels, from a point to the farthest edge of a box that the place may answer for, each
+/// `[1, 1, p]`: from 4 to 8 strides, but from 0 on the finest level and without an end on the coarsest.
+fn ranges(grid: &Grid) -> [Tensor<3>; 2] {
+    let strides = || grid.levels.iter().map(|level| level.stride as f32);
+    let (mut from, mut to): (Vec<f32>, Vec<f32>) = strides().map(|stride| (4.0 * stride, 8.0 * stride)).unzip();
+    from[0] = 0.0;
+    to[grid.levels.len() - 1] = NO_END;
+    [from, to].map(|of_levels| {
+        let of_places = of_levels.into_iter().zip(grid.counts()).flat_map(|(value, places)| vec![value; places]);
+        let values: Vec<f32> = of_places.collect();
+        Tensor::from_data(TensorData::new(values, grid.strides.dims()), &grid.strides.device())
+    })
 }
 
 #[cfg(test)]
@@ -55,7 +90,7 @@ mod tests {
     fn assigned(labels: &[BoxLabels]) -> Assignment {
         let output = output(&[(8, [4, 4]), (16, [2, 2])], labels.len(), 3, |_| 0.0);
         let grid = Grid::of(&output, &Device::flex());
-        assign(&grid, &DetTargets::upload(labels, &Device::flex()), 3)
+        FcosAssign::default().assign(&grid, &DetTargets::upload(labels, &Device::flex()), 3)
     }
 
     /// The places of the first image where `mask` is not 0.

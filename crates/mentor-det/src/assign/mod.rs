@@ -5,12 +5,40 @@
 mod fcos;
 
 use burn::tensor::{Int, Tensor};
-use mentor_types::IGNORE;
+use mentor_types::{Found, IGNORE, below};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
+use crate::grid::Grid;
 use crate::upload::DetTargets;
 use crate::ways::Ways;
 
-pub use fcos::assign;
+pub use fcos::FcosAssign;
+
+/// `[supervised] assign`: which places answer for which objects.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AssignConfig {
+    /// The points near the middle of an object, on the level of its size.
+    Fcos(FcosAssign),
+}
+
+impl AssignConfig {
+    /// What the places of a net for `classes` classes are to say.
+    #[must_use]
+    pub fn assign(&self, grid: &Grid, targets: &DetTargets, classes: usize) -> Assignment {
+        match self {
+            Self::Fcos(config) => config.assign(grid, targets, classes),
+        }
+    }
+
+    /// Reports values out of range.
+    pub fn check(&self, found: &mut Found) {
+        match self {
+            Self::Fcos(config) => below("fcos", found, |found| config.check(found)),
+        }
+    }
+}
 
 /// What each place is to say; `p` places of `n` images, `k` classes. Nothing here carries a gradient.
 #[derive(Clone, Debug)]

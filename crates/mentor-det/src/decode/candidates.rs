@@ -1,12 +1,10 @@
 //! The best boxes of each level of one image.
 
-use mentor_types::{Detection, Edges};
+use mentor_types::{Detection, Edges, LevelLayout};
 
-/// What a detector says of one level of one image, on the host; a plane is the values of all places, row by row.
+/// What a detector says of one level of one image, on the host; a plane is the values of all places.
 pub(super) struct Level<'a> {
-    pub(super) stride: usize,
-    /// Places in a row.
-    pub(super) width: usize,
+    pub(super) layout: &'a LevelLayout,
     /// A plane for each class.
     pub(super) class_logits: &'a [f32],
     /// A plane for each of left, top, right and bottom.
@@ -77,8 +75,9 @@ impl Level<'_> {
     }
 
     fn edges(&self, place: usize, [height, width]: [usize; 2]) -> Edges {
-        let stride = self.stride as f32;
-        let [x, y] = [place % self.width, place / self.width].map(|index| (index as f32 + 0.5) * stride);
+        let LevelLayout { stride, size: [_, columns], point, anchors } = self.layout;
+        let index = place / anchors.len();
+        let [x, y] = [index % columns, index / columns].map(|index| (index as f32 + point) * *stride as f32);
         let [left, top, right, bottom] = self.distances.map(|plane| plane[place]);
         let inside = |edge: f32, end: usize| edge.clamp(0.0, end as f32);
         [inside(x - left, width), inside(y - top, height), inside(x + right, width), inside(y + bottom, height)]
@@ -109,9 +108,10 @@ mod tests {
             (0..count).map(|_| reach * (2.0 * rng.random::<f32>() - 1.0)).collect()
         };
         let (class_logits, centerness, plane) = (noise(3 * PLACES, 9.0), noise(PLACES, 6.0), noise(PLACES, 1.0));
+        let layout = LevelLayout { stride: 8, size: [20, 20], point: 0.5, anchors: vec![[64.0; 2]] };
         for centerness in [None, Some(&centerness[..])] {
             let distances = [&plane[..]; 4];
-            let level = Level { stride: 8, width: 20, class_logits: &class_logits, distances, centerness };
+            let level = Level { layout: &layout, class_logits: &class_logits, distances, centerness };
             let score = |at: usize| match centerness {
                 Some(plane) => (sigmoid(class_logits[at]) * sigmoid(plane[at % PLACES])).sqrt(),
                 None => sigmoid(class_logits[at]),

@@ -5,7 +5,7 @@ mod config;
 mod nms;
 
 use burn::tensor::{Tensor, TensorData};
-use mentor_types::{DetOutput, Detection};
+use mentor_types::{DetOutput, Detection, LevelLayout};
 
 use candidates::Level;
 pub use config::{EvalConfig, SoftNms};
@@ -60,8 +60,7 @@ struct Host {
 /// Where a level lies in the values: scores, distances, then centerness, each image by image.
 struct Place {
     start: usize,
-    stride: usize,
-    size: [usize; 2],
+    layout: LevelLayout,
     has_centerness: bool,
 }
 
@@ -70,10 +69,10 @@ impl Host {
         let [images, classes, ..] = output.levels[0].class_logits.dims();
         let (mut parts, mut levels, mut start) = (Vec::new(), Vec::new(), 0);
         for level in &output.levels {
-            let [n, k, height, width] = level.class_logits.dims();
-            assert_eq!([n, k], [images, classes], "images and classes of the level of stride {}", level.stride);
+            let [n, k, _] = level.class_logits.dims();
+            assert_eq!([n, k], [images, classes], "images and classes of the level of stride {}", level.layout.stride);
             let has_centerness = level.centerness.is_some();
-            levels.push(Place { start, stride: level.stride, size: [height, width], has_centerness });
+            levels.push(Place { start, layout: level.layout.clone(), has_centerness });
             for map in
                 [Some(&level.class_logits), Some(&level.distances), level.centerness.as_ref()].into_iter().flatten()
             {
@@ -87,18 +86,17 @@ impl Host {
         Self { values, images, classes, levels }
     }
 
-    fn level(&self, place: &Place, image: usize) -> Level<'_> {
-        let area = place.size[0] * place.size[1];
-        let part = |skipped: usize, planes: usize| {
-            let start = place.start + (self.images * skipped + image * planes) * area;
-            &self.values[start..start + planes * area]
+    fn level<'a>(&'a self, place: &'a Place, image: usize) -> Level<'a> {
+        let places = place.layout.places();
+        let part = |skipped: usize, rows: usize| {
+            let start = place.start + (self.images * skipped + image * rows) * places;
+            &self.values[start..start + rows * places]
         };
         let distances = part(self.classes, 4);
         Level {
-            stride: place.stride,
-            width: place.size[1],
+            layout: &place.layout,
             class_logits: part(0, self.classes),
-            distances: [0, 1, 2, 3].map(|edge| &distances[edge * area..(edge + 1) * area]),
+            distances: [0, 1, 2, 3].map(|edge| &distances[edge * places..(edge + 1) * places]),
             centerness: place.has_centerness.then(|| part(self.classes + 4, 1)),
         }
     }
@@ -126,8 +124,9 @@ fn golden() -> std::collections::BTreeMap<String, (Vec<usize>, Vec<f32>)> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::testing::level;
     use burn::tensor::Device;
-    use mentor_types::{DetLevel, Taps};
+    use mentor_types::Taps;
 
     fn map(values: Vec<f32>, shape: [usize; 4]) -> Tensor<4> {
         Tensor::from_data(TensorData::new(values, shape), &Device::flex())
@@ -139,13 +138,11 @@ mod tests {
             let (shape, values) = &golden[&format!("{case}/{key}.p{level}")];
             map(values.clone(), shape.clone().try_into().unwrap())
         };
-        let level = |level: &usize| DetLevel {
-            stride: 1 << level,
-            class_logits: read("cls_logits", *level),
-            distances: read("distances", *level),
-            centerness: Some(read("centerness", *level)),
+        let part = |&index: &usize| {
+            let [logits, distances, centerness] = ["cls_logits", "distances", "centerness"].map(|key| read(key, index));
+            level(1 << index, logits, distances, Some(centerness))
         };
-        DetOutput { levels: levels.iter().map(level).collect(), taps: Taps::default(), image_size: [67, 93] }
+        DetOutput { levels: levels.iter().map(part).collect(), taps: Taps::default(), image_size: [67, 93] }
     }
 
     #[test]
@@ -179,12 +176,9 @@ mod tests {
 
     /// One level of 1 by 2 places of stride 8, two classes.
     fn small(class_logits: [f32; 4], centerness: Option<[f32; 2]>) -> DetOutput {
-        let level = DetLevel {
-            stride: 8,
-            class_logits: map(class_logits.to_vec(), [1, 2, 1, 2]),
-            distances: map(vec![3.0, 1.0, 2.0, 9.0, 1.0, 1.0, 4.0, 2.0], [1, 4, 1, 2]),
-            centerness: centerness.map(|values| map(values.to_vec(), [1, 1, 1, 2])),
-        };
+        let logits = map(class_logits.to_vec(), [1, 2, 1, 2]);
+        let distances = map(vec![3.0, 1.0, 2.0, 9.0, 1.0, 1.0, 4.0, 2.0], [1, 4, 1, 2]);
+        let level = level(8, logits, distances, centerness.map(|values| map(values.to_vec(), [1, 1, 1, 2])));
         DetOutput { levels: vec![level], taps: Taps::default(), image_size: [7, 14] }
     }
 
@@ -227,9 +221,9 @@ mod tests {
         assert!(detections(&small([nan; 4], Some([nan; 2])), &EvalConfig::default())[0].is_empty());
         assert!(detections(&small([0.0; 4], Some([nan; 2])), &EvalConfig::default())[0].is_empty());
         let mut output = small([0.0; 4], None);
-        output.levels[0].distances = map(vec![nan; 8], [1, 4, 1, 2]);
+        output.levels[0].distances = map(vec![nan; 8], [1, 4, 1, 2]).flatten(2, 3);
         assert!(detections(&output, &EvalConfig::default())[0].is_empty());
-        output.levels[0].distances = map(vec![0.0; 8], [1, 4, 1, 2]);
+        output.levels[0].distances = map(vec![0.0; 8], [1, 4, 1, 2]).flatten(2, 3);
         assert!(detections(&output, &EvalConfig::default())[0].is_empty());
     }
 

@@ -45,7 +45,7 @@ pub(crate) fn value_at_p3(
     let [n, _, height, width] = student.dims();
     let side = |features: &Tensor<4>, ways: &dyn Fn(usize) -> f32| -> DetOutput {
         let mut output = output(&[(8, [height, width])], n, 2, |_| 0.0);
-        output.levels[0].distances = map([n, 4, height, width], ways);
+        output.levels[0].distances = map([n, 4, height, width], ways).flatten(2, 3);
         output.taps.insert(Tap::P3, features.clone());
         output
     };

@@ -1,6 +1,6 @@
 //! `[distill.class_kd]`: the teacher's class scores at every place.
 
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 use burn::tensor::activation::sigmoid;
 use mentor_distill::{Column, Shared, Stream, Term};
 use mentor_ops::sum_all;
@@ -10,7 +10,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::context::Context;
 use crate::cross_entropy::binary_cross_entropy;
-use crate::grid::rows;
 use crate::task::Det;
 
 /// Pulls the student's class probabilities towards the teacher's, the more so the farther they are apart.
@@ -19,7 +18,7 @@ use crate::task::Det;
 /// classes `c`, with `p = sigmoid(student)` and `q = sigmoid(teacher)`.
 ///
 /// # Shapes
-/// Class scores `[n, k, h, w]` of the levels that student and teacher share by their stride.
+/// Class scores `[n, k, p]` of the levels at which student and teacher have the same places.
 ///
 /// # Units and ranges
 /// Logits, not probabilities. `gamma` is at least 0. The value is in nats, at least 0; 0 where both agree, unless `gamma` is 0.
@@ -72,7 +71,7 @@ impl Term<Det> for ClassKd {
 
     fn value(&self, context: &Context<'_>, _column: &Column) -> Tensor<1> {
         let (student, taught): (Vec<_>, Vec<_>) = context.shared_levels().into_iter().unzip();
-        let logits = |levels: Vec<&DetLevel>| Tensor::cat(levels.iter().map(|l| rows(&l.class_logits)).collect(), 2);
+        let logits = |levels: Vec<&DetLevel>| Tensor::cat(levels.iter().map(|l| l.class_logits.clone().cast(DType::F32)).collect(), 2);
         self.loss(logits(student), logits(taught).inner())
     }
 
@@ -109,7 +108,7 @@ mod tests {
     fn with_logits(logits: &Tensor<4>) -> DetOutput {
         let [n, classes, height, width] = logits.dims();
         let mut output = output(&[(8, [height, width])], n, classes, |_| 0.0);
-        output.levels[0].class_logits = logits.clone();
+        output.levels[0].class_logits = logits.clone().flatten(2, 3);
         output
     }
 
@@ -155,13 +154,14 @@ mod tests {
     fn levels_that_only_one_side_has_do_not_count() {
         let student = output(&[(8, [2, 2]), (16, [1, 1])], 1, 2, |i| i as f32);
         let teacher = output(&[(4, [4, 4]), (8, [2, 2])], 1, 2, |i| -(i as f32));
-        let [one, other] = [&student.levels[0], &teacher.levels[1]].map(|level| with_logits(&level.class_logits));
+        let [one, other] = [&student.levels[0], &teacher.levels[1]]
+            .map(|level| with_logits(&level.class_logits.clone().reshape([1, 2, 2, 2])));
         let term = ClassKd::default();
         assert_eq!(values(value_of(&term, &student, &teacher)), values(value_of(&term, &one, &other)));
     }
 
     #[test]
-    #[should_panic(expected = "no level of the same stride")]
+    #[should_panic(expected = "no level of the same places")]
     fn nets_without_a_common_level_are_refused() {
         let _ = value_of(
             &ClassKd::default(),

@@ -3,24 +3,21 @@
 use burn::tensor::Tensor;
 use mentor_distill::{Column, Place, Shared, Stream, Term};
 use mentor_ops::sum_all;
-use mentor_types::{AdapterKind, AdapterSpec, Found};
+use mentor_types::{AdapterKind, AdapterSpec, Found, LevelLayout};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{check_levels, levels};
 use crate::context::{Context, Labelled};
-use crate::grid::stride_of;
+use crate::grid::{largest_at_points, level_of};
 use crate::task::Det;
 use crate::ways::Ways;
-
-/// The side of the one square anchor of each place, in strides.
-const ANCHOR: f64 = 8.0;
 
 /// Pulls the student's features towards the teacher's at the places near objects.
 ///
 /// `sum_i m_i |A(s_i) - t_i|^2 / (2 sum_i m_i)`: the squared distance of the features at the places `i`, where `m_i` is 1 if
-/// the anchor of the place overlaps an object by more than `threshold` times what the best anchor of all levels overlaps it,
-/// and else 0. The anchor is a square of 8 strides about the point; `A` is an adapter where the widths differ.
+/// an anchor at the place overlaps an object by more than `threshold` times what the best anchor of all levels overlaps it,
+/// and else 0. A net without anchors has squares of 8 strides about its points; `A` is an adapter where the widths differ.
 ///
 /// # Shapes
 /// Features `[n, c, h, w]` of both at a level of the pyramid. Where the student has another number of channels, an adapter, a
@@ -44,8 +41,8 @@ const ANCHOR: f64 = 8.0;
 /// with its weight 0.01 and its threshold 0.5.
 ///
 /// # Differs
-/// Theirs is for nets with several anchors at each place of one map; a net without anchors gets one of 8 strides here, the
-/// side at which its levels change. The official adapter is there in any case,
+/// Theirs is for nets with several anchors at each place of one map; 8 strides, for nets without, are the side at which their
+/// levels change. The official adapter is there in any case,
 /// and the official weight is 0 for the first 400 steps. Ours divides by the places of each level, so
 /// that the value at a level does not depend on which others are compared.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -85,8 +82,7 @@ impl Term<Det> for Imitation {
     fn value(&self, context: &Context<'_>, column: &Column) -> Tensor<1> {
         let place = column.place();
         let (student_nchw, teacher_nchw) = context.features(place, &column.name);
-        let [n, _, height, width] = student_nchw.dims();
-        let near_n1hw = self.near(context.labelled(), place).reshape([n, 1, height, width]);
+        let near_n1hw = self.near(context.labelled(), &level_of(context.student, place.student).layout);
         let distance_n1hw = (student_nchw - teacher_nchw).powi_scalar(2).sum_dim(1);
         sum_all(distance_n1hw * near_n1hw.clone()) / sum_all(near_n1hw).clamp_min(1.0).mul_scalar(2.0)
     }
@@ -98,18 +94,15 @@ impl Term<Det> for Imitation {
 }
 
 impl Imitation {
-    /// 1 at the places near objects, `[n, 1, p]` for those of one level.
-    fn near(&self, labelled: &Labelled, place: &Place) -> Tensor<3> {
+    /// 1 at the points of a level near objects, `[n, 1, h, w]`.
+    fn near(&self, labelled: &Labelled, level: &LevelLayout) -> Tensor<4> {
         let (grid, targets) = (&labelled.grid, &labelled.targets);
-        let sides_11p = grid.strides.clone().mul_scalar(ANCHOR);
         let objects_nm1 = targets.objects_nm.clone().unsqueeze_dim::<3>(2);
-        let overlap_nmp = Ways::of(grid, targets).overlap_with_squares(&sides_11p) * objects_nm1;
+        let overlap_nmp = Ways::of(grid, targets).overlap_with_anchors(grid) * objects_nm1;
         let best_nm1 = overlap_nmp.clone().max_dim(2);
         let least_nmp = best_nm1.mul_scalar(self.threshold).expand(overlap_nmp.shape());
         let near_n1p = overlap_nmp.greater(least_nmp).float().max_dim(1);
-        let level = stride_of(place.student).and_then(|stride| grid.level(stride));
-        let (first, places) = level.unwrap_or_else(|| panic!("the student has no level at `{}`", place.student));
-        near_n1p.narrow(2, first, places)
+        largest_at_points(level, grid.at_level(level.stride, &near_n1p))
     }
 }
 
@@ -137,7 +130,10 @@ mod tests {
     #[test]
     fn places_near_objects_are_those_of_half_the_best_overlap() {
         let output = output(&[(8, [8, 8]), (16, [4, 4])], 1, 1, |_| 0.0);
-        let near = |labels: BoxLabels, tap| values(term().near(&seen(&output, &[labels]), &Place::at(tap)));
+        let near = |labels: BoxLabels, tap| {
+            let level = &level_of(&output, tap).layout;
+            values(term().near(&seen(&output, &[labels]), level))
+        };
         let fine = near(object(), Tap::P3);
         for (place, found) in fine.iter().enumerate() {
             // The anchor of a place is moved by so many pixels.

@@ -1,23 +1,23 @@
 //! `[distill.regression_imitation]`: the teacher's features where its boxes are better.
 
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 use mentor_distill::{Column, Place, Shared, Stream, Term};
 use mentor_ops::sum_all;
-use mentor_types::{AdapterKind, AdapterSpec, DetOutput, Found};
+use mentor_types::{AdapterKind, AdapterSpec, DetLevel, Found};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{check_levels, levels};
-use crate::context::Context;
-use crate::grid::{rows, stride_of};
+use crate::context::{Context, Labelled};
+use crate::grid::{largest_at_points, level_of};
 use crate::overlap::iou;
 use crate::task::Det;
 
 /// Pulls the student's features towards the teacher's at places whose box the teacher gives better, the more so the better.
 ///
 /// `sum_i w_i |A(s_i) - t_i|^2 / (c max(sum_i w_i, 1))` with `w_i = max(0, IoU(b^T_i, g_i) - IoU(b^S_i, g_i))` at the places
-/// `i` that answer for an object with the box `g_i`, where `b` are the boxes that student and teacher give, and 0 elsewhere; `c`
-/// is the number of channels, `A` an adapter where the widths differ.
+/// `i` that answer for an object with the box `g_i`, where `b` are the boxes that student and teacher give, and 0 elsewhere; of
+/// several anchors at a point the largest counts; `c` is the number of channels, `A` an adapter where the widths differ.
 ///
 /// # Shapes
 /// Features `[n, c, h, w]` and ways to edges `[n, 4, h, w]` of both at a level of the pyramid. Where the student has another
@@ -77,8 +77,8 @@ impl Term<Det> for RegressionImitation {
     fn value(&self, context: &Context<'_>, column: &Column) -> Tensor<1> {
         let place = column.place();
         let (student_nchw, teacher_nchw) = context.features(place, &column.name);
-        let [n, channels, height, width] = student_nchw.dims();
-        let gap_n1hw = gap(context, place).reshape([n, 1, height, width]);
+        let channels = student_nchw.dims()[1];
+        let gap_n1hw = gap(context, place);
         let distance_n1hw = (student_nchw - teacher_nchw).powi_scalar(2).sum_dim(1).div_scalar(channels as f64);
         sum_all(distance_n1hw * gap_n1hw.clone()) / sum_all(gap_n1hw).clamp_min(1.0)
     }
@@ -93,21 +93,16 @@ impl Term<Det> for RegressionImitation {
     }
 }
 
-/// How much better the teacher's boxes are, `[n, 1, p]` for the places of one level; never negative, off the graph.
-fn gap(context: &Context<'_>, place: &Place) -> Tensor<3> {
-    let labelled = context.labelled();
-    let stride = stride_of(place.student);
-    let level = stride.and_then(|stride| labelled.grid.level(stride));
-    let (first, places) = level.unwrap_or_else(|| panic!("the student has no level at `{}`", place.student));
-    let assignment = &labelled.assignment;
-    let own_n4p = assignment.distances_n4p.clone().narrow(2, first, places);
-    let overlap = |output: &DetOutput, side: &str| {
-        let level = output.levels.iter().find(|level| Some(level.stride) == stride);
-        let level = level.unwrap_or_else(|| panic!("the {side} has no level at `{}`", place.student));
-        iou(rows(&level.distances).inner(), own_n4p.clone())
-    };
-    let gap_n1p = overlap(context.taught(), "teacher") - overlap(context.student, "student");
-    gap_n1p.clamp_min(0.0) * assignment.positive_n1p.clone().narrow(2, first, places)
+/// How much better the teacher's boxes are, `[n, 1, h, w]` for the points of one level; never negative, off the graph.
+fn gap(context: &Context<'_>, place: &Place) -> Tensor<4> {
+    let (student, teacher) = (level_of(context.student, place.student), level_of(context.taught(), place.student));
+    assert_eq!(student.layout, teacher.layout, "places of student and teacher at `{}`", place.student);
+    let Labelled { grid, assignment, .. } = context.labelled();
+    let own_n4p = grid.at_level(student.layout.stride, &assignment.distances_n4p);
+    let overlap = |level: &DetLevel| iou(level.distances.clone().cast(DType::F32).inner(), own_n4p.clone());
+    let gap_n1p = (overlap(teacher) - overlap(student)).clamp_min(0.0);
+    let positive_n1p = grid.at_level(student.layout.stride, &assignment.positive_n1p);
+    largest_at_points(&student.layout, gap_n1p * positive_n1p)
 }
 
 #[cfg(test)]

@@ -35,6 +35,9 @@ pub struct NetTable {
     /// Channels of the pyramid and of the head. Default: 256 at the published width, scaled with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub head_channels: Option<usize>,
+    /// Where the points lie that boxes are told from. Default: `middle`.
+    #[serde(default)]
+    pub points: Points,
     /// Convolutions of the head before its last ones. Default: 4, as published.
     #[serde(default = "published_convs")]
     pub head_convs: usize,
@@ -59,6 +62,27 @@ fn published_convs() -> usize {
     4
 }
 
+/// Where a point lies in its square of pixels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Points {
+    /// In its middle, as in the papers.
+    #[default]
+    Middle,
+    /// At its upper left corner: for weights that torchvision trained.
+    Corner,
+}
+
+impl Points {
+    /// How far from the upper left corner, in parts of the side.
+    pub(super) fn part(self) -> f32 {
+        match self {
+            Self::Middle => 0.5,
+            Self::Corner => 0.0,
+        }
+    }
+}
+
 /// The published channels of pyramid and head.
 const CHANNELS: usize = 256;
 
@@ -71,6 +95,7 @@ impl NetTable {
             width: None,
             levels: published_levels(),
             head_channels: None,
+            points: Points::Middle,
             head_convs: published_convs(),
             batch_norm: BatchNormMode::Train,
             weights: None,
@@ -184,7 +209,7 @@ impl NetConfig {
         match self {
             Self::Fcos(_) => {
                 let head = FcosHead::new(channels, table.head_convs, classes, fresh);
-                DetNet::Fcos(Detector { backbone, head })
+                DetNet::Fcos(Detector { backbone, head, points: table.points })
             }
         }
     }

@@ -5,13 +5,18 @@ use burn::nn::conv::Conv2d;
 use burn::tensor::activation::relu;
 use burn::tensor::{DType, Tensor};
 use mentor_nets::{Cost, Fresh, Init, conv};
-use mentor_types::DetLevel;
+use mentor_types::{BoxCoding, DetLevel, LevelLayout};
+
+use crate::assign::{AssignConfig, FcosAssign};
 
 use super::tower::{TowerLayer, count, head_conv, through, tower};
-use super::{Head, Told};
+use super::{Head, Told, at_places};
 
 /// How probable each class is anywhere in a fresh net, so that the loss is not drowned by places without an object.
 const PRIOR: f64 = 0.01;
+
+/// The side, in strides, of the objects that a level is for, where there is no anchor to say it.
+const OBJECT: f32 = 8.0;
 
 /// The part that says classes.
 #[derive(Module, Debug)]
@@ -38,9 +43,7 @@ pub struct FcosRegression {
 /// structure, names and start as torchvision's `FCOSHead`. Every class has a probability of 0.01 at the start.
 ///
 /// # Differs
-/// A place stands for the middle of its square of pixels ([`DetOutput`](mentor_types::DetOutput)), as in the papers;
-/// torchvision's anchors stand half a stride before it, so that weights of its own training find boxes that are shifted so
-/// far. Norms of few channels have fewer groups. torchvision's scores have a place for the background, class 0, which ours
+/// A point lies in the middle of its square of pixels, as in the papers, unless `points` says otherwise. Norms of few channels have fewer groups. torchvision's scores have a place for the background, class 0, which ours
 /// have not.
 #[derive(Module, Debug)]
 #[allow(missing_docs)]
@@ -67,18 +70,26 @@ impl FcosHead {
 }
 
 impl Head for FcosHead {
-    fn forward(&self, stride: usize, features_nchw: Tensor<4>) -> Told {
+    fn forward(&self, stride: usize, point: f32, features_nchw: Tensor<4>) -> Told {
+        let [.., height, width] = features_nchw.dims();
         let (says, finds) = (&self.classification_head, &self.regression_head);
         let cls_tower = through(&says.conv, features_nchw.clone());
         let reg_tower = through(&finds.conv, features_nchw);
         let distances = relu(conv(&finds.bbox_reg, reg_tower.clone()).cast(DType::F32)).mul_scalar(stride as f64);
+        let centerness = conv(&finds.bbox_ctrness, reg_tower.clone()).cast(DType::F32);
+        let anchors = vec![[OBJECT * stride as f32; 2]];
         let level = DetLevel {
-            stride,
-            class_logits: conv(&says.cls_logits, cls_tower.clone()).cast(DType::F32),
-            distances,
-            centerness: Some(conv(&finds.bbox_ctrness, reg_tower.clone()).cast(DType::F32)),
+            layout: LevelLayout { stride, size: [height, width], point, anchors },
+            class_logits: at_places(conv(&says.cls_logits, cls_tower.clone()).cast(DType::F32), 1),
+            distances: at_places(distances, 1),
+            coding: BoxCoding::Distances,
+            centerness: Some(at_places(centerness, 1)),
         };
         Told { level, cls_tower, reg_tower }
+    }
+
+    fn assign(&self) -> AssignConfig {
+        AssignConfig::Fcos(FcosAssign::default())
     }
 
     fn scores(&self) -> &Conv2d {

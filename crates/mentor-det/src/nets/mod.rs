@@ -16,7 +16,9 @@ use burn::tensor::Tensor;
 use mentor_nets::{Backbone, Cost, Fpn, Grouped};
 use mentor_types::{DetLevel, DetOutput, Group, Tap};
 
-pub use config::{NetConfig, NetTable};
+use crate::assign::AssignConfig;
+
+pub use config::{NetConfig, NetTable, Points};
 pub use fcos::{FcosClassification, FcosHead, FcosRegression};
 pub use tower::TowerLayer;
 
@@ -33,8 +35,12 @@ pub struct Told {
 
 /// What says classes and boxes, with one set of weights for all levels.
 pub trait Head: Module {
-    /// What it says of the features `[n, channels, h, w]` of the level of this stride.
-    fn forward(&self, stride: usize, features_nchw: Tensor<4>) -> Told;
+    /// What it says of the features `[n, channels, h, w]` of the level of this stride, whose points lie at `point` of their
+    /// squares.
+    fn forward(&self, stride: usize, point: f32, features_nchw: Tensor<4>) -> Told;
+
+    /// Which places answer for which objects, as its reference has it.
+    fn assign(&self) -> AssignConfig;
 
     /// The convolution that makes class scores.
     fn scores(&self) -> &Conv2d;
@@ -57,6 +63,9 @@ pub struct Pyramid {
 pub struct Detector<H: Head> {
     pub backbone: Pyramid,
     pub head: H,
+    /// Where the points lie, see [`Points`].
+    #[module(skip)]
+    pub points: Points,
 }
 
 impl<H: Head> Detector<H> {
@@ -67,7 +76,7 @@ impl<H: Head> Detector<H> {
         let mut levels = Vec::new();
         for (level, map) in maps {
             taps.insert(level.tap(), map.clone());
-            let Told { level, cls_tower, reg_tower } = self.head.forward(level.stride(), map);
+            let Told { level, cls_tower, reg_tower } = self.head.forward(level.stride(), self.points.part(), map);
             taps.insert(Tap::ClsTower, cls_tower);
             taps.insert(Tap::RegTower, reg_tower);
             levels.push(level);
@@ -98,6 +107,17 @@ impl<H: Head> Detector<H> {
 
     fn classes(&self) -> usize {
         self.head.scores().weight.lazy_shape()[0]
+    }
+}
+
+/// What a map says of each anchor of each point, as [`DetLevel`] has it: `[n, anchors * c, h, w]`, anchor by anchor, to
+/// `[n, c, h * w * anchors]`.
+fn at_places(map_nchw: Tensor<4>, anchors: usize) -> Tensor<3> {
+    let [n, channels, height, width] = map_nchw.dims();
+    let each = channels / anchors;
+    match anchors {
+        1 => map_nchw.flatten(2, 3),
+        _ => map_nchw.reshape([n, anchors, each, height * width]).permute([0, 2, 3, 1]).flatten(2, 3),
     }
 }
 
@@ -145,6 +165,12 @@ impl DetNet {
     #[must_use]
     pub fn classes(&self) -> usize {
         each!(self, net => net.classes())
+    }
+
+    /// Which places answer for which objects, unless a recipe says it.
+    #[must_use]
+    pub fn assign(&self) -> AssignConfig {
+        each!(self, net => net.head.assign())
     }
 
     /// Multiply-adds of the convolutions for one image of `size` (height, width).

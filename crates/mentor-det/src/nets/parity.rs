@@ -33,11 +33,16 @@ fn maps(output: &DetOutput) -> Vec<(String, Tensor<4>)> {
     let mut maps = Vec::new();
     for (tap, features) in output.taps.iter().filter(|(tap, _)| tap.name().starts_with('p')) {
         let stride = 1 << tap.name()[1..].parse::<usize>().unwrap();
-        let level = output.levels.iter().find(|level| level.stride == stride).unwrap().clone();
+        let level = output.levels.iter().find(|level| level.layout.stride == stride).unwrap().clone();
+        let [height, width] = level.layout.size;
+        let map = |rows: Tensor<3>| {
+            let [n, channels, _] = rows.dims();
+            rows.reshape([n, channels, height, width])
+        };
         maps.push((tap.name().to_owned(), features.clone()));
-        maps.push((format!("cls_logits.{tap}"), level.class_logits));
-        maps.push((format!("distances.{tap}"), level.distances));
-        maps.push((format!("centerness.{tap}"), level.centerness.unwrap()));
+        maps.push((format!("cls_logits.{tap}"), map(level.class_logits)));
+        maps.push((format!("distances.{tap}"), map(level.distances)));
+        maps.push((format!("centerness.{tap}"), map(level.centerness.unwrap())));
     }
     maps
 }
@@ -94,10 +99,12 @@ fn shapes_channels_strides_and_classes_are_as_told_at_any_size() {
             assert_eq!(output.image_size, [height, width]);
             assert_eq!(output.levels.len(), levels.len());
             for level in &output.levels {
-                let [h, w] = [height, width].map(|side| side.div_ceil(level.stride));
-                assert_eq!(level.class_logits.dims(), [2, 7, h, w]);
-                assert_eq!(level.distances.dims(), [2, 4, h, w]);
-                assert_eq!(level.centerness.as_ref().unwrap().dims(), [2, 1, h, w]);
+                let size = [height, width].map(|side| side.div_ceil(level.layout.stride));
+                assert_eq!((level.layout.size, level.layout.point), (size, 0.5));
+                let places = level.layout.places();
+                assert_eq!(level.class_logits.dims(), [2, 7, places]);
+                assert_eq!(level.distances.dims(), [2, 4, places]);
+                assert_eq!(level.centerness.as_ref().unwrap().dims(), [2, 1, places]);
             }
             for tap in Tap::ALL {
                 let found = output.taps.get(tap).map(|features| features.dims()[1]);
@@ -108,7 +115,7 @@ fn shapes_channels_strides_and_classes_are_as_told_at_any_size() {
             }
             let towers = output.taps.iter().filter(|(tap, _)| *tap == Tap::RegTower);
             let sizes: Vec<_> = towers.map(|(_, features)| features.dims()[2]).collect();
-            assert_eq!(sizes, output.levels.iter().map(|level| level.distances.dims()[2]).collect::<Vec<_>>());
+            assert_eq!(sizes, output.levels.iter().map(|level| level.layout.size[0]).collect::<Vec<_>>());
         }
     }
 }
@@ -131,7 +138,7 @@ fn a_fresh_net_says_the_prior_everywhere_and_its_weights_are_a_function_of_the_s
     let output = net.forward(tensor("input", [2, 3, 61, 77], &Device::flex()));
     for level in output.levels {
         let logits = level.class_logits.into_data().try_into_vec_as::<f32>().unwrap();
-        assert!(logits.iter().all(|logit| (logit - prior).abs() < 0.5), "stride {}: {logits:?}", level.stride);
+        assert!(logits.iter().all(|logit| (logit - prior).abs() < 0.5), "stride {}: {logits:?}", level.layout.stride);
     }
 }
 

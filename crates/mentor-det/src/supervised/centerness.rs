@@ -18,7 +18,7 @@ use crate::task::Det;
 /// `p = sigmoid(logits)` and `c = sqrt(min(l, r) / max(l, r) * min(t, b) / max(t, b))`.
 ///
 /// # Shapes
-/// Logits `[n, 1, h, w]` of every level; the value has one element.
+/// Logits `[n, 1, p]` of every level; the value has one element.
 ///
 /// # Units and ranges
 /// Logits, not probabilities. The value is in nats; its least is the mean entropy of the targets, not 0.

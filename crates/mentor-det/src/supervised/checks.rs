@@ -7,7 +7,7 @@ use mentor_types::{BoxKind, BoxLabels, DetLevel, DetOutput, Taps};
 
 use crate::context::{Context, Labelled};
 use crate::task::Det;
-use crate::testing::{close, golden, labelled, map, output, seen, values};
+use crate::testing::{close, golden, labelled, level, map, output, seen, values};
 
 /// What a part of the loss compares.
 #[derive(Clone, Copy)]
@@ -18,7 +18,7 @@ pub(crate) enum Part {
 }
 
 impl Part {
-    fn of(self, level: &mut DetLevel) -> &mut Tensor<4> {
+    fn of(self, level: &mut DetLevel) -> &mut Tensor<3> {
         match self {
             Self::ClassLogits => &mut level.class_logits,
             Self::Distances => &mut level.distances,
@@ -48,10 +48,16 @@ pub(crate) fn value(term: &dyn Term<Det>, output: &DetOutput, labels: &Labelled)
     values(value)[0]
 }
 
+/// Values by index, in the shape of `part`.
+fn like(part: &Tensor<3>, value: impl Fn(usize) -> f32) -> Tensor<3> {
+    let [n, channels, places] = part.dims();
+    map([n, channels, 1, places], value).reshape([n, channels, places])
+}
+
 /// The value, and the gradient at the part of every level.
 fn with_gradient(term: &dyn Term<Det>, part: Part, output: &DetOutput, labels: &Labelled) -> (f32, Vec<Vec<f32>>) {
     let mut output = output.clone();
-    let leaves: Vec<Tensor<4>> = output
+    let leaves: Vec<Tensor<3>> = output
         .levels
         .iter_mut()
         .map(|level| {
@@ -72,13 +78,12 @@ pub(crate) fn agrees_with_torchvision(name: &str, part: Part, term: &dyn Term<De
         let (shape, values) = &golden[&name];
         map(shape.as_slice().try_into().unwrap(), |i| values[i])
     };
-    let level = |(index, stride): (usize, usize)| DetLevel {
-        stride,
-        class_logits: tensor(format!("class_logits.{index}")),
-        distances: tensor(format!("distances.{index}")),
-        centerness: Some(tensor(format!("centerness.{index}"))),
+    let of_level = |(index, stride): (usize, usize)| {
+        let [logits, distances, centerness] =
+            ["class_logits", "distances", "centerness"].map(|name| tensor(format!("{name}.{index}")));
+        level(stride, logits, distances, Some(centerness))
     };
-    let levels = [4, 8, 16].into_iter().enumerate().map(level).collect();
+    let levels = [4, 8, 16].into_iter().enumerate().map(of_level).collect();
     let output = DetOutput { levels, taps: Taps::default(), image_size: [96, 128] };
     let labels: Vec<BoxLabels> = (0..3)
         .map(|image| {
@@ -133,13 +138,12 @@ fn what_does_not_count_changes_nothing(case: &Case) {
     let mut changed = output.clone();
     let mut some = false;
     for (index, level) in changed.levels.iter_mut().enumerate() {
-        let (first, places) = labels.grid.level(level.stride).unwrap();
+        let counted = labels.grid.at_level(level.layout.stride, counted);
         let part = case.part.of(level);
-        let [n, channels, ..] = part.dims();
-        let mask = values(counted.clone().narrow(2, first, places).expand([n, channels, places]));
+        let mask = values::<3>(counted.expand(part.shape()));
         assert!(mask.iter().zip(&gradients[index]).all(|(counts, slope)| *counts != 0.0 || *slope == 0.0));
         some |= mask.contains(&0.0);
-        let noise = map(part.dims(), |i| if mask[i] == 0.0 { (i % 7) as f32 } else { 0.0 });
+        let noise = like(part, |i| if mask[i] == 0.0 { (i % 7) as f32 } else { 0.0 });
         *part = part.clone() + noise;
     }
     assert!(some);
@@ -169,7 +173,7 @@ fn differences_agree_with_the_gradient(case: &Case) {
         let mut output = output.clone();
         for (level, gradient) in output.levels.iter_mut().zip(&gradients) {
             let part = case.part.of(level);
-            *part = part.clone() + map(part.dims(), |i| sign * step * gradient[i].signum());
+            *part = part.clone() + like(part, |i| sign * step * gradient[i].signum());
         }
         value(case.term, &output, &labels)
     };
@@ -209,7 +213,7 @@ fn it_falls_on_a_fixed_batch(case: &Case) {
         let (_, gradients) = with_gradient(case.term, case.part, &output, &labels);
         for (level, gradient) in output.levels.iter_mut().zip(&gradients) {
             let part = case.part.of(level);
-            *part = part.clone() - map(part.dims(), |i| gradient[i]).mul_scalar(case.rate);
+            *part = part.clone() - like(part, |i| gradient[i]).mul_scalar(case.rate);
         }
     }
     let last = value(case.term, &output, &labels);

@@ -22,7 +22,7 @@ use crate::task::Det;
 /// see [`Assignment`].
 ///
 /// # Shapes
-/// Class scores `[n, k, h, w]` of every level; the value has one element.
+/// Class scores `[n, k, p]` of every level; the value has one element.
 ///
 /// # Units and ranges
 /// Logits, not probabilities. `alpha` lies in [0, 1], `gamma` is at least 0. The value is in nats, at least 0.

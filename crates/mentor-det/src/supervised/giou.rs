@@ -18,7 +18,7 @@ use crate::task::Det;
 /// part of the enclosing box that neither box covers.
 ///
 /// # Shapes
-/// Ways to the edges, `[n, 4, h, w]` of every level; the value has one element.
+/// Ways to the edges, `[n, 4, p]` of every level; the value has one element.
 ///
 /// # Units and ranges
 /// Pixels in; the value lies in `[0, 2)`.
@@ -94,7 +94,7 @@ mod tests {
         let mut output = output(&[(8, [1, 1])], 1, 1, |_| 0.0);
         let labels = seen(&output, &[labelled(&[([2.0, 2.0, 6.0, 6.0], 0, BoxKind::Object)])]);
         for (edges, expected) in [([2.0; 4], 0.0), ([1.0, 3.0, 1.0, 3.0], 1.0 - 8.0 / 20.0 + 4.0 / 24.0)] {
-            output.levels[0].distances = map([1, 4, 1, 1], |edge| edges[edge]);
+            output.levels[0].distances = map([1, 4, 1, 1], |edge| edges[edge]).flatten(2, 3);
             let found = value(&Giou::default(), &output, &labels);
             assert!((found - expected).abs() < 1e-6, "{found} instead of {expected}");
         }

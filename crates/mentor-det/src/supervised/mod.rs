@@ -4,18 +4,23 @@
 mod checks;
 
 use mentor_distill::{TermTable, check_terms, evaluate, terms};
-use mentor_types::{Found, LossTerms, check_weight};
+use mentor_types::{Found, LossTerms, below, check_weight};
 
+use crate::assign::AssignConfig;
 use crate::context::Context;
+use crate::nets::DetNet;
 use crate::task::Det;
 
 terms! {
-    /// `[supervised]`: which losses compare the student with the labels. Without this table they are those of FCOS, all three
-    /// of them; with it, the parts that it names.
+    /// `[supervised]`: which losses compare the student with the labels. Where it names no part they are those of the
+    /// student's head: `focal`, `giou` and `centerness` of `fcos`.
     SupervisedConfig of Det {
         /// Factor of all parts (default 1); 0 trains without labels.
         #[serde(default = "one")]
         weight: f64,
+        /// Which places answer for which objects. Default: as the student's head was published.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        assign: Option<AssignConfig>,
         ;
         focal::Focal,
         giou::Giou,
@@ -29,23 +34,31 @@ fn one() -> f64 {
 
 impl Default for SupervisedConfig {
     fn default() -> Self {
-        Self {
-            weight: one(),
-            focal: Some(Focal::default()),
-            giou: Some(Giou::default()),
-            centerness: Some(Centerness::default()),
-        }
+        Self { weight: one(), assign: None, focal: None, giou: None, centerness: None }
     }
 }
 
 impl SupervisedConfig {
+    /// With the parts of the head of `net` where it names none.
+    #[must_use]
+    pub fn of_net(self, net: &DetNet) -> Self {
+        if !self.terms().is_empty() {
+            return self;
+        }
+        match net {
+            DetNet::Fcos(_) => Self {
+                focal: Some(Focal::default()),
+                giou: Some(Giou::default()),
+                centerness: Some(Centerness::default()),
+                ..self
+            },
+        }
+    }
+
     /// Reports every value out of range.
     pub fn check(&self, found: &mut Found) {
         check_weight("weight", self.weight, found);
-        if self.weight > 0.0 && self.terms().is_empty() {
-            let message = "names no loss: add `focal = {}`, `giou = {}` and `centerness = {}`, or set weight = 0";
-            found.push((String::new(), message.to_owned()));
-        }
+        below("assign", found, |found| self.assign.iter().for_each(|config| config.check(found)));
         check_terms(self, found);
     }
 }
@@ -64,18 +77,28 @@ pub fn supervised(config: &SupervisedConfig, context: &Context<'_>, step: u64, t
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::assign::FcosAssign;
+    use crate::nets::{NetConfig, NetTable};
+    use burn::tensor::Device;
+    use mentor_nets::BackboneKind;
 
     fn read(text: &str) -> SupervisedConfig {
         serde_json::from_str(text).unwrap()
     }
 
     #[test]
-    fn no_table_is_fcos_and_a_table_names_its_parts() {
+    fn no_part_is_those_of_the_head_and_a_table_names_its_parts() {
         let names = |config: &SupervisedConfig| config.terms().iter().map(|(name, _)| *name).collect::<Vec<_>>();
+        let net = NetConfig::Fcos(NetTable::new(BackboneKind::Resnet18)).build(3, &Device::flex());
         let default = SupervisedConfig::default();
-        assert_eq!(names(&default), ["focal", "giou", "centerness"]);
-        assert_eq!(read(&serde_json::to_string(&default).unwrap()), default);
+        assert_eq!(read("{}"), default);
+        assert_eq!(names(&default), [""; 0]);
+        let of_net = read(r#"{"weight": 2, "assign": {"fcos": {"radius": 1}}}"#).of_net(&net);
+        assert_eq!(names(&of_net), ["focal", "giou", "centerness"]);
+        assert_eq!((of_net.weight, &of_net.assign), (2.0, &Some(AssignConfig::Fcos(FcosAssign { radius: 1.0 }))));
+        assert_eq!(read(&serde_json::to_string(&of_net).unwrap()), of_net);
         let config = read(r#"{"focal": {"gamma": 1.5}, "giou": {"weight": 2}}"#);
+        assert_eq!(config.clone().of_net(&net), config);
         assert_eq!(names(&config), ["focal", "giou"]);
         assert_eq!(config.focal, Some(Focal { gamma: 1.5, ..Focal::default() }));
         assert!(serde_json::from_str::<SupervisedConfig>(r#"{"cross_entropy": {}}"#).is_err());
@@ -89,9 +112,9 @@ mod tests {
             problems.into_iter().map(|(key, _)| key).collect::<Vec<_>>()
         };
         assert!(keys(&SupervisedConfig::default()).is_empty());
-        assert_eq!(keys(&read("{}")), [""]);
         assert!(keys(&read(r#"{"weight": 0}"#)).is_empty());
-        let wrong = read(r#"{"weight": -1, "focal": {"alpha": 1.5, "gamma": -1}, "giou": {"weight": -1}}"#);
-        assert_eq!(keys(&wrong), ["weight", "focal.alpha", "focal.gamma", "giou.weight"]);
+        let wrong = r#"{"weight": -1, "focal": {"alpha": 1.5, "gamma": -1}, "giou": {"weight": -1},
+            "assign": {"fcos": {"radius": 0}}}"#;
+        assert_eq!(keys(&read(wrong)), ["weight", "assign.fcos.radius", "focal.alpha", "focal.gamma", "giou.weight"]);
     }
 }

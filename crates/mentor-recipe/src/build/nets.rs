@@ -63,7 +63,7 @@ impl<T: Task> BuiltNets<T> {
         let adapters = adapters(loaded, &student, &teachers, &training)?;
         let companions = Companions::fresh(recipe.distill.terms(), &Start { classes, seed: recipe.seed, device });
         let average = recipe.ema.clone().map(|config| Average::of(&student, config));
-        let method = T::method(Parts {
+        let parts = Parts {
             supervised: recipe.supervised.clone(),
             distill: recipe.distill.clone(),
             unlabelled: recipe.unlabelled.clone(),
@@ -71,7 +71,8 @@ impl<T: Task> BuiltNets<T> {
             teachers,
             average,
             companions,
-        });
+        };
+        let method = T::method(parts, &student);
         Ok(Self { method, model: Student { net: student, adapters }, reports })
     }
 }

@@ -1,5 +1,7 @@
 //! Detection.
 
+use std::collections::BTreeMap;
+
 use burn::tensor::Device;
 use mentor_data::Sample;
 use mentor_det::distill::DistillConfig;
@@ -8,7 +10,7 @@ use mentor_det::nets::{DetNet, NetConfig};
 use mentor_det::supervised::SupervisedConfig;
 use mentor_det::unlabelled::UnlabelledConfig;
 use mentor_det::upload::DeviceBatch;
-use mentor_det::{Det, DetMethod, EvalConfig, Judged, evaluate};
+use mentor_det::{Det, DetMethod, EvalConfig, Judged, check_fit, evaluate};
 use mentor_distill::check_terms;
 use mentor_nets::Frozen;
 use mentor_train::Average;
@@ -38,9 +40,22 @@ impl Task for Det {
         net.tap_channels(tap)
     }
 
-    fn method(parts: Parts<Self>) -> DetMethod {
+    fn check_fit(
+        student: &NetConfig,
+        teachers: &BTreeMap<String, NetConfig>,
+        supervised: &SupervisedConfig,
+        distill: &DistillConfig,
+        found: &mut Found,
+    ) {
+        let teachers = teachers.iter().map(|(name, config)| (name.as_str(), config));
+        check_fit(student, teachers, supervised, distill, found);
+    }
+
+    fn method(parts: Parts<Self>, student: &DetNet) -> DetMethod {
+        let supervised = parts.supervised.of_net(student);
         DetMethod {
-            supervised: (parts.supervised.weight > 0.0).then_some(parts.supervised),
+            assign: supervised.assign.clone().unwrap_or_else(|| student.assign()),
+            supervised: (supervised.weight > 0.0).then_some(supervised),
             distill: parts.distill,
             unlabelled: parts.unlabelled,
             teachers: parts.teachers,

@@ -4,6 +4,7 @@
 mod det;
 mod seg;
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 use burn::module::Module;
@@ -98,8 +99,18 @@ pub trait Task: Sees + Clone + PartialEq {
     /// Channels at a tap of a net; `None` where it has no such tap.
     fn tap_channels(net: &Self::Net, tap: Tap) -> Option<usize>;
 
-    /// The method of a checked recipe.
-    fn method(parts: Parts<Self>) -> Self::Method;
+    /// Reports terms that these nets cannot feed, by their keys in the recipe.
+    fn check_fit(
+        _student: &Self::NetConfig,
+        _teachers: &BTreeMap<String, Self::NetConfig>,
+        _supervised: &Self::Supervised,
+        _distill: &Self::Distill,
+        _found: &mut Found,
+    ) {
+    }
+
+    /// The method of a checked recipe that teaches this student.
+    fn method(parts: Parts<Self>, student: &Self::Net) -> Self::Method;
 
     /// The teachers of a method, by name.
     fn teachers(method: &Self::Method) -> &[(String, Frozen<Self::Net>)];

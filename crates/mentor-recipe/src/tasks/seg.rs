@@ -38,7 +38,7 @@ impl Task for Seg {
         net.tap_channels(tap)
     }
 
-    fn method(parts: Parts<Self>) -> SegMethod {
+    fn method(parts: Parts<Self>, _: &SegNet) -> SegMethod {
         SegMethod {
             supervised: (parts.supervised.weight > 0.0).then_some(parts.supervised),
             distill: parts.distill,

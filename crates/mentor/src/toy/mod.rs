@@ -189,7 +189,7 @@ impl Task for Toy {
         (tap == Tap::Logits).then(|| net.score.weight.lazy_shape()[0])
     }
 
-    fn method(parts: Parts<Self>) -> ToyMethod {
+    fn method(parts: Parts<Self>, _: &Point) -> ToyMethod {
         ToyMethod { distill: parts.distill, teachers: parts.teachers, average: parts.average }
     }
 
