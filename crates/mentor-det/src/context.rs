@@ -1,14 +1,16 @@
 //! What the terms of detection see.
 
 use burn::tensor::{DType, Tensor};
-use mentor_distill::Place;
+use mentor_distill::{Column, Place, Term};
 use mentor_nets::Adapter;
 use mentor_ops::resize_bilinear;
 use mentor_types::{DetLevel, DetOutput, Tap};
 
 use crate::assign::{AssignConfig, Assignment};
 use crate::grid::Grid;
+use crate::task::Det;
 use crate::upload::DetTargets;
+use crate::views::Views;
 
 /// What the step knows when it evaluates a term on one stream of a micro-batch.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +23,30 @@ pub struct Context<'a> {
     pub labelled: Option<&'a Labelled>,
     /// The model's adapters, named as the columns that they serve.
     pub adapters: &'a [Adapter],
+    /// The views of the images; there on the unlabelled stream.
+    pub views: Option<&'a Views<'a>>,
+    /// What is learnt from labels.
+    pub parts: Option<Parts<'a>>,
+}
+
+/// The supervised loss, for terms that make up labels.
+#[derive(Clone, Copy, Debug)]
+pub struct Parts<'a> {
+    /// Its parts, by name.
+    pub all: &'a [(&'static str, &'a dyn Term<Det>)],
+    /// Those of them that are about classes alone.
+    pub of_classes: &'a [(&'static str, &'a dyn Term<Det>)],
+    /// Which places answer for which objects.
+    pub assign: &'a AssignConfig,
+}
+
+/// Which parts of the supervised loss are learnt from labels that a term makes up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Learnt {
+    /// All of them.
+    All,
+    /// Those that are about classes alone.
+    Classes,
 }
 
 /// The labels of a batch, and what they ask of each place of the student.
@@ -51,7 +77,7 @@ impl<'a> Context<'a> {
     /// A context of the student alone, and of the labels if there are any.
     #[must_use]
     pub fn of(student: &'a DetOutput, labelled: Option<&'a Labelled>) -> Self {
-        Self { student, teacher: None, labelled, adapters: &[] }
+        Self { student, teacher: None, labelled, adapters: &[], views: None, parts: None }
     }
 
     /// The labels.
@@ -70,6 +96,32 @@ impl<'a> Context<'a> {
     #[must_use]
     pub fn taught(&self) -> &'a DetOutput {
         self.teacher.expect("a term of [distill] is evaluated with a teacher")
+    }
+
+    /// The views.
+    ///
+    /// # Panics
+    /// If there are none.
+    #[must_use]
+    pub fn views(&self) -> &'a Views<'a> {
+        self.views.expect("a term of [unlabelled] is evaluated with views")
+    }
+
+    /// The supervised loss of the student with these labels for its images.
+    ///
+    /// # Panics
+    /// If the context does not say what the loss is.
+    #[must_use]
+    pub fn loss_on(&self, targets: &DetTargets, learnt: Learnt) -> Tensor<1> {
+        let parts = self.parts.expect("the step says what is learnt from labels");
+        let labelled = Labelled::of(targets, self.student, parts.assign);
+        let seen = Context { labelled: Some(&labelled), ..*self };
+        let terms = if learnt == Learnt::All { parts.all } else { parts.of_classes };
+        let values = terms.iter().flat_map(|(name, term)| {
+            let columns = Column::of(name, &term.shared());
+            columns.into_iter().map(|column| term.value(&seen, &column).mul_scalar(column.weight)).collect::<Vec<_>>()
+        });
+        values.reduce(|sum, value| sum + value).expect("a supervised loss has a part")
     }
 
     /// The levels of student and teacher that have the same places.

@@ -16,13 +16,19 @@ impl Areas {
     fn of(a_n4p: Tensor<3>, b_n4p: Tensor<3>) -> Self {
         let least = a_n4p.clone().min_pair(b_n4p.clone());
         let most = a_n4p.clone().max_pair(b_n4p.clone());
-        let common = area(least);
+        let common = area_inside(least);
         Self { union: area(a_n4p) + area(b_n4p) - common.clone(), enclosing: area(most), common }
     }
 
     fn iou(&self) -> Tensor<3> {
         self.common.clone() / self.union.clone().add_scalar(NOTHING)
     }
+}
+
+/// The area of boxes, which have none where their edges stand the wrong way around.
+fn area_inside(distances_n4p: Tensor<3>) -> Tensor<3> {
+    let side = |edge: usize| distances_n4p.clone().narrow(1, edge, 1);
+    (side(0) + side(2)).clamp_min(0.0) * (side(1) + side(3)).clamp_min(0.0)
 }
 
 /// The area of boxes, `[n, 4, p]` to `[n, 1, p]`.
@@ -34,7 +40,7 @@ fn area(distances_n4p: Tensor<3>) -> Tensor<3> {
 /// The area that two boxes share, as a part of the area that they cover: in `[0, 1]`, and 0 for empty ones.
 ///
 /// # Shapes
-/// Both `[n, 4, p]`: left, top, right, bottom from the point, not negative. Returns `[n, 1, p]`.
+/// Both `[n, 4, p]`: left, top, right, bottom from the point; negative for an edge beyond it. Returns `[n, 1, p]`.
 #[must_use]
 pub(crate) fn iou(a_n4p: Tensor<3>, b_n4p: Tensor<3>) -> Tensor<3> {
     Areas::of(a_n4p, b_n4p).iou()

@@ -4,9 +4,10 @@ use mentor_distill::{Nothing, Sees};
 
 use crate::context::Context;
 use crate::task::Det;
+use crate::upload::DetTargets;
 
 impl Sees for Det {
     type Context<'a> = Context<'a>;
     type Companion = Nothing;
-    type Pseudo = ();
+    type Pseudo = DetTargets;
 }

@@ -1,25 +1,28 @@
 //! One step of detection, read top to bottom.
 
+use burn::module::Module;
 use burn::tensor::{DType, Tensor};
 use mentor_distill::{Stream, Term, TermTable, evaluate};
 use mentor_nets::{Adapter, Frozen, Student};
 use mentor_train::{Average, Losses, Method, Moment, take_up};
 use mentor_types::{DetOutput, Group, LossTerms, Stats};
+use mentor_unlabeled::Teaching;
 
 use crate::assign::AssignConfig;
-use crate::context::{Context, Labelled};
+use crate::context::{Context, Labelled, Parts};
 use crate::distill::DistillConfig;
 use crate::nets::DetNet;
 use crate::supervised::{SupervisedConfig, supervised};
 use crate::task::Det;
-use crate::unlabelled::UnlabelledConfig;
+use crate::unlabelled::{UnlabelledConfig, unlabelled};
 use crate::upload::DeviceBatch;
+use crate::views::Views;
 
 /// Supervised training and distillation from frozen teachers, on labelled and on unlabelled images.
 #[derive(Debug)]
 pub struct DetMethod {
-    /// `[supervised]`; `None` trains without labels.
-    pub supervised: Option<SupervisedConfig>,
+    /// `[supervised]`, with the parts of the student's head where it names none.
+    pub supervised: SupervisedConfig,
     /// Which places answer for which objects.
     pub assign: AssignConfig,
     /// `[distill]`.
@@ -41,8 +44,8 @@ impl Method for DetMethod {
 
     fn losses(&self, model: &Student<DetNet>, batch: DeviceBatch, moment: Moment) -> Losses<()> {
         let images = batch.labelled.images.normalised();
-        let strong = batch.unlabelled.map(|pairs| pairs.strong.normalised());
-        let mut terms = LossTerms::default();
+        let strong = batch.unlabelled.as_ref().map(|pairs| pairs.strong.normalised());
+        let (mut terms, mut stats) = (LossTerms::default(), Stats::default());
 
         // One pass over both streams, so that batch norms see both.
         let (output, strong_output) = match &strong {
@@ -54,20 +57,22 @@ impl Method for DetMethod {
             }
         };
 
+        let (all, of_classes) = (self.supervised.terms(), self.supervised.of_classes());
+        let parts = Some(Parts { all: &all, of_classes: &of_classes, assign: &self.assign });
         let labelled = Labelled::of(&batch.labelled.targets, &output, &self.assign);
-        let on_labelled = Context::of(&output, Some(&labelled));
-        if let Some(config) = &self.supervised {
-            supervised(config, &on_labelled, moment.step, &mut terms);
+        let on_labelled = Context { parts, ..Context::of(&output, Some(&labelled)) };
+        if self.supervised.weight > 0.0 {
+            supervised(&self.supervised, &on_labelled, moment.step, &mut terms);
         }
         self.distil(Stream::Labelled, &on_labelled, &images, &model.adapters, moment.step, &mut terms);
-        if let (Some(strong), Some(strong_output)) = (&strong, &strong_output) {
-            let on_unlabelled = Context::of(strong_output, None);
+        if let (Some(pairs), Some(strong), Some(strong_output)) = (&batch.unlabelled, &strong, &strong_output) {
+            let weak = |teaching: Teaching| self.labels_of(model, teaching, &pairs.weak.normalised());
+            let views = Views::new(&pairs.labels, &weak);
+            let on_unlabelled = Context { views: Some(&views), parts, ..Context::of(strong_output, None) };
             self.distil(Stream::Unlabelled, &on_unlabelled, strong, &model.adapters, moment.step, &mut terms);
-            evaluate(&self.unlabelled.terms(), &on_unlabelled, moment.step, |column, weight, value| {
-                terms.push(column.name.clone(), weight, value);
-            });
+            unlabelled(&self.unlabelled, &on_unlabelled, moment.step, &mut terms, &mut stats);
         }
-        Losses { terms, stats: Stats::default(), carry: () }
+        Losses { terms, stats, carry: () }
     }
 
     fn after_step(&mut self, model: &Student<DetNet>, _: Vec<()>, moment: Moment) -> Vec<(String, Tensor<1>)> {
@@ -116,6 +121,17 @@ impl DetMethod {
         }
     }
 
+    /// What a labeller of weak views says of them, off the graph.
+    fn labels_of(&self, model: &Student<DetNet>, teaching: Teaching, weak: &Tensor<4>) -> DetOutput {
+        match teaching {
+            Teaching::Student => self.see(&model.net.valid(), weak),
+            Teaching::Ema => {
+                let average = self.average.as_ref().expect("a checked recipe has an [ema] where a term needs one");
+                self.see(average.net(), weak)
+            }
+        }
+    }
+
     /// What a net says of images, at the precision of the run.
     fn see(&self, net: &DetNet, images: &Tensor<4>) -> DetOutput {
         net.forward(images.clone().cast(self.precision))
@@ -129,12 +145,13 @@ mod tests {
     use crate::distill::{ClassKd, Imitation, RegressionImitation};
     use crate::nets::{NetConfig, NetTable};
     use crate::testing::labelled;
+    use crate::unlabelled::UnbiasedTeacher;
     use burn::optim::GradientsParams;
     use burn::tensor::Device;
     use mentor_distill::{Column, Place};
     use mentor_nets::{BackboneKind, Level};
     use mentor_train::{EmaConfig, Optimizer, OptimizerConfig, SgdConfig};
-    use mentor_types::{Batch, BoxKind, BoxLabels, Images, Key, Pairs, Samples, Tap};
+    use mentor_types::{Batch, BoxKind, BoxLabels, Geometry, Images, Key, Pairs, Samples, Tap};
     use mentor_weights::named_weights;
     use rand::RngExt;
 
@@ -165,10 +182,12 @@ mod tests {
         let adapters = columns.map(|spec| Adapter::fresh(&spec, 0, &training)).collect();
         let config = EmaConfig { decay: 0.9, warmup: false, ..EmaConfig::default() };
         let method = DetMethod {
-            supervised: Some(SupervisedConfig::default().of_net(&student)),
+            supervised: SupervisedConfig::default().of_net(&student),
             assign: student.assign(),
             distill,
-            unlabelled: UnlabelledConfig::default(),
+            unlabelled: UnlabelledConfig {
+                unbiased_teacher: Some(UnbiasedTeacher { threshold: 0.1, ..UnbiasedTeacher::default() }),
+            },
             teachers: vec![("big".to_owned(), Frozen::of(&net(6, 2, &device)))],
             average: Some(Average::of(&student, config)),
             precision: DType::F32,
@@ -184,8 +203,11 @@ mod tests {
             width: SIZE,
             rgb: (0..2 * SIZE * SIZE * 3).map(|_| rng.random()).collect(),
         };
-        let pairs =
-            Pairs { weak: images(), strong: images(), link: Vec::new(), targets: Vec::new(), truth: Vec::new() };
+        let pairs = {
+            let unknown = || vec![BoxLabels::unknown(); 2];
+            let link = vec![Geometry::IDENTITY; 2];
+            Pairs { weak: images(), strong: images(), link, targets: unknown(), truth: unknown() }
+        };
         let labelled = Samples { images: images(), targets: labels.to_vec() };
         DeviceBatch::upload(Batch { labelled, unlabelled: Some(pairs) }, &Device::flex())
     }
@@ -229,6 +251,7 @@ mod tests {
             "regression_imitation@p4",
             "class_kd",
             "class_kd/unlabelled",
+            "unbiased_teacher",
         ];
         assert_eq!(names, expected);
         assert!(losses.terms.iter().all(|term| term.value.clone().into_scalar::<f32>().is_finite()));
@@ -241,7 +264,8 @@ mod tests {
         let losses = method.losses(&model, batch([labelled(&[]), labelled(&[])]), moment(0));
         for term in losses.terms.iter() {
             let value = term.value.clone().into_scalar::<f32>();
-            assert!(if term.name == "focal" { value > 0.0 && value.is_finite() } else { value == 0.0 }, "{term:?}");
+            let learns_background = ["focal", "unbiased_teacher"].contains(&term.name.as_str());
+            assert!(if learns_background { value > 0.0 && value.is_finite() } else { value == 0.0 }, "{term:?}");
         }
         let grads = GradientsParams::from_grads(losses.terms.total().unwrap().backward(), &model);
         let DetNet::Fcos(net) = &model.net;
@@ -253,6 +277,8 @@ mod tests {
     #[test]
     fn the_loss_falls_and_a_teacher_is_unchanged() {
         let (mut method, model) = everything();
+        // What it teaches changes with the average.
+        method.unlabelled = UnlabelledConfig::default();
         let before = named_weights(method.teachers[0].1.net());
         let (_, course) = steps(&mut method, model, 30);
         assert!(course[29] < 0.8 * course[0], "{course:?}");

@@ -2,7 +2,7 @@
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use mentor_nets::images::DeviceImages;
-use mentor_types::{Batch, BoxKind, BoxLabels, MAX_CLASSES, Pairs, Samples};
+use mentor_types::{Batch, BoxKind, BoxLabels, Geometry, MAX_CLASSES, Pairs, Samples};
 
 /// Tensors of boxes have room for at least so many in each image.
 const FEWEST_BOXES: usize = 16;
@@ -45,16 +45,60 @@ impl DetSamples {
     }
 }
 
-/// What terms use of pairs of views: the strong ones, on which a student may learn from a teacher without any label.
+/// Pairs of views on the device.
 #[derive(Clone, Debug)]
 pub struct DetPairs {
+    /// Weak views.
+    pub weak: DeviceImages,
     /// Strong views.
     pub strong: DeviceImages,
+    /// What is known of them.
+    pub labels: PairLabels,
 }
 
 impl DetPairs {
-    fn upload(pairs: Pairs<BoxLabels>, device: &Device) -> Self {
-        Self { strong: DeviceImages::upload(pairs.strong, device) }
+    /// Uploads pairs to the plain device.
+    #[must_use]
+    pub fn upload(pairs: Pairs<BoxLabels>, device: &Device) -> Self {
+        Self {
+            labels: PairLabels::upload(&pairs.link, &pairs.targets, &pairs.truth, device),
+            weak: DeviceImages::upload(pairs.weak, device),
+            strong: DeviceImages::upload(pairs.strong, device),
+        }
+    }
+}
+
+/// What is known of pairs of views: the geometry from strong to weak points, and the boxes of the weak views.
+#[derive(Clone, Debug)]
+pub struct PairLabels {
+    /// `[n, 2]`: factors for x and y.
+    pub scale_n2: Tensor<2>,
+    /// `[n, 2]`: what is added to x and y, in pixels of the weak view.
+    pub shift_n2: Tensor<2>,
+    /// The labels of the weak views: all unknown for an unlabelled image.
+    pub targets: DetTargets,
+    /// Their truth where the data set has it: only ever compared with pseudo-labels.
+    pub truth: DetTargets,
+}
+
+impl PairLabels {
+    /// Uploads what is known of `n` pairs to the plain device.
+    ///
+    /// # Panics
+    /// If there is no pair, or a geometry or the labels of one are missing.
+    #[must_use]
+    pub fn upload(link: &[Geometry], targets: &[BoxLabels], truth: &[BoxLabels], device: &Device) -> Self {
+        assert_eq!([link.len(), truth.len()], [targets.len(); 2], "geometries, truths and labels of pairs");
+        let of_axes = |part: fn(&Geometry) -> [f64; 2]| {
+            let values: Vec<f32> = link.iter().flat_map(part).map(|value| value as f32).collect();
+            Tensor::from_data(TensorData::new(values, [link.len(), 2]), device)
+        };
+        Self {
+            scale_n2: of_axes(|geometry| geometry.scale),
+            shift_n2: of_axes(|geometry| geometry.shift),
+            targets: DetTargets::upload(targets, device),
+            truth: DetTargets::upload(truth, device),
+        }
     }
 }
 

@@ -13,7 +13,8 @@ use crate::supervised::{SupervisedConfig, supervised};
 use crate::task::Seg;
 use crate::unlabelled::{Labellers, Streams, UnlabelledConfig, unlabelled};
 use crate::upload::DeviceBatch;
-use crate::views::{Teaching, Views};
+use crate::views::Views;
+use mentor_unlabeled::Teaching;
 
 /// Supervised training, distillation from frozen teachers, and learning from unlabelled images, in
 /// any combination.

@@ -3,7 +3,7 @@
 #[cfg(test)]
 mod checks;
 
-use mentor_distill::{TermTable, check_terms, evaluate, terms};
+use mentor_distill::{Term, TermTable, check_terms, evaluate, terms};
 use mentor_types::{Found, LossTerms, below, check_weight};
 
 use crate::assign::AssignConfig;
@@ -53,6 +53,13 @@ impl SupervisedConfig {
                 ..self
             },
         }
+    }
+
+    /// The parts that are about classes alone.
+    #[must_use]
+    pub fn of_classes(&self) -> Vec<(&'static str, &dyn Term<Det>)> {
+        let of_classes = |(name, _): &(&str, _)| *name == "focal";
+        self.terms().into_iter().filter(of_classes).collect()
     }
 
     /// Reports every value out of range.

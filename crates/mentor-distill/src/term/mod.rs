@@ -52,6 +52,11 @@ pub trait Term<S: Sees>: Debug {
         Needs::default()
     }
 
+    /// Optimizer steps before which it is off.
+    fn burn_in_steps(&self) -> u64 {
+        0
+    }
+
     /// The adapters of one of its columns, given the channels there of student and teacher. An adapter
     /// is found again by its name: that of the column, or one that begins with it.
     fn adapters(&self, _column: &Column, _channels: [usize; 2]) -> Vec<AdapterSpec> {
@@ -82,8 +87,8 @@ pub trait Term<S: Sees>: Debug {
     fn check_classes(&self, _classes: usize, _found: &mut Found) {}
 }
 
-/// Hands the value of every column of `terms` to `push`, with its weight at `step` (counted from 0), ramp
-/// included.
+/// Hands the value of every column of the terms that are on at `step` (counted from 0) to `push`, with its weight, ramp
+/// included: a ramp begins where the burn-in ends.
 pub fn evaluate<S: Sees>(
     terms: &[(&'static str, &dyn Term<S>)],
     context: &S::Context<'_>,
@@ -92,6 +97,7 @@ pub fn evaluate<S: Sees>(
 ) {
     for (name, term) in terms {
         let shared = term.shared();
+        let Some(step) = step.checked_sub(term.burn_in_steps()) else { continue };
         let ramp = sigmoid_ramp(step, shared.ramp_steps);
         for column in Column::of(name, &shared) {
             push(&column, column.weight * ramp, term.value(context, &column));

@@ -55,7 +55,7 @@ impl Task for Det {
         let supervised = parts.supervised.of_net(student);
         DetMethod {
             assign: supervised.assign.clone().unwrap_or_else(|| student.assign()),
-            supervised: (supervised.weight > 0.0).then_some(supervised),
+            supervised,
             distill: parts.distill,
             unlabelled: parts.unlabelled,
             teachers: parts.teachers,

@@ -11,7 +11,8 @@ use super::{mean_over_free, strong_logits_at};
 use crate::class_weights;
 use crate::context::Context;
 use crate::task::Seg;
-use crate::views::{Pseudo, PseudoLabels, Teaching};
+use crate::views::{Pseudo, PseudoLabels};
+use mentor_unlabeled::Teaching;
 
 /// `[unlabelled.fixmatch]`: the student learns on the strong view the most probable class of the weak
 /// view, where that is probable enough.

@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 use super::{mean_over_free, strong_logits_at};
 use crate::context::Context;
 use crate::task::Seg;
-use crate::views::{Origin, Pseudo, Teaching};
+use crate::views::{Origin, Pseudo};
+use mentor_unlabeled::Teaching;
 
 /// `[unlabelled.mean_teacher]`: the student's probabilities on the strong view follow those of its
 /// moving average on the weak view. Needs an `[ema]`.

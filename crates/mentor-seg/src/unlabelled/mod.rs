@@ -80,10 +80,11 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::upload::PairPixels;
+    use crate::views::Views;
     use crate::views::testing::*;
-    use crate::views::{Teaching, Views};
     use mentor_distill::check_terms;
     use mentor_types::{Key, SegOutput, Taps, UNKNOWN};
+    use mentor_unlabeled::Teaching;
     use mentor_weights::NamedTensors;
 
     const FREE: i64 = UNKNOWN as i64;

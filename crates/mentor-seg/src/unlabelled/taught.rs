@@ -10,7 +10,8 @@ use crate::context::Context;
 use crate::nets::SegNet;
 use crate::task::Seg;
 use crate::upload::DevicePairs;
-use crate::views::{Pseudo, Teaching, Views};
+use crate::views::{Pseudo, Views};
+use mentor_unlabeled::Teaching;
 
 /// The nets that label weak views.
 #[derive(Clone, Copy, Debug)]

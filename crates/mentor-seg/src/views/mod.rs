@@ -7,25 +7,13 @@ mod pseudo;
 use std::cell::OnceCell;
 
 use burn::tensor::{Int, Tensor};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+pub use mentor_unlabeled::Teaching;
 
 use crate::upload::PairPixels;
 
 pub use origin::Origin;
 pub(crate) use pseudo::weak_probabilities;
 pub use pseudo::{Pseudo, PseudoLabels};
-
-/// Who labels the weak views.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Teaching {
-    /// The student itself, as it is at this step.
-    #[default]
-    Student,
-    /// The moving average of the student.
-    Ema,
-}
 
 /// The views of unlabelled images; their geometry, and what a labeller says of the weak ones, is computed when a term
 /// first asks.
