@@ -29,13 +29,16 @@ pub struct Context<'a> {
     pub parts: Option<Parts<'a>>,
 }
 
+/// A part of the supervised loss, with its name.
+pub type Part<'a> = (&'static str, &'a dyn Term<Det>);
+
 /// The supervised loss, for terms that make up labels.
 #[derive(Clone, Copy, Debug)]
 pub struct Parts<'a> {
     /// Its parts, by name.
-    pub all: &'a [(&'static str, &'a dyn Term<Det>)],
+    pub all: &'a [Part<'a>],
     /// Those of them that are about classes alone.
-    pub of_classes: &'a [(&'static str, &'a dyn Term<Det>)],
+    pub of_classes: &'a [Part<'a>],
     /// Which places answer for which objects.
     pub assign: &'a AssignConfig,
 }

@@ -142,7 +142,7 @@ impl DetMethod {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::distill::{ClassKd, Imitation, RegressionImitation};
+    use crate::distill::{ClassKd, Imitation, RegressionImitation, TeacherBoxes};
     use crate::nets::{NetConfig, NetTable};
     use crate::testing::labelled;
     use crate::unlabelled::UnbiasedTeacher;
@@ -172,6 +172,7 @@ mod tests {
         let distill = DistillConfig {
             imitation: Some(Imitation { at: at.clone(), ..Imitation::default() }),
             regression_imitation: Some(RegressionImitation { at, ..RegressionImitation::default() }),
+            teacher_boxes: Some(TeacherBoxes { threshold: 0.1, ..TeacherBoxes::default() }),
             class_kd: Some(ClassKd { on: vec![Stream::Labelled, Stream::Unlabelled], ..ClassKd::default() }),
         };
         let columns = distill.terms().into_iter().flat_map(|(name, term)| {
@@ -251,6 +252,7 @@ mod tests {
             "regression_imitation@p4",
             "class_kd",
             "class_kd/unlabelled",
+            "teacher_boxes/unlabelled",
             "unbiased_teacher",
         ];
         assert_eq!(names, expected);
@@ -264,7 +266,8 @@ mod tests {
         let losses = method.losses(&model, batch([labelled(&[]), labelled(&[])]), moment(0));
         for term in losses.terms.iter() {
             let value = term.value.clone().into_scalar::<f32>();
-            let learns_background = ["focal", "unbiased_teacher"].contains(&term.name.as_str());
+            let learns_background =
+                ["focal", "teacher_boxes/unlabelled", "unbiased_teacher"].contains(&term.name.as_str());
             assert!(if learns_background { value > 0.0 && value.is_finite() } else { value == 0.0 }, "{term:?}");
         }
         let grads = GradientsParams::from_grads(losses.terms.total().unwrap().backward(), &model);

@@ -19,6 +19,7 @@ terms! {
         imitation::Imitation,
         regression_imitation::RegressionImitation,
         class_kd::ClassKd,
+        teacher_boxes::TeacherBoxes,
     }
 }
 

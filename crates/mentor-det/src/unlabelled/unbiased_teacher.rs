@@ -135,7 +135,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::assign::{AssignConfig, FcosAssign};
-    use crate::context::Labelled;
+    use crate::context::{Labelled, Part, Parts};
     use crate::supervised::{Focal, Giou};
     use crate::testing::{map, output, seen, values};
     use crate::upload::PairLabels;
@@ -167,9 +167,8 @@ mod tests {
         let labels = PairLabels::upload(&[mirror], &unknown, &unknown, &Device::flex());
         let views = Views::new(&labels, &labeller);
         let (focal, giou, assign) = (Focal::default(), Giou::default(), AssignConfig::Fcos(FcosAssign::default()));
-        let (all, classes): ([(&str, &dyn Term<Det>); 2], [(&str, &dyn Term<Det>); 1]) =
-            ([("focal", &focal), ("giou", &giou)], [("focal", &focal)]);
-        let parts = crate::context::Parts { all: &all, of_classes: &classes, assign: &assign };
+        let all: [Part<'_>; 2] = [("focal", &focal), ("giou", &giou)];
+        let parts = Parts { all: &all, of_classes: &all[..1], assign: &assign };
         let context = Context { views: Some(&views), parts: Some(parts), ..Context::of(strong, None) };
         let column = Column::of("unbiased_teacher", &term.shared()).swap_remove(0);
         term.value(&context, &column)
