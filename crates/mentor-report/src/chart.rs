@@ -57,7 +57,33 @@ pub(crate) enum Scale {
     Loss,
 }
 
-/// A chart over the steps of a run.
+/// What runs from left to right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Over {
+    /// The steps of a run.
+    Steps,
+    /// A share in percent, of this name.
+    Share(&'static str),
+}
+
+impl Over {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Steps => "the steps of the run",
+            Self::Share(name) => name,
+        }
+    }
+
+    /// A place along the axis.
+    fn place(self, value: f64) -> String {
+        match self {
+            Self::Steps => format!("step {value}"),
+            Self::Share(name) => format!("{name} {value:.0} %"),
+        }
+    }
+}
+
+/// A chart over the steps of a run, or over a share.
 #[derive(Clone, Debug)]
 pub(crate) struct Chart {
     pub(crate) title: String,
@@ -65,6 +91,7 @@ pub(crate) struct Chart {
     pub(crate) note: String,
     /// What follows each value, such as " %".
     pub(crate) unit: &'static str,
+    pub(crate) over: Over,
     pub(crate) scale: Scale,
     pub(crate) lines: Vec<Line>,
     pub(crate) references: Vec<Reference>,
@@ -212,8 +239,9 @@ impl Chart {
         html.push_str("</figcaption>");
         let _ = write!(
             html,
-            "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{} over the steps of the run\">",
-            escape(&self.title)
+            "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{} over {}\">",
+            escape(&self.title),
+            escape(self.over.name())
         );
         draw_axes(&mut html, &x, &y);
         for reference in self.references.iter().filter(|reference| reference.value.is_finite()) {
@@ -257,13 +285,15 @@ impl Chart {
         let mut html = String::from("<ul class=\"legend\">");
         for line in lines {
             let last = line.shown().iter().rev().find(|(_, value)| value.is_finite()).map_or(f64::NAN, |point| point.1);
+            let last = match self.over {
+                Over::Steps => format!(" <b>{}{}</b>", self.value(last), self.unit),
+                Over::Share(_) => String::new(),
+            };
             let _ = write!(
                 html,
-                "<li><i class=\"dash\" style=\"--c:var(--c{})\"></i>{} <b>{}{}</b></li>",
+                "<li><i class=\"dash\" style=\"--c:var(--c{})\"></i>{}{last}</li>",
                 line.slot % 8,
-                escape(&line.name),
-                self.value(last),
-                self.unit
+                escape(&line.name)
             );
         }
         for reference in self.references.iter().filter(|reference| reference.value.is_finite()) {
@@ -298,7 +328,7 @@ impl Chart {
         for (number, (step, place)) in steps.iter().zip(&places).enumerate() {
             let from = if number == 0 { LEFT } else { (places[number - 1] + place) / 2.0 };
             let to = places.get(number + 1).map_or(WIDTH - RIGHT, |next| (next + place) / 2.0);
-            let mut title = format!("step {step}");
+            let mut title = self.over.place(*step);
             let mut dots = String::new();
             for (line, shown) in lines.iter().zip(&shown) {
                 let Some(nearest) = nearest(shown, *step) else { continue };
@@ -405,7 +435,7 @@ mod tests {
     fn chart(points: &[(f64, f64)]) -> Chart {
         let line = Line { name: "loss".into(), slot: 0, kind: Kind::Smoothed, points: points.to_vec() };
         let (title, note) = ("Loss".into(), String::new());
-        Chart { title, note, unit: "", scale: Scale::Loss, lines: vec![line], references: vec![] }
+        Chart { title, note, unit: "", over: Over::Steps, scale: Scale::Loss, lines: vec![line], references: vec![] }
     }
 
     #[test]

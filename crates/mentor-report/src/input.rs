@@ -57,8 +57,75 @@ pub struct Model {
 pub enum Section {
     /// What is taken for what.
     Confusion(Confusion),
+    /// Curves over a share.
+    Plots(Plots),
+    /// Counts.
+    Tally(Tally),
     /// Images with what was said about them.
     Gallery(Gallery),
+}
+
+/// Charts of shares over a share.
+#[derive(Clone, Debug, Default)]
+pub struct Plots {
+    /// The name of its place in the page, one word.
+    pub id: &'static str,
+    /// Its name in the list of sections.
+    pub short: &'static str,
+    /// Its heading.
+    pub heading: String,
+    /// How to read it.
+    pub lead: String,
+    /// What runs from left to right.
+    pub over: &'static str,
+    /// The charts, side by side.
+    pub charts: Vec<LineChart>,
+}
+
+/// Lines over one axis.
+#[derive(Clone, Debug, Default)]
+pub struct LineChart {
+    /// Its title.
+    pub title: String,
+    /// What stands below the title.
+    pub note: String,
+    /// The lines, each in a colour of its own.
+    pub lines: Vec<PlotLine>,
+}
+
+/// A line of a chart.
+#[derive(Clone, Debug, Default)]
+pub struct PlotLine {
+    /// Its name.
+    pub name: String,
+    /// Points from left to right; both coordinates in `[0, 1]`.
+    pub points: Vec<(f64, f64)>,
+}
+
+/// Counts of what is exclusive.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    /// The name of its place in the page, one word.
+    pub id: &'static str,
+    /// Its name in the list of sections.
+    pub short: &'static str,
+    /// Its heading.
+    pub heading: String,
+    /// How to read it.
+    pub lead: String,
+    /// What was counted.
+    pub rows: Vec<TallyRow>,
+}
+
+/// A count.
+#[derive(Clone, Debug, Default)]
+pub struct TallyRow {
+    /// What was counted.
+    pub name: &'static str,
+    /// What it means.
+    pub meaning: &'static str,
+    /// How many there are.
+    pub count: u64,
 }
 
 /// Counts on val: row the truth, column the prediction, in the order of the classes; a column after the classes counts

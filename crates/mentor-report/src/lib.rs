@@ -12,6 +12,7 @@ mod report;
 mod sections;
 
 pub use input::{
-    Class, Comparison, Confusion, Example, Gallery, LegendEntry, Model, ReportInput, Section, Swatch, TILE_WIDTH,
+    Class, Comparison, Confusion, Example, Gallery, LegendEntry, LineChart, Model, PlotLine, Plots, ReportInput,
+    Section, Swatch, TILE_WIDTH, Tally, TallyRow,
 };
 pub use report::html;

@@ -18,6 +18,8 @@ pub fn html(input: &ReportInput) -> String {
     ];
     parts.extend(input.sections.iter().map(|section| match section {
         Section::Confusion(confusion) => ("confusion", "Confusions", sections::confusion(input, confusion)),
+        Section::Plots(plots) => (plots.id, plots.short, sections::plots(plots)),
+        Section::Tally(tally) => (tally.id, tally.short, sections::tally(tally)),
         Section::Gallery(gallery) => (gallery.id, gallery.short, sections::gallery(gallery)),
     }));
     parts.push(("skipped", "Skipped", sections::skipped(input)));

@@ -7,7 +7,10 @@ use std::path::Path;
 
 use image::RgbImage;
 use mentor_report::pictures::{grid, legend, mistakes, overlay, panel, shown_labels, with_legend};
-use mentor_report::{Class, Comparison, Confusion, Example, Gallery, Model, ReportInput, Section, html};
+use mentor_report::{
+    Class, Comparison, Confusion, Example, Gallery, LineChart, Model, PlotLine, Plots, ReportInput, Section, Tally,
+    TallyRow, html,
+};
 use mentor_train::{LogLine, RunResult, SkippedSample};
 use mentor_types::{ClassScore, IGNORE, LabelMask, ScoreNames, ScoreRecord, ScoreRow, Season, UNKNOWN};
 use serde_json::{Value, json};
@@ -243,6 +246,8 @@ fn sample() -> ReportInput {
             Section::Confusion(Confusion(confusion(5))),
             Section::Gallery(examples()),
             Section::Gallery(pseudo()),
+            Section::Plots(precision("car 50.0 %")),
+            Section::Tally(reasons()),
         ],
         comparisons: vec![
             row("teacher", 0.6648, "verified on val before the first step", false),
@@ -250,6 +255,29 @@ fn sample() -> ReportInput {
             row("this run", 0.6271, "ema, after 1200 steps", true),
         ],
     }
+}
+
+fn precision(name: &str) -> Plots {
+    let points = (0..=100).map(|at| (f64::from(at) / 100.0, if at <= 50 { 1.0 } else { 0.0 })).collect();
+    Plots {
+        id: "precision",
+        short: "Precision",
+        heading: "Precision over recall".into(),
+        lead: name.into(),
+        over: "recall",
+        charts: vec![LineChart {
+            title: name.into(),
+            note: name.into(),
+            lines: vec![PlotLine { name: name.into(), points }],
+        }],
+    }
+}
+
+fn reasons() -> Tally {
+    let row = |name, count| TallyRow { name, meaning: "<meaning>", count };
+    let rows = vec![row("right", 1500), row("background", 500)];
+    let (heading, lead) = ("Why boxes are wrong".into(), "Each box once.".into());
+    Tally { id: "mistakes", short: "Mistakes", heading, lead, rows }
 }
 
 /// Whether every element that is opened is closed, in order; gives the first that is not.
@@ -308,10 +336,23 @@ fn the_sample_page_is_whole_and_needs_nothing_else() {
     std::fs::write(leave("report.html"), &page).unwrap();
     assert_eq!(unclosed(&page), Ok(()));
     assert_self_contained(&page);
-    for id in ["compared", "classes", "curves", "confusion", "examples", "pseudo", "skipped", "origin"] {
+    for id in [
+        "compared",
+        "classes",
+        "curves",
+        "confusion",
+        "examples",
+        "pseudo",
+        "precision",
+        "mistakes",
+        "skipped",
+        "origin",
+    ] {
         assert!(page.contains(&format!("<section id=\"{id}\">")), "no section {id}");
     }
     assert!(page.contains("62.71 %") && page.contains("+3.98") && page.contains("−3.77"));
+    assert!(page.contains("recall 100 %\ncar 50.0 %: 0.00 %") && page.contains("</i>car 50.0 %</li>"));
+    assert!(page.contains("&lt;meaning&gt;</td><td class=\"number\">1 500</td><td class=\"number\">75.00 %</td>"));
     assert!(!without_data(&page).contains("NaN"));
     assert_eq!(page, html(&input), "the same input gives the same page");
 }

@@ -6,7 +6,7 @@ use mentor_train::LogLine;
 use mentor_unlabeled::TaughtShare;
 
 use super::{model_slot, opening};
-use crate::chart::{Chart, Kind, Line, Reference, Scale};
+use crate::chart::{Chart, Kind, Line, Over, Reference, Scale};
 use crate::html::number;
 use crate::input::{Model, ReportInput};
 
@@ -77,7 +77,15 @@ pub(crate) fn curves(input: &ReportInput) -> String {
 
 fn one(title: &str, note: &str, scale: Scale, slot: usize, points: Vec<(f64, f64)>) -> Chart {
     let line = Line { name: "at the end".into(), slot, kind: Kind::Smoothed, points };
-    Chart { title: title.into(), note: note.into(), unit: "", scale, lines: vec![line], references: vec![] }
+    Chart {
+        title: title.into(),
+        note: note.into(),
+        unit: "",
+        over: Over::Steps,
+        scale,
+        lines: vec![line],
+        references: vec![],
+    }
 }
 
 /// The main score on val of every model that was evaluated along the way, and the models it is held against.
@@ -119,7 +127,7 @@ fn validation(input: &ReportInput) -> Chart {
     };
     let (title, note) = (format!("{name} on val"), "higher is better; dashed: for comparison".into());
     let note = if references.is_empty() { "higher is better".into() } else { note };
-    Chart { title, note, unit: " %", scale: Scale::Fit, lines, references }
+    Chart { title, note, unit: " %", over: Over::Steps, scale: Scale::Fit, lines, references }
 }
 
 /// What each term adds to the total, where there is more than one.
@@ -137,6 +145,7 @@ fn contributions(steps: &Steps) -> Option<Chart> {
         title: "What the loss is made of".into(),
         note: "each term times its weight".into(),
         unit: "",
+        over: Over::Steps,
         scale: Scale::Zero,
         lines: lines.collect(),
         references: vec![],
@@ -184,6 +193,7 @@ fn taught(steps: &Steps, term: &str, accepted: &[(f64, f64)], counted: &str) -> 
         title: format!("Pseudo-labels of {term}"),
         note: format!("share of the {counted} that took one; share of these that is right, where the truth is known"),
         unit: " %",
+        over: Over::Steps,
         scale: Scale::Zero,
         lines: std::iter::once(line("accepted", 1, accepted)).chain(precision).collect(),
         references: vec![],

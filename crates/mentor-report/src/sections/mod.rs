@@ -6,6 +6,7 @@ mod confusion;
 mod curves;
 mod gallery;
 mod origin;
+mod plots;
 
 pub(crate) use classes::classes;
 pub(crate) use comparison::{comparison, header};
@@ -13,6 +14,7 @@ pub(crate) use confusion::confusion;
 pub(crate) use curves::curves;
 pub(crate) use gallery::gallery;
 pub(crate) use origin::{origin, skipped};
+pub(crate) use plots::{plots, tally};
 
 use mentor_train::LogLine;
 

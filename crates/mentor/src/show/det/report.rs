@@ -2,9 +2,11 @@
 
 use anyhow::Result;
 use mentor_data::DataError;
-use mentor_det::metrics::DetMetrics;
-use mentor_det::{Det, Judged, evaluate, found_in};
-use mentor_report::{Class, Example, Gallery, Section, TILE_WIDTH, pictures};
+use mentor_det::metrics::{CocoScores, DetMetrics, FoundBox, ImageTruth, Mistakes, RECALLS};
+use mentor_det::{Det, found_in};
+use mentor_report::{
+    Class, Example, Gallery, LineChart, PlotLine, Plots, Section, TILE_WIDTH, Tally, TallyRow, pictures,
+};
 use mentor_types::{BoxKind, BoxLabels, Detection, Scores};
 
 use super::{explained, shown_boxes};
@@ -13,7 +15,7 @@ use crate::show::{Judge, Palette, Shown, best_and_worst, halves, pictures_of};
 /// Val, predicted once more image by image.
 pub fn shown(judge: &Judge<'_, Det>) -> Result<Shown> {
     let palette = Palette::of(judge.data.dataset.card());
-    let (boxes, examples) = judged_val(judge)?;
+    let Val { boxes, scores, mistakes, examples } = judged_val(judge)?;
     let all = boxes.iter().sum::<u64>();
     let share = |class: usize| (all > 0).then(|| boxes[class] as f64 / all as f64);
     let class = |(index, (name, colour)): (usize, (&String, &[u8; 3]))| Class {
@@ -31,16 +33,94 @@ pub fn shown(judge: &Judge<'_, Det>) -> Result<Shown> {
     Ok(Shown {
         classes,
         pictures: examples.iter().map(picture).collect(),
-        sections: vec![Section::Gallery(gallery(&examples, &palette))],
+        sections: vec![
+            Section::Plots(curves(&scores, &palette.names)),
+            Section::Tally(tally(&mistakes)),
+            Section::Gallery(gallery(&examples, &palette)),
+        ],
     })
 }
 
-/// The objects of val by class, and its best and worst images.
-fn judged_val(judge: &Judge<'_, Det>) -> Result<(Vec<u64>, Vec<Predicted>)> {
+/// With more classes a chart shows their mean, and the best and worst of them.
+const MOST_LINES: usize = 8;
+/// How many of the best, and of the worst.
+const FEW: usize = 3;
+
+/// Precision over recall of each class.
+fn curves(scores: &CocoScores, names: &[String]) -> Plots {
+    let chart = |title: &str, threshold: usize| {
+        let of_class = |(class, name): (usize, &String)| {
+            let precisions = scores.curve(class, threshold)?;
+            let points: Vec<(f64, f64)> =
+                precisions.iter().enumerate().map(|(at, precision)| (at as f64 / 100.0, *precision)).collect();
+            let area = precisions.iter().sum::<f64>() / precisions.len() as f64;
+            Some((area, PlotLine { name: format!("{name} {:.1} %", 100.0 * area), points }))
+        };
+        let mut lines: Vec<_> = names.iter().enumerate().filter_map(of_class).collect();
+        if lines.len() > MOST_LINES {
+            let count = lines.len() as f64;
+            let mean_at = |at: usize| lines.iter().map(|(_, line)| line.points[at].1).sum::<f64>() / count;
+            let mean: Vec<(f64, f64)> = (0..RECALLS).map(|at| (at as f64 / 100.0, mean_at(at))).collect();
+            let area = lines.iter().map(|(area, _)| area).sum::<f64>() / count;
+            lines.sort_by(|a, b| b.0.total_cmp(&a.0));
+            lines.drain(FEW..lines.len() - FEW);
+            lines.insert(0, (area, PlotLine { name: format!("mean {:.1} %", 100.0 * area), points: mean }));
+        }
+        let lines = lines.into_iter().map(|(_, line)| line).collect();
+        LineChart { title: title.to_owned(), note: "precision over recall".to_owned(), lines }
+    };
+    Plots {
+        id: "precision",
+        short: "Precision",
+        heading: "Precision over recall".to_owned(),
+        lead: "From left to right more and more of the objects of val are found, as less and less sure boxes are taken; the height \
+               says which part of the boxes taken is right, and beside a name stands the area under its line, its average \
+               precision at this overlap."
+            .to_owned(),
+        over: "recall",
+        charts: vec![chart("An overlap of 0.5 is enough", 0), chart("An overlap of 0.75 is needed", 5)],
+    }
+}
+
+/// Why boxes are wrong.
+fn tally(mistakes: &Mistakes) -> Tally {
+    let row = |name, meaning, count| TallyRow { name, meaning, count };
+    Tally {
+        id: "mistakes",
+        short: "Mistakes",
+        heading: "Why boxes are wrong".to_owned(),
+        lead: "All boxes on val with a score of 30 % and more, at most 100 of an image, each counted once; and the objects that none \
+               of them found."
+            .to_owned(),
+        rows: vec![
+            row("right", "overlaps an object of its class by 0.5 and more", mistakes.right),
+            row("localisation", "overlaps an object of its class, but by 0.1 to 0.5 only", mistakes.localisation),
+            row("classification", "on an object of another class", mistakes.classification),
+            row("both", "near an object of another class", mistakes.both),
+            row("duplicate", "on an object that a surer box found already", mistakes.duplicate),
+            row("background", "on nothing", mistakes.background),
+            row("missed", "an object that no box is on or near", mistakes.missed),
+        ],
+    }
+}
+
+/// What is known of val.
+struct Val {
+    /// Objects by class.
+    boxes: Vec<u64>,
+    scores: CocoScores,
+    mistakes: Mistakes,
+    examples: Vec<Predicted>,
+}
+
+/// Val, predicted image by image.
+fn judged_val(judge: &Judge<'_, Det>) -> Result<Val> {
     let (dataset, val, config) = (&judge.data.dataset, &judge.data.val, &judge.recipe.eval);
     let (_, net) = judge.nets.judged();
-    let mut boxes = vec![0; dataset.card().classes.len()];
-    let mut scores = Vec::new();
+    let classes = dataset.card().classes.len();
+    let mut boxes = vec![0; classes];
+    let limit = config.detections.max(CocoScores::LIMIT);
+    let (mut all, mut mistakes, mut scores) = (CocoScores::new(classes, limit), Mistakes::default(), Vec::new());
     for index in 0..val.len() {
         // A bad sample that is skipped was named when val was evaluated.
         let sample = match dataset.sample(val, index) {
@@ -49,9 +129,14 @@ fn judged_val(judge: &Judge<'_, Det>) -> Result<(Vec<u64>, Vec<Predicted>)> {
         };
         let objects = sample.labels.boxes.iter().filter(|label| label.kind == BoxKind::Object);
         objects.for_each(|label| boxes[usize::from(label.class)] += 1);
-        let judged = Judged { image: sample.image, truth: sample.labels };
-        let of_image = evaluate(net, std::iter::once(Ok::<_, DataError>(judged)), config, judge.device)?;
-        scores.extend(of_image.map(|metrics| (index, metrics.main())));
+        let found = found_in(net, sample.image, config, judge.device);
+        let truth = ImageTruth::from(&sample.labels);
+        let as_scored = |found: &[Detection]| found.iter().map(FoundBox::from).collect::<Vec<_>>();
+        let mut alone = CocoScores::new(classes, limit);
+        alone.push(&truth, &as_scored(&found));
+        scores.extend(alone.scores().ap.map(|ap| (index, ap)));
+        all.push(&truth, &as_scored(&found));
+        mistakes.push(&truth, &as_scored(&shown_boxes(found)));
     }
     let mut examples = Vec::new();
     for (index, score) in best_and_worst(scores) {
@@ -66,7 +151,7 @@ fn judged_val(judge: &Judge<'_, Det>) -> Result<(Vec<u64>, Vec<Predicted>)> {
             truth: sample.labels,
         });
     }
-    Ok((boxes, examples))
+    Ok(Val { boxes, scores: all, mistakes, examples })
 }
 
 /// An image of val with what was found in it.
