@@ -11,7 +11,7 @@ use crate::recipe::Recipe;
 
 /// A recipe, read as one of the task that it names: the one place that asks which.
 #[derive(Clone, Debug)]
-#[expect(clippy::large_enum_variant, reason = "a command reads one")]
+#[allow(clippy::large_enum_variant, reason = "a command reads one")]
 pub enum AnyRecipe {
     /// Semantic segmentation.
     Seg(Loaded<Recipe<Seg>>),
