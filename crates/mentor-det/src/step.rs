@@ -126,12 +126,12 @@ impl DetMethod {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::distill::{ClassKd, Imitation, RegressionImitation};
+    use crate::distill::ClassKd;
     use crate::nets::{NetConfig, NetTable};
     use crate::testing::labelled;
     use burn::optim::GradientsParams;
     use burn::tensor::Device;
-    use mentor_distill::{Column, Place};
+    use mentor_distill::columns;
     use mentor_nets::{BackboneKind, Level};
     use mentor_train::{EmaConfig, Optimizer, OptimizerConfig, SgdConfig};
     use mentor_types::{Batch, BoxKind, BoxLabels, Images, Key, Pairs, Samples, Tap};
@@ -151,18 +151,17 @@ mod tests {
     fn everything() -> (DetMethod, Student<DetNet>) {
         let device = Device::flex();
         let student = net(4, 1, &device.clone().autodiff());
-        let at = vec![Place::at(Tap::P3), Place::at(Tap::P4)];
         let distill = DistillConfig {
-            imitation: Some(Imitation { at: at.clone(), ..Imitation::default() }),
-            regression_imitation: Some(RegressionImitation { at, ..RegressionImitation::default() }),
             class_kd: Some(ClassKd { on: vec![Stream::Labelled, Stream::Unlabelled], ..ClassKd::default() }),
+            ..DistillConfig::all()
         };
-        let columns = distill.terms().into_iter().flat_map(|(name, term)| {
-            let columns = Column::of(name, &term.shared()).into_iter().filter(|column| column.place.is_some());
+        let specs = distill.terms().into_iter().flat_map(|(name, term)| {
+            let columns = columns::<Det>(name, term, &[Tap::P3, Tap::P4]).into_iter();
+            let columns = columns.filter(|column| column.place.is_some());
             columns.flat_map(|column| term.adapters(&column, [4, 6])).collect::<Vec<_>>()
         });
         let training = device.clone().autodiff();
-        let adapters = columns.map(|spec| Adapter::fresh(&spec, 0, &training)).collect();
+        let adapters = specs.map(|spec| Adapter::fresh(&spec, 0, &training)).collect();
         let config = EmaConfig { decay: 0.9, warmup: false, ..EmaConfig::default() };
         let method = DetMethod {
             supervised: Some(SupervisedConfig::default().of_net(&student)),

@@ -16,7 +16,7 @@ pub use mean::weighted_mean;
 pub use soft_labels::{kl_divergence, soft_cross_entropy};
 pub use term::{
     Column, Companion, Companions, Examples, Needs, Nothing, Place, Sees, Shared, Start, Stream, Term, TermTable,
-    check_classes, check_terms, evaluate,
+    check_classes, check_terms, columns, evaluate,
 };
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use burn::tensor::Tensor;
-use mentor_distill::{Column, Term};
+use mentor_distill::{Term, columns};
 use mentor_types::{BoxLabels, DetOutput, Tap};
 
 use crate::context::Context;
@@ -51,7 +51,7 @@ pub(crate) fn value_at_p3(
     };
     let (student, teacher) = (side(student, ways[0]), side(teacher, ways[1]));
     let labelled = seen(&student, &vec![labels.clone(); n]);
-    let column = Column::of(name, &term.shared()).swap_remove(0);
+    let column = columns(name, term, &[Tap::P3]).swap_remove(0);
     term.value(&Context { teacher: Some(&teacher), ..Context::of(&student, Some(&labelled)) }, &column)
 }
 

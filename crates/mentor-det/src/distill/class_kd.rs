@@ -1,7 +1,7 @@
 //! `[distill.class_kd]`: the teacher's class scores at every place.
 
-use burn::tensor::{DType, Tensor};
 use burn::tensor::activation::sigmoid;
+use burn::tensor::{DType, Tensor};
 use mentor_distill::{Column, Shared, Stream, Term};
 use mentor_ops::sum_all;
 use mentor_types::{DetLevel, Found};
@@ -71,7 +71,9 @@ impl Term<Det> for ClassKd {
 
     fn value(&self, context: &Context<'_>, _column: &Column) -> Tensor<1> {
         let (student, taught): (Vec<_>, Vec<_>) = context.shared_levels().into_iter().unzip();
-        let logits = |levels: Vec<&DetLevel>| Tensor::cat(levels.iter().map(|l| l.class_logits.clone().cast(DType::F32)).collect(), 2);
+        let logits = |levels: Vec<&DetLevel>| {
+            Tensor::cat(levels.iter().map(|l| l.class_logits.clone().cast(DType::F32)).collect(), 2)
+        };
         self.loss(logits(student), logits(taught).inner())
     }
 
