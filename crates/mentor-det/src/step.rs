@@ -218,25 +218,21 @@ mod tests {
         let (method, model) = everything();
         let losses = method.losses(&model, batch(objects()), moment(0));
         let names: Vec<&str> = losses.terms.iter().map(|term| term.name.as_str()).collect();
-        let expected = [
-            "focal",
-            "giou",
-            "centerness",
-            "imitation@p3",
-            "imitation@p4",
-            "regression_imitation@p3",
-            "regression_imitation@p4",
-            "class_kd",
-            "class_kd/unlabelled",
-        ];
+        let of_term = |(name, term)| columns::<Det>(name, term, &[Tap::P3, Tap::P4]);
+        let columns: Vec<_> = method.distill.terms().into_iter().flat_map(of_term).collect();
+        let distilled = columns.iter().map(|column| column.name.as_str());
+        let expected: Vec<_> =
+            ["focal", "giou", "centerness"].into_iter().chain(distilled).chain(["class_kd/unlabelled"]).collect();
         assert_eq!(names, expected);
+        assert!(names.contains(&"imitation@p4"));
         assert!(losses.terms.iter().all(|term| term.value.clone().into_scalar::<f32>().is_finite()));
     }
 
     #[test]
     fn a_batch_without_any_box_is_finite_and_teaches_background() {
         let (mut method, model) = everything();
-        method.distill.class_kd = None;
+        let DistillConfig { imitation, regression_imitation, .. } = method.distill;
+        method.distill = DistillConfig { imitation, regression_imitation, ..DistillConfig::default() };
         let losses = method.losses(&model, batch([labelled(&[]), labelled(&[])]), moment(0));
         for term in losses.terms.iter() {
             let value = term.value.clone().into_scalar::<f32>();

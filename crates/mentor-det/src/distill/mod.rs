@@ -19,6 +19,7 @@ terms! {
         imitation::Imitation,
         regression_imitation::RegressionImitation,
         class_kd::ClassKd,
+        pkd::Pkd,
     }
 }
 
@@ -27,6 +28,13 @@ fn conv_adapter(column: &Column, [student_channels, teacher_channels]: [usize; 2
     let kind = AdapterKind::Conv { kernel };
     let spec = || AdapterSpec { name: column.name.clone(), kind, student_channels, teacher_channels };
     (student_channels != teacher_channels).then(spec).into_iter().collect()
+}
+
+/// Reports a temperature that softens nothing.
+fn check_temperature(temperature: f64, found: &mut Found) {
+    if !(temperature.is_finite() && temperature > 0.0) {
+        found.push(("temperature".to_owned(), format!("must be above 0, found {temperature}")));
+    }
 }
 
 /// Reports places that are no levels of the student's pyramid.
