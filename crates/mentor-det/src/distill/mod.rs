@@ -10,6 +10,7 @@ use crate::task::Det;
 
 #[cfg(test)]
 mod checks;
+mod regions;
 
 terms! {
     /// `[distill]`: the terms of distillation that are on, each a table of its own.
@@ -20,6 +21,7 @@ terms! {
         regression_imitation::RegressionImitation,
         class_kd::ClassKd,
         pkd::Pkd,
+        fgd::Fgd,
     }
 }
 
