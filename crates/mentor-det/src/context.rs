@@ -159,7 +159,12 @@ impl<'a> Context<'a> {
         (student_nchw, resize_bilinear(teacher_nchw, [height, width], false))
     }
 
-    fn adapted(&self, name: &str, student_nchw: Tensor<4>) -> Tensor<4> {
+    /// What the adapter of a name makes of features.
+    ///
+    /// # Panics
+    /// If the model has no such adapter.
+    #[must_use]
+    pub fn adapted(&self, name: &str, student_nchw: Tensor<4>) -> Tensor<4> {
         let adapter = self.adapters.iter().find(|adapter| adapter.name() == name);
         adapter.unwrap_or_else(|| panic!("the model has no adapter `{name}`")).forward(student_nchw)
     }

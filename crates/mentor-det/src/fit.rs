@@ -1,5 +1,6 @@
 //! What nets and terms ask of each other.
 
+use mentor_distill::TermTable;
 use mentor_types::Found;
 
 use crate::distill::DistillConfig;
@@ -16,9 +17,11 @@ pub fn check_fit<'a>(
 ) {
     for (name, teacher) in teachers {
         let shares_a_level = student.table().levels.iter().any(|level| teacher.table().levels.contains(level));
-        if distill.class_kd.is_some() && !shares_a_level {
-            let message = format!("compares scores at the levels that both have, and the teacher `{name}` shares none");
-            found.push(("distill.class_kd".to_owned(), message));
+        for (term, _) in distill.terms().into_iter().filter(|(_, term)| term.shared().at.is_empty()) {
+            if !shares_a_level {
+                let message = format!("compares the levels that both nets have, and the teacher `{name}` shares none");
+                found.push((format!("distill.{term}"), message));
+            }
         }
     }
 }

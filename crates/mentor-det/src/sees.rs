@@ -1,6 +1,7 @@
 //! What the terms of detection see, keep and make up.
 
 use mentor_distill::{Nothing, Sees};
+use mentor_types::Tap;
 
 use crate::context::Context;
 use crate::task::Det;
@@ -10,4 +11,10 @@ impl Sees for Det {
     type Context<'a> = Context<'a>;
     type Companion = Nothing;
     type Pseudo = DetTargets;
+
+    fn levels(context: &Context<'_>) -> Vec<Tap> {
+        let sides: Vec<_> = [Some(context.student), context.teacher].into_iter().flatten().collect();
+        let shared = |level: &Tap| sides.iter().all(|side| side.taps.get(*level).is_some());
+        Tap::PYRAMID.into_iter().filter(shared).collect()
+    }
 }

@@ -142,13 +142,13 @@ impl DetMethod {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::distill::{ClassKd, Imitation, RegressionImitation, TeacherBoxes};
+    use crate::distill::{ClassKd, TeacherBoxes};
     use crate::nets::{NetConfig, NetTable};
     use crate::testing::labelled;
     use crate::unlabelled::UnbiasedTeacher;
     use burn::optim::GradientsParams;
     use burn::tensor::Device;
-    use mentor_distill::{Column, Place};
+    use mentor_distill::columns;
     use mentor_nets::{BackboneKind, Level};
     use mentor_train::{EmaConfig, Optimizer, OptimizerConfig, SgdConfig};
     use mentor_types::{Batch, BoxKind, BoxLabels, Geometry, Images, Key, Pairs, Samples, Tap};
@@ -168,19 +168,18 @@ mod tests {
     fn everything() -> (DetMethod, Student<DetNet>) {
         let device = Device::flex();
         let student = net(4, 1, &device.clone().autodiff());
-        let at = vec![Place::at(Tap::P3), Place::at(Tap::P4)];
         let distill = DistillConfig {
-            imitation: Some(Imitation { at: at.clone(), ..Imitation::default() }),
-            regression_imitation: Some(RegressionImitation { at, ..RegressionImitation::default() }),
             teacher_boxes: Some(TeacherBoxes { threshold: 0.1, ..TeacherBoxes::default() }),
             class_kd: Some(ClassKd { on: vec![Stream::Labelled, Stream::Unlabelled], ..ClassKd::default() }),
+            ..DistillConfig::all()
         };
-        let columns = distill.terms().into_iter().flat_map(|(name, term)| {
-            let columns = Column::of(name, &term.shared()).into_iter().filter(|column| column.place.is_some());
+        let specs = distill.terms().into_iter().flat_map(|(name, term)| {
+            let columns = columns::<Det>(name, term, &[Tap::P3, Tap::P4]).into_iter();
+            let columns = columns.filter(|column| column.place.is_some());
             columns.flat_map(|column| term.adapters(&column, [4, 6])).collect::<Vec<_>>()
         });
         let training = device.clone().autodiff();
-        let adapters = columns.map(|spec| Adapter::fresh(&spec, 0, &training)).collect();
+        let adapters = specs.map(|spec| Adapter::fresh(&spec, 0, &training)).collect();
         let config = EmaConfig { decay: 0.9, warmup: false, ..EmaConfig::default() };
         let method = DetMethod {
             supervised: SupervisedConfig::default().of_net(&student),
@@ -242,27 +241,24 @@ mod tests {
         let (method, model) = everything();
         let losses = method.losses(&model, batch(objects()), moment(0));
         let names: Vec<&str> = losses.terms.iter().map(|term| term.name.as_str()).collect();
-        let expected = [
-            "focal",
-            "giou",
-            "centerness",
-            "imitation@p3",
-            "imitation@p4",
-            "regression_imitation@p3",
-            "regression_imitation@p4",
-            "class_kd",
-            "class_kd/unlabelled",
-            "teacher_boxes/unlabelled",
-            "unbiased_teacher",
-        ];
+        let on = |stream: Stream| {
+            let active = method.distill.terms().into_iter().filter(move |(_, term)| term.shared().on.contains(&stream));
+            let columns = active.flat_map(|(name, term)| columns::<Det>(name, term, &[Tap::P3, Tap::P4]));
+            columns.map(move |column| column.logged(None, stream)).collect::<Vec<_>>()
+        };
+        let supervised = ["focal", "giou", "centerness"].map(str::to_owned).to_vec();
+        let unlabelled = vec!["unbiased_teacher".to_owned()];
+        let expected = [supervised, on(Stream::Labelled), on(Stream::Unlabelled), unlabelled].concat();
         assert_eq!(names, expected);
+        assert!(names.contains(&"imitation@p4"));
         assert!(losses.terms.iter().all(|term| term.value.clone().into_scalar::<f32>().is_finite()));
     }
 
     #[test]
     fn a_batch_without_any_box_is_finite_and_teaches_background() {
         let (mut method, model) = everything();
-        method.distill.class_kd = None;
+        let DistillConfig { imitation, regression_imitation, .. } = method.distill;
+        method.distill = DistillConfig { imitation, regression_imitation, ..DistillConfig::default() };
         let losses = method.losses(&model, batch([labelled(&[]), labelled(&[])]), moment(0));
         for term in losses.terms.iter() {
             let value = term.value.clone().into_scalar::<f32>();

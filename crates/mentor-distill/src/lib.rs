@@ -8,15 +8,17 @@ mod affinity;
 mod channel;
 mod mean;
 mod soft_labels;
+mod standard;
 mod term;
 
 pub use affinity::{affinities, affinity_distance};
 pub use channel::channel_divergence;
 pub use mean::weighted_mean;
 pub use soft_labels::{kl_divergence, soft_cross_entropy};
+pub use standard::{mean_and_deviation, standardised};
 pub use term::{
     Column, Companion, Companions, Examples, Needs, Nothing, Place, Sees, Shared, Start, Stream, Term, TermTable,
-    check_classes, check_terms, evaluate,
+    check_classes, check_terms, columns, evaluate,
 };
 
 #[cfg(test)]

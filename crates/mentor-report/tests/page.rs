@@ -352,7 +352,9 @@ fn the_sample_page_is_whole_and_needs_nothing_else() {
     }
     assert!(page.contains("62.71 %") && page.contains("+3.98") && page.contains("−3.77"));
     assert!(page.contains("recall 100 %\ncar 50.0 %: 0.00 %") && page.contains("</i>car 50.0 %</li>"));
-    assert!(page.contains("&lt;meaning&gt;</td><td class=\"number\">1\u{202f}500</td><td class=\"number\">75.00 %</td>"));
+    assert!(
+        page.contains("&lt;meaning&gt;</td><td class=\"number\">1\u{202f}500</td><td class=\"number\">75.00 %</td>")
+    );
     assert!(!without_data(&page).contains("NaN"));
     assert_eq!(page, html(&input), "the same input gives the same page");
 }

@@ -51,6 +51,9 @@ impl Tap {
         Self::Logits,
     ];
 
+    /// The levels of a feature pyramid, the finest first.
+    pub const PYRAMID: [Self; 6] = [Self::P2, Self::P3, Self::P4, Self::P5, Self::P6, Self::P7];
+
     /// The name in recipes and log columns.
     #[must_use]
     pub fn name(self) -> &'static str {

@@ -2,12 +2,13 @@
 #![allow(clippy::unwrap_used)]
 
 use burn::tensor::Tensor;
-use mentor_distill::{Column, Term};
-use mentor_types::{BoxLabels, DetOutput, Tap};
+use mentor_distill::{Term, columns};
+use mentor_types::{BoxCoding, BoxKind, BoxLabels, DetOutput, Tap, Taps};
+use mentor_weights::{NamedTensors, from_safetensors};
 
 use crate::context::Context;
 use crate::task::Det;
-use crate::testing::{map, output, seen, values};
+use crate::testing::{close, labelled, map, output, seen, values};
 
 /// A value of a student's map and a teacher's, with or without an object.
 pub(crate) type Value<'a> = &'a dyn Fn(&Tensor<4>, &Tensor<4>, bool) -> Tensor<1>;
@@ -51,8 +52,92 @@ pub(crate) fn value_at_p3(
     };
     let (student, teacher) = (side(student, ways[0]), side(teacher, ways[1]));
     let labelled = seen(&student, &vec![labels.clone(); n]);
-    let column = Column::of(name, &term.shared()).swap_remove(0);
+    let column = columns(name, term, &[Tap::P3]).swap_remove(0);
     term.value(&Context { teacher: Some(&teacher), ..Context::of(&student, Some(&labelled)) }, &column)
+}
+
+/// The same where no box of a net matters.
+pub(crate) fn of_features(
+    term: (&'static str, &dyn Term<Det>),
+    student: &Tensor<4>,
+    teacher: &Tensor<4>,
+    labels: &BoxLabels,
+) -> Tensor<1> {
+    value_at_p3(term, student, teacher, labels, [&|_| 1.0, &|_| 1.0])
+}
+
+/// What of a level a term compares.
+#[derive(Clone, Copy)]
+pub(crate) enum Part {
+    Features,
+    ClassLogits,
+    Distances,
+    Distribution,
+}
+
+impl Part {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Features => "features",
+            Self::ClassLogits => "class_logits",
+            Self::Distances => "distances",
+            Self::Distribution => "distribution",
+        }
+    }
+
+    /// Puts a map where the part is.
+    pub(crate) fn put(self, output: &mut DetOutput, map_nchw: Tensor<4>) {
+        let level = &mut output.levels[0];
+        match self {
+            Self::Features => output.taps.insert(Tap::P3, map_nchw),
+            Self::ClassLogits => level.class_logits = map_nchw.flatten(2, 3),
+            Self::Distances => level.distances = map_nchw.flatten(2, 3),
+            Self::Distribution => {
+                let [n, channels, height, width] = map_nchw.dims();
+                let logits = map_nchw.reshape([n, 4, channels / 4, height * width]);
+                level.coding = BoxCoding::Distribution(logits);
+            }
+        }
+    }
+}
+
+/// Compares value and gradient of a term with those that `tests/golden/det_distill.py` wrote under `name`, for two images with
+/// boxes on a net with the one level p3.
+pub(crate) fn agrees(name: &'static str, part: Part, term: &dyn Term<Det>) {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/det_distill.safetensors");
+    let golden: NamedTensors = from_safetensors(&std::fs::read(path).unwrap()).unwrap();
+    let read = |name: String| {
+        let (shape, values) = &golden[&name];
+        map(shape.as_slice().try_into().unwrap(), |i| values[i])
+    };
+    let student = Tensor::from_inner(read(format!("student.{}", part.name()))).require_grad();
+    let side = |side: &str| {
+        let [n, classes, height, width] = read(format!("{side}.class_logits")).dims();
+        let mut output = output(&[(8, [height, width])], n, classes, |_| 0.0);
+        for part in [Part::Features, Part::ClassLogits, Part::Distances, Part::Distribution] {
+            let map = read(format!("{side}.{}", part.name()));
+            part.put(&mut output, map);
+        }
+        output
+    };
+    let (mut output, teacher) = (side("student"), side("teacher"));
+    if let Part::Features = part {
+        output.taps = Taps::default();
+    }
+    part.put(&mut output, student.clone());
+    let labels: Vec<BoxLabels> = (0..2)
+        .map(|image| {
+            let (boxes, classes) = (&golden[&format!("boxes.{image}")].1, &golden[&format!("classes.{image}")].1);
+            let label = |(edges, class): (&[f32], &f32)| (edges.try_into().unwrap(), *class as u8, BoxKind::Object);
+            labelled(&boxes.chunks(4).zip(classes).map(label).collect::<Vec<_>>())
+        })
+        .collect();
+    let labels = seen(&output, &labels);
+    let column = columns(name, term, &[Tap::P3]).swap_remove(0);
+    let value = term.value(&Context { teacher: Some(&teacher), ..Context::of(&output, Some(&labels)) }, &column);
+    let gradient = student.grad(&value.backward()).unwrap();
+    close(&values(value), &golden[&format!("{name}.value")].1, 1e-5);
+    close(&values(gradient), &golden[&format!("{name}.grad")].1, 1e-4);
 }
 
 pub(crate) fn check_term(case: &Case) {

@@ -3,11 +3,11 @@
 use burn::tensor::Tensor;
 use mentor_distill::{Column, Place, Shared, Stream, Term};
 use mentor_ops::sum_all;
-use mentor_types::{AdapterKind, AdapterSpec, Found, LevelLayout};
+use mentor_types::{AdapterSpec, Found, LevelLayout};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{check_levels, levels};
+use super::{check_levels, conv_adapter};
 use crate::context::{Context, Labelled};
 use crate::grid::{largest_at_points, level_of};
 use crate::task::Det;
@@ -50,7 +50,8 @@ use crate::ways::Ways;
 pub struct Imitation {
     /// Factor in the loss. Default 0.01.
     pub weight: f64,
-    /// Where features are compared, one log column each: levels of the student's pyramid. Default `p3` to `p7` of both.
+    /// Where features are compared, one log column each: levels of the student's pyramid. Default: every level that both nets
+    /// have.
     pub at: Vec<Place>,
     /// The part of an object's best overlap above which a place is near it, in [0, 1]. Default 0.5.
     pub threshold: f64,
@@ -60,7 +61,7 @@ pub struct Imitation {
 
 impl Default for Imitation {
     fn default() -> Self {
-        Self { weight: 0.01, at: levels(), threshold: 0.5, ramp_steps: 0 }
+        Self { weight: 0.01, at: Vec::new(), threshold: 0.5, ramp_steps: 0 }
     }
 }
 
@@ -73,10 +74,12 @@ impl Term<Det> for Imitation {
         Shared { weight: self.weight, ramp_steps: self.ramp_steps, on: &[Stream::Labelled], at: &self.at }
     }
 
-    fn adapters(&self, column: &Column, [student_channels, teacher_channels]: [usize; 2]) -> Vec<AdapterSpec> {
-        let kind = AdapterKind::Conv { kernel: 3 };
-        let spec = || AdapterSpec { name: column.name.clone(), kind, student_channels, teacher_channels };
-        (student_channels != teacher_channels).then(spec).into_iter().collect()
+    fn is_on_levels(&self) -> bool {
+        true
+    }
+
+    fn adapters(&self, column: &Column, channels: [usize; 2]) -> Vec<AdapterSpec> {
+        conv_adapter(column, channels, 3)
     }
 
     fn value(&self, context: &Context<'_>, column: &Column) -> Tensor<1> {
@@ -112,7 +115,7 @@ mod tests {
     use super::*;
     use crate::distill::checks::{Case, check_term, value_at_p3};
     use crate::testing::{labelled, map, output, seen, values};
-    use mentor_types::{BoxKind, BoxLabels, Tap};
+    use mentor_types::{AdapterKind, BoxKind, BoxLabels, Tap};
 
     fn term() -> Imitation {
         Imitation { at: vec![Place::at(Tap::P3)], ..Imitation::default() }
@@ -174,9 +177,6 @@ mod tests {
         let kind = AdapterKind::Conv { kernel: 3 };
         let spec = AdapterSpec { name: "imitation@p3".to_owned(), kind, student_channels: 16, teacher_channels: 64 };
         assert_eq!(term().adapters(&columns[0], [16, 64]), [spec]);
-        let names: Vec<_> =
-            Column::of("imitation", &Imitation::default().shared()).into_iter().map(|c| c.name).collect();
-        assert_eq!(names, ["p3", "p4", "p5", "p6", "p7"].map(|tap| format!("imitation@{tap}")));
     }
 
     #[test]

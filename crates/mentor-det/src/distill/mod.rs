@@ -2,14 +2,15 @@
 //!
 //! A new term is one file here, see [`mentor_distill::Term`], and one line in the list below.
 
-use mentor_distill::{Place, terms};
-use mentor_types::{Found, Tap};
+use mentor_distill::{Column, Place, terms};
+use mentor_types::{AdapterKind, AdapterSpec, Found};
 
 use crate::grid::stride_of;
 use crate::task::Det;
 
 #[cfg(test)]
 mod checks;
+mod regions;
 
 terms! {
     /// `[distill]`: the terms of distillation that are on, each a table of its own.
@@ -20,19 +21,27 @@ terms! {
         regression_imitation::RegressionImitation,
         class_kd::ClassKd,
         teacher_boxes::TeacherBoxes,
+        pkd::Pkd,
+        fgd::Fgd,
     }
 }
 
-/// The levels of a pyramid of FCOS, of both nets.
-fn levels() -> Vec<Place> {
-    [Tap::P3, Tap::P4, Tap::P5, Tap::P6, Tap::P7].map(Place::at).to_vec()
+/// The adapter of a column whose sides differ in width: a convolution, from the student's channels to the teacher's.
+fn conv_adapter(column: &Column, [student_channels, teacher_channels]: [usize; 2], kernel: usize) -> Vec<AdapterSpec> {
+    let kind = AdapterKind::Conv { kernel };
+    let spec = || AdapterSpec { name: column.name.clone(), kind, student_channels, teacher_channels };
+    (student_channels != teacher_channels).then(spec).into_iter().collect()
 }
 
-/// Reports a term without a place, and places that are no levels of the student's pyramid.
+/// Reports a temperature that softens nothing.
+fn check_temperature(temperature: f64, found: &mut Found) {
+    if !(temperature.is_finite() && temperature > 0.0) {
+        found.push(("temperature".to_owned(), format!("must be above 0, found {temperature}")));
+    }
+}
+
+/// Reports places that are no levels of the student's pyramid.
 fn check_levels(at: &[Place], found: &mut Found) {
-    if at.is_empty() {
-        found.push(("at".to_owned(), "must name at least one place".to_owned()));
-    }
     for (index, place) in at.iter().enumerate() {
         if stride_of(place.student).is_none() {
             let message = format!("must be a level of the pyramid, p2 to p7, found {}", place.student);
@@ -45,7 +54,8 @@ fn check_levels(at: &[Place], found: &mut Found) {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use mentor_distill::{TermTable, check_terms};
+    use mentor_distill::{TermTable, check_terms, columns};
+    use mentor_types::Tap;
     use serde_json::json;
 
     fn read(value: serde_json::Value) -> Result<DistillConfig, String> {
@@ -61,6 +71,18 @@ mod tests {
         assert_eq!(read(serde_json::to_value(&all).unwrap()).unwrap(), all);
         assert_eq!(read(json!({})).unwrap().terms().len(), 0);
         assert!(read(json!({ "imitations": {} })).unwrap_err().contains("regression_imitation"));
+    }
+
+    #[test]
+    fn a_term_on_levels_that_names_none_is_compared_at_all_that_both_nets_have() {
+        let config = read(json!({ "imitation": { "at": [] }, "class_kd": {} })).unwrap();
+        assert_eq!(config.imitation, Some(Imitation::default()));
+        let names = |levels: &[Tap]| {
+            let of_term = |(name, term)| columns::<Det>(name, term, levels);
+            config.terms().into_iter().flat_map(of_term).map(|column| column.name).collect::<Vec<_>>()
+        };
+        assert_eq!(names(&[Tap::P3, Tap::P5]), ["imitation@p3", "imitation@p5", "class_kd"]);
+        assert_eq!(names(&[]), ["class_kd"]);
     }
 
     #[test]
@@ -83,10 +105,5 @@ mod tests {
             "class_kd.gamma",
         ];
         assert_eq!(keys, expected, "{problems:?}");
-        let empty = read(json!({ "imitation": { "at": [] }, "regression_imitation": { "at": [] } })).unwrap();
-        let mut problems = Vec::new();
-        check_terms(&empty, &mut problems);
-        let keys: Vec<_> = problems.iter().map(|(key, _)| key.as_str()).collect();
-        assert_eq!(keys, ["imitation.at", "regression_imitation.at"]);
     }
 }

@@ -3,11 +3,11 @@
 use burn::tensor::{DType, Tensor};
 use mentor_distill::{Column, Place, Shared, Stream, Term};
 use mentor_ops::sum_all;
-use mentor_types::{AdapterKind, AdapterSpec, DetLevel, Found};
+use mentor_types::{AdapterSpec, DetLevel, Found};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{check_levels, levels};
+use super::{check_levels, conv_adapter};
 use crate::context::{Context, Labelled};
 use crate::grid::{largest_at_points, level_of};
 use crate::overlap::iou;
@@ -47,7 +47,8 @@ use crate::task::Det;
 pub struct RegressionImitation {
     /// Factor in the loss. Default 1.
     pub weight: f64,
-    /// Where features are compared, one log column each: the same level of both pyramids. Default `p3` to `p7`.
+    /// Where features are compared, one log column each: the same level of both pyramids. Default: every level that both
+    /// nets have.
     pub at: Vec<Place>,
     /// Optimizer steps over which the weight grows from 0.0067 of its value to all of it. Default 0.
     pub ramp_steps: u64,
@@ -55,7 +56,7 @@ pub struct RegressionImitation {
 
 impl Default for RegressionImitation {
     fn default() -> Self {
-        Self { weight: 1.0, at: levels(), ramp_steps: 0 }
+        Self { weight: 1.0, at: Vec::new(), ramp_steps: 0 }
     }
 }
 
@@ -68,10 +69,12 @@ impl Term<Det> for RegressionImitation {
         Shared { weight: self.weight, ramp_steps: self.ramp_steps, on: &[Stream::Labelled], at: &self.at }
     }
 
-    fn adapters(&self, column: &Column, [student_channels, teacher_channels]: [usize; 2]) -> Vec<AdapterSpec> {
-        let kind = AdapterKind::Conv { kernel: 1 };
-        let spec = || AdapterSpec { name: column.name.clone(), kind, student_channels, teacher_channels };
-        (student_channels != teacher_channels).then(spec).into_iter().collect()
+    fn is_on_levels(&self) -> bool {
+        true
+    }
+
+    fn adapters(&self, column: &Column, channels: [usize; 2]) -> Vec<AdapterSpec> {
+        conv_adapter(column, channels, 1)
     }
 
     fn value(&self, context: &Context<'_>, column: &Column) -> Tensor<1> {
@@ -111,7 +114,7 @@ mod tests {
     use super::*;
     use crate::distill::checks::{Case, check_term, value_at_p3};
     use crate::testing::{labelled, map, output, seen, values};
-    use mentor_types::{BoxKind, BoxLabels, Tap};
+    use mentor_types::{AdapterKind, BoxKind, BoxLabels, Tap};
 
     fn term() -> RegressionImitation {
         RegressionImitation { at: vec![Place::at(Tap::P3)], ..RegressionImitation::default() }

@@ -13,7 +13,7 @@ mod ramp;
 use std::fmt::Debug;
 
 use burn::tensor::Tensor;
-use mentor_types::{AdapterSpec, Found};
+use mentor_types::{AdapterSpec, Found, Tap};
 
 pub use companion::{Companion, Companions, Examples, Nothing, Start};
 pub use list::{TermTable, check_classes, check_terms};
@@ -28,6 +28,11 @@ pub trait Sees: Sized + Debug + 'static {
     type Companion: Companion<Self>;
     /// The labels that a term makes up for unlabelled images.
     type Pseudo;
+
+    /// The levels of a pyramid that both student and teacher have; none for nets without.
+    fn levels(_context: &Self::Context<'_>) -> Vec<Tap> {
+        Vec::new()
+    }
 }
 
 /// What a term needs besides student, teacher and labels.
@@ -55,6 +60,11 @@ pub trait Term<S: Sees>: Debug {
     /// Optimizer steps before which it is off.
     fn burn_in_steps(&self) -> u64 {
         0
+    }
+
+    /// Whether, naming no place, it compares at every level of a pyramid that student and teacher share.
+    fn is_on_levels(&self) -> bool {
+        false
     }
 
     /// The adapters of one of its columns, given the channels there of student and teacher. An adapter
@@ -87,6 +97,18 @@ pub trait Term<S: Sees>: Debug {
     fn check_classes(&self, _classes: usize, _found: &mut Found) {}
 }
 
+/// The columns of a term for nets that share the `levels` of a pyramid: one for each place that it names; where it names none,
+/// one for each level if it is a term on levels, else one without a place.
+#[must_use]
+pub fn columns<S: Sees>(name: &'static str, term: &dyn Term<S>, levels: &[Tap]) -> Vec<Column> {
+    let shared = term.shared();
+    if !(shared.at.is_empty() && term.is_on_levels()) {
+        return Column::of(name, &shared);
+    }
+    let places: Vec<Place> = levels.iter().copied().map(Place::at).collect();
+    if places.is_empty() { Vec::new() } else { Column::of(name, &Shared { at: &places, ..shared }) }
+}
+
 /// Hands the value of every column of the terms that are on at `step` (counted from 0) to `push`, with its weight, ramp
 /// included: a ramp begins where the burn-in ends.
 pub fn evaluate<S: Sees>(
@@ -95,11 +117,11 @@ pub fn evaluate<S: Sees>(
     step: u64,
     mut push: impl FnMut(&Column, f64, Tensor<1>),
 ) {
+    let levels = S::levels(context);
     for (name, term) in terms {
-        let shared = term.shared();
         let Some(step) = step.checked_sub(term.burn_in_steps()) else { continue };
-        let ramp = sigmoid_ramp(step, shared.ramp_steps);
-        for column in Column::of(name, &shared) {
+        let ramp = sigmoid_ramp(step, term.shared().ramp_steps);
+        for column in columns(name, *term, &levels) {
             push(&column, column.weight * ramp, term.value(context, &column));
         }
     }

@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use mentor_distill::{Column, Companions, Start, TermTable};
+use mentor_distill::{Companions, Start, TermTable, columns};
 use mentor_nets::{Adapter, Frozen, LoadOptions, LoadReport, Scope, Student, load_tensors, load_weights};
 use mentor_toml::Loaded;
 use mentor_train::{Average, Checkpoints};
-use mentor_types::Key;
+use mentor_types::{Key, Tap};
 use rand::Rng;
 
 use super::run::{Which, load_run, tensors_of};
@@ -93,8 +93,11 @@ fn adapters<T: Task>(
     for (name, teacher) in teachers {
         let mut adapters = Vec::new();
         let seed = named_seed(loaded.value.seed, &format!("adapters of {name}"));
+        let has = |net: &T::Net, level: &Tap| T::tap_channels(net, *level).is_some();
+        let shared = |level: &Tap| has(student, level) && has(teacher.net(), level);
+        let levels: Vec<Tap> = Tap::PYRAMID.into_iter().filter(shared).collect();
         for (term_name, term) in loaded.value.distill.terms() {
-            for column in Column::of(term_name, &term.shared()) {
+            for column in columns(term_name, term, &levels) {
                 let Some(place) = column.place else { continue };
                 let sides = (T::tap_channels(student, place.student), T::tap_channels(teacher.net(), place.teacher));
                 let (ours, theirs) = match sides {

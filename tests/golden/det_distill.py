@@ -1,0 +1,190 @@
+"""Golden values and gradients of the terms of [distill] of detection (run with torch and safetensors).
+
+    python tests/golden/det_distill.py
+
+Written from the papers' formulas as each term's documentation has them, in double precision over single-precision inputs: none
+of it is code of the papers' authors. One level, p3, of stride 8 with points in the middle of their squares, two images of 64x80,
+anchors of 64x64, three classes, distributions of 5 bins.
+
+det_distill.safetensors holds, all as f32: {student,teacher}.{features [2,4,8,10], class_logits [2,3,8,10],
+distances [2,4,8,10], distribution [2,20,8,10]}; boxes.I [m,4], classes.I [m]; TERM.value, TERM.grad (of what the term compares)
+"""
+
+import pathlib
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+
+HERE = pathlib.Path(__file__).parent
+STRIDE, HEIGHT, WIDTH, CLASSES, BINS = 8, 8, 10, 3, 5
+random = torch.Generator().manual_seed(7)
+tensors = {}
+
+
+def put(name, tensor):
+    tensors[name] = tensor.detach().to(torch.float32).contiguous().reshape(tensor.shape or (1,))
+
+
+def draw(channels):
+    return torch.randn(2, channels, HEIGHT, WIDTH, generator=random)
+
+
+def side(name):
+    maps = {
+        "features": draw(4),
+        "class_logits": 2 * draw(CLASSES),
+        "distances": draw(4).exp() * 12,
+        "distribution": 2 * draw(4 * BINS),
+    }
+    for part, x in maps.items():
+        put(f"{name}.{part}", x)
+    return {part: x.double() for part, x in maps.items()}
+
+
+def boxes(count):
+    middle = torch.rand(count, 2, generator=random) * torch.tensor([WIDTH * STRIDE, HEIGHT * STRIDE])
+    half = torch.exp(torch.rand(count, 2, generator=random) * 2 + 2.3) / 2
+    limit = torch.tensor([WIDTH * STRIDE, HEIGHT * STRIDE] * 2)
+    return torch.minimum(torch.cat([middle - half, middle + half], 1).clamp(min=0), limit).round(decimals=1).double()
+
+
+student, teacher = side("student"), side("teacher")
+objects = []
+for image, count in enumerate([4, 2]):
+    objects.append(boxes(count))
+    put(f"boxes.{image}", objects[-1])
+    put(f"classes.{image}", torch.randint(CLASSES, (count,), generator=random))
+
+y, x = torch.meshgrid(torch.arange(HEIGHT) + 0.5, torch.arange(WIDTH) + 0.5, indexing="ij")
+x, y = (x * STRIDE).double(), (y * STRIDE).double()
+
+
+def ways(box):
+    return torch.stack([x - box[0], y - box[1], box[2] - x, box[3] - y])
+
+
+# The assignment of FCOS on a single level: near the middle of an object, the smallest of several.
+positive = torch.zeros(2, HEIGHT, WIDTH, dtype=torch.bool)
+target = torch.zeros(2, 4, HEIGHT, WIDTH, dtype=torch.float64)
+for image in range(2):
+    for box in sorted(objects[image], key=lambda box: -(box[2] - box[0]) * (box[3] - box[1])):
+        to = ways(box)
+        off = torch.maximum((to[0] - to[2]).abs(), (to[1] - to[3]).abs()) / 2
+        answers = (to.min(0).values > 0) & (off < 1.5 * STRIDE)
+        positive[image] |= answers
+        target[image] = torch.where(answers, to, target[image])
+assert positive[0].any() and positive[1].any()
+
+# Boxes on the map, as the official code of FGD rounds them.
+inside = torch.zeros(2, 1, HEIGHT, WIDTH, dtype=torch.float64)
+scaled = inside.clone()
+for image in range(2):
+    for box in objects[image] / STRIDE:
+        left, top, right, bottom = (int(v) for v in (*box[:2].floor(), *box[2:].ceil()))
+        share = 1 / ((right + 1 - left) * (bottom + 1 - top))
+        region = (image, 0, slice(top, bottom + 1), slice(left, right + 1))
+        inside[region] = 1
+        scaled[region] = scaled[region].clamp(min=share)
+outside = 1 - inside
+
+
+def standardised(x):
+    mean = x.mean((0, 2, 3), keepdim=True)
+    return (x - mean) / (x.std((0, 2, 3), keepdim=True, unbiased=False) + 1e-6)
+
+
+def pkd(s, t):
+    return F.mse_loss(standardised(s), standardised(t)) / 2
+
+
+def fgd(s, t):
+    def attention(f):
+        places = F.softmax(f.abs().mean(1).flatten(1) / 0.5, 1).reshape(2, 1, HEIGHT, WIDTH) * HEIGHT * WIDTH
+        return places, F.softmax(f.abs().mean((2, 3)) / 0.5, 1)[..., None, None] * f.shape[1]
+
+    (places, channels), (own_places, own_channels) = attention(t), attention(s)
+    square = (s - t) ** 2 * places * channels
+    background = outside / outside.sum((2, 3), keepdim=True)
+    off = (places - own_places).abs().sum() + (channels - own_channels).abs().sum()
+    return (1e-3 * (square * scaled).sum() + 5e-4 * (square * background).sum() + 5e-4 * off) / 2
+
+
+def defeat(s, t):
+    square = (s - t) ** 2
+    return 3 * (square * inside).sum() / (2 * inside.sum()) + 12 * (square * outside).sum() / (2 * outside.sum())
+
+
+def hint(s, t):
+    return F.mse_loss(s, t)
+
+
+def weighted_cross_entropy(s, t):
+    q = t.sigmoid()
+    value = -(q * F.logsigmoid(s) + 1.5 * (1 - q) * F.logsigmoid(-s))
+    return value.sum() / q.amax(1).sum().clamp(min=1)
+
+
+def adaptive(s, t):
+    q = t.sigmoid()
+    entropy = F.binary_cross_entropy(q, q, reduction="none")
+    divergence = F.binary_cross_entropy_with_logits(s, q, reduction="none") - entropy
+    weight = (1 - (-(divergence + entropy)).exp()) ** 2
+    return (weight * divergence).sum() / (q**1.8).sum().clamp(min=1)
+
+
+def dist(s, t):
+    def correlation(a, b, dim):
+        a, b = a - a.mean(dim, keepdim=True), b - b.mean(dim, keepdim=True)
+        return (a * b).sum(dim) / (a.norm(dim=dim) * b.norm(dim=dim) + 1e-8)
+
+    p, q = (x.sigmoid().permute(0, 2, 3, 1).flatten(0, 2) for x in (s, t))
+    seen = q.amax(1)
+    return 2 - (correlation(p, q, 1) * seen).sum() / seen.sum() - correlation(p, q, 0).mean()
+
+
+def bounded_regression(s, t):
+    error = lambda d: (((d - target) / 64) ** 2).sum(1)
+    counts = positive & (error(s) + 0.01 > error(t))
+    assert 0 < counts.sum() < positive.sum()
+    return error(s)[counts].sum() / positive.sum()
+
+
+def ld(s, t):
+    split = lambda e: e.reshape(2, 4, BINS, HEIGHT, WIDTH)
+    p, q = F.log_softmax(split(s) / 10, 2), F.log_softmax(split(t) / 10, 2)
+    divergence = (q.exp() * (q - p)).sum(2).mean(1)
+    valuable = torch.zeros(2, HEIGHT, WIDTH, dtype=torch.float64)
+    for image in range(2):
+        for box in objects[image]:
+            left, top, right, bottom = ways(box)
+            reach = lambda a, b: (a.clamp(max=32) + b.clamp(max=32)).clamp(min=0)
+            common = reach(left, right) * reach(top, bottom)
+            iou = common / ((left + right) * (top + bottom) + 64**2 - common)
+            off = ((left - right) ** 2 + (top - bottom) ** 2) / 4
+            across, down = left.clamp(min=32) + right.clamp(min=32), top.clamp(min=32) + bottom.clamp(min=32)
+            diou = iou - off / (across**2 + down**2)
+            region = (diou >= 0.25 * 0.5) & (diou < 0.5)
+            valuable[image] = torch.maximum(valuable[image], iou * region)
+    valuable = valuable * ~positive
+    assert valuable.sum() > 0
+    answers = student["class_logits"].sigmoid().amax(1) * positive
+    mean = lambda w: (divergence * w).sum() / w.sum()
+    return 100 * (mean(answers) + mean(valuable))
+
+
+TERMS = {
+    "features": [pkd, fgd, defeat, hint],
+    "class_logits": [weighted_cross_entropy, adaptive, dist],
+    "distances": [bounded_regression],
+    "distribution": [ld],
+}
+for part, terms in TERMS.items():
+    for term in terms:
+        leaf = student[part].clone().requires_grad_()
+        value = term(leaf, teacher[part])
+        put(f"{term.__name__}.value", value)
+        put(f"{term.__name__}.grad", torch.autograd.grad(value, leaf)[0])
+        print(term.__name__, float(value.detach()))
+
+save_file(tensors, HERE / "det_distill.safetensors")
