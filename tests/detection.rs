@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use mentor_weights::{from_safetensors, to_safetensors};
 use serde_json::Value;
 
 use crate::support::{card, fail, log_without_times, mentor, recipe, scenes, succeed};
@@ -27,6 +28,13 @@ at = [{ student = "p3", teacher = "p3" }, { student = "p4", teacher = "p4" }]
 at = [{ student = "p3", teacher = "p3" }]
 [distill.class_kd]
 on = ["labelled", "unlabelled"]
+[distill.teacher_boxes]
+threshold = 0.05
+[distill.pkd]
+[distill.fgd]
+[unlabelled.unbiased_teacher]
+threshold = 0.05
+burn_in_steps = 2
 [views.strong]
 cutmix = 0.0
 [ema]
@@ -115,4 +123,52 @@ fn what_does_not_fit_boxes_is_said_before_the_first_step() {
     // A split whose images have labels of another kind alone: there is no box in it.
     let message = fail(mentor().arg("check").arg(&path).args(["--set", "data.labelled=\"train_scribbles\""]));
     assert!(message.contains("no box in"), "{message}");
+}
+
+/// A file of tensors.
+fn tensors(folder: &Path, parts: &[(&str, &[usize], &[f32])]) -> PathBuf {
+    let tensor =
+        |(name, shape, values): &(&str, &[usize], &[f32])| ((*name).to_owned(), (shape.to_vec(), values.to_vec()));
+    let path = folder.join("tensors.safetensors");
+    fs::write(&path, to_safetensors(&parts.iter().map(tensor).collect()).unwrap()).unwrap();
+    path
+}
+
+#[test]
+fn a_term_is_evaluated_on_boxes_from_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let (grad, target) = (folder.path().join("grad.safetensors"), [0.0, 0.0, 8.0, 8.0]);
+    // Two places of two channels; the second has no target. Overlaps of 1/4 and 1: a gap of 3/4 times 9 / 2.
+    let features: (&[usize], &[f32]) = (&[1, 2, 1, 2], &[0.0; 4]);
+    let parts: [(&str, &[usize], &[f32]); 5] = [
+        ("student_feature", features.0, features.1),
+        ("teacher_feature", &[1, 2, 1, 2], &[3.0, 5.0, 0.0, 0.0]),
+        ("student_boxes", &[2, 4], &[2.0, 2.0, 6.0, 6.0, 8.0, 0.0, 16.0, 8.0]),
+        ("teacher_boxes", &[2, 4], &[0.0, 0.0, 8.0, 8.0, 8.0, 0.0, 16.0, 8.0]),
+        ("target_boxes", &[2, 4], &[target, [0.0; 4]].concat()),
+    ];
+    let path = tensors(folder.path(), &parts);
+    let term = |name: &str| {
+        let mut command = mentor();
+        command.args(["term", name, "--in"]).arg(&path);
+        command
+    };
+    let printed: Value = serde_json::from_str(&succeed(term("regression_imitation").arg("--grad").arg(&grad))).unwrap();
+    assert_eq!(printed["column"], "regression_imitation@p3");
+    assert!((printed["value"].as_f64().unwrap() - 0.75 * 4.5).abs() < 1e-5, "{printed}");
+    let gradient = from_safetensors(&fs::read(&grad).unwrap()).unwrap();
+    let (_, slopes) = &gradient["grad_student_feature"];
+    assert!((slopes[0] + 0.75 * 3.0).abs() < 1e-5 && slopes[1..] == [0.0; 3], "{slopes:?}");
+    // One minus the overlap: the student's box lies inside.
+    let printed: Value = serde_json::from_str(&succeed(&mut term("giou"))).unwrap();
+    assert!((printed["value"].as_f64().unwrap() - 0.75).abs() < 1e-5, "{printed}");
+    let missing = fail(&mut term("class_kd"));
+    assert!(missing.contains("this term needs `student_logits`"), "{missing}");
+    let at = fail(term("regression_imitation").args(["--set", r#"at=[{student="p4",teacher="p4"}]"#]));
+    assert!(at.contains("8 pixels apart, which is the level p3"), "{at}");
+    let nets = fail(&mut term("unbiased_teacher"));
+    assert!(nets.contains("more than a file can hold"), "{nets}");
+    let path = tensors(folder.path(), &[parts[0], parts[1], ("student_boxes", &[1, 4], &[0.0; 4])]);
+    let wrong = fail(mentor().args(["term", "imitation", "--in"]).arg(path));
+    assert!(wrong.contains("`student_boxes` has 1 places of 4 numbers, expected 2"), "{wrong}");
 }

@@ -21,7 +21,12 @@ impl Grid {
     /// The places of an output, on the plain device.
     #[must_use]
     pub fn of(output: &DetOutput, device: &Device) -> Self {
-        let levels: Vec<LevelLayout> = output.levels.iter().map(|level| level.layout.clone()).collect();
+        Self::of_levels(output.levels.iter().map(|level| level.layout.clone()).collect(), device)
+    }
+
+    /// The places of levels, on the plain device.
+    #[must_use]
+    pub fn of_levels(levels: Vec<LevelLayout>, device: &Device) -> Self {
         let row = |value: &dyn Fn(&LevelLayout, usize) -> f32| {
             let values: Vec<f32> =
                 levels.iter().flat_map(|level| (0..level.places()).map(|place| value(level, place))).collect();

@@ -23,10 +23,15 @@ use crate::tasks::{OnTask, on_task};
     after_help = "Example:\n  mentor term pixel_wise --in tensors.safetensors --set temperature=2 --grad grads.safetensors\n\n\
     The file holds what the term reads: `student_logits`, `teacher_logits` [N,K,H,W], `student_feature`,\n\
     `teacher_feature` [N,C,H,W], `images` [N,3,H,W] (normalised) of type F32, `target` [N,H,W] of type\n\
-    I64 (255 ignored, 254 unknown). A term with weights of its own has those of a run of `--seed` before its\n\
+    I64 (255 ignored, 254 unknown). For detection, of one level of a pyramid: features and logits as above, for each\n\
+    of P = N H W places, row by row, `student_boxes`, `teacher_boxes`, `target_boxes` [P,4] (left, top, right, bottom\n\
+    in pixels; a target without an area is none) and `student_edges`, `teacher_edges` [P,4,bins]; objects as `boxes`\n\
+    [M,5] (image, left, top, right, bottom), `image_size` [2] of type I64 (height, width; 8 pixels for each place\n\
+    without it). A term with weights of its own has those of a run of `--seed` before its\n\
     first step, unless the file holds them: `adapter` [teacher's C, student's C,1,1], `rival.NAME`.\n\
     The value is printed unweighted, one line for each column of the term; gradients, of the sum of the\n\
-    columns by the weights of their places, are written as `grad_student_logits`, `grad_student_feature`."
+    columns by the weights of their places, are written as `grad_student_logits`, `grad_student_feature`,\n\
+    `grad_student_boxes`, `grad_student_edges`."
 )]
 pub struct Term {
     /// The term, as in a recipe: pixel_wise, cross_entropy, fixmatch, ...
@@ -40,6 +45,9 @@ pub struct Term {
     /// Write the gradient of the value with respect to the student's tensors.
     #[arg(long, value_name = "FILE")]
     grad: Option<PathBuf>,
+    /// The task of the term, where both have one of that name (default: segmentation's).
+    #[arg(long)]
+    task: Option<TaskName>,
     /// The seed of the weights of adapters and of the rival.
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -97,7 +105,7 @@ impl Term {
     /// Runs the command.
     pub fn run(&self) -> Result<ExitCode> {
         let mut known = Vec::new();
-        for task in TaskName::ALL {
+        for task in TaskName::ALL.into_iter().filter(|task| self.task.is_none_or(|asked| asked == *task)) {
             match on_task(self, task)? {
                 None => return Ok(ExitCode::SUCCESS),
                 Some(names) => known.extend(names),

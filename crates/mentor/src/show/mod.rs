@@ -3,6 +3,7 @@
 
 pub mod det;
 pub mod seg;
+mod tensors;
 
 use std::path::{Path, PathBuf};
 

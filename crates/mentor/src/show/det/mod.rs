@@ -1,6 +1,8 @@
 //! What detection shows.
 
+mod inputs;
 mod report;
+mod term;
 
 use std::path::{Path, PathBuf};
 
@@ -104,7 +106,7 @@ impl Show for Det {
     }
 
     fn term(asked: &AskedTerm<'_, Self>) -> Result<Vec<(Column, f32)>> {
-        bail!("{}: not for detection yet", asked.name)
+        term::values(asked)
     }
 }
 

@@ -10,9 +10,10 @@ use mentor_seg::upload::PairPixels;
 use mentor_seg::views::{Teaching, Views};
 use mentor_seg::{Context, Seg};
 use mentor_types::{Key, Tap, UNKNOWN};
-use mentor_weights::{NamedTensors, load_named, to_safetensors, write_atomically};
+use mentor_weights::{load_named, to_safetensors};
 
 use super::inputs::{Inputs, Side};
+use crate::show::tensors::Slopes;
 use crate::show::{AskedTerm, TermKind};
 
 /// The columns of a term with their unweighted values; gradients go to the file that is asked for.
@@ -42,9 +43,9 @@ fn evaluate(asked: &AskedTerm<'_, Seg>, columns: &[Column], inputs: &Inputs) -> 
     let mut adapters = Vec::new();
     for spec in columns.iter().flat_map(|column| term.adapters(column, channels(column))) {
         let adapter = Adapter::fresh(&spec, seed, &Device::flex());
-        let own = inputs.named(|name| (name == "adapter").then(|| "conv.weight".to_owned()))?;
+        let own = inputs.file.named(|name| (name == "adapter").then(|| "conv.weight".to_owned()))?;
         let adapter = if own.is_empty() { Ok(adapter) } else { load_named(adapter, own) };
-        adapters.push(adapter.with_context(|| inputs.at("adapter"))?);
+        adapters.push(adapter.with_context(|| inputs.file.at("adapter"))?);
     }
     let companions = companions(asked, inputs)?;
     let weak = |_: Teaching| teacher.logits.clone();
@@ -67,10 +68,10 @@ fn companions(asked: &AskedTerm<'_, Seg>, inputs: &Inputs) -> Result<Companions<
     let classes = inputs.student.logits.as_ref().map_or(0, |logits| logits.dims()[1]);
     let fresh = Start { classes, seed, device: &Device::flex() };
     let mut companions = Companions::fresh([(name, term)], &fresh);
-    let own = inputs.named(|name| Some(format!("net.{}", name.strip_prefix("rival.")?)))?;
+    let own = inputs.file.named(|name| Some(format!("net.{}", name.strip_prefix("rival.")?)))?;
     if let Some(companion) = companions.get_mut(name).filter(|_| !own.is_empty()) {
         let loaded = companion.load(&to_safetensors(&own)?);
-        loaded.map_err(anyhow::Error::msg).with_context(|| inputs.at("rival"))?;
+        loaded.map_err(anyhow::Error::msg).with_context(|| inputs.file.at("rival"))?;
     }
     Ok(companions)
 }
@@ -84,7 +85,7 @@ fn taps(column: &Column) -> [Tap; 2] {
 fn check_inputs(kind: TermKind, term: &dyn Term<Seg>, columns: &[Column], inputs: &Inputs) -> Result<()> {
     let need = |side: &str, maps: &Side, tap: Tap| {
         let (what, map) = if tap == Tap::Logits { ("logits", &maps.logits) } else { ("feature", &maps.feature) };
-        inputs.need(&format!("{side}_{what}"), map.as_ref()).map(|_| ())
+        inputs.file.need(&format!("{side}_{what}"), map.as_ref()).map(|_| ())
     };
     for column in columns {
         let [of_student, of_teacher] = taps(column);
@@ -94,10 +95,10 @@ fn check_inputs(kind: TermKind, term: &dyn Term<Seg>, columns: &[Column], inputs
         }
     }
     if kind == TermKind::Supervised {
-        inputs.need("target", inputs.target.as_ref())?;
+        inputs.file.need("target", inputs.target.as_ref())?;
     }
     if term.needs().images {
-        inputs.need("images", inputs.images.as_ref())?;
+        inputs.file.need("images", inputs.images.as_ref())?;
     }
     Ok(())
 }
@@ -113,7 +114,7 @@ fn same_pixels(inputs: &Inputs, strong_nkhw: &Tensor<4>) -> Result<PairPixels> {
     ensure!(
         targets.dims() == unknown.dims(),
         "{} is {:?}, expected the size of `student_logits`, {:?}",
-        inputs.at("target"),
+        inputs.file.at("target"),
         targets.dims(),
         unknown.dims()
     );
@@ -122,17 +123,10 @@ fn same_pixels(inputs: &Inputs, strong_nkhw: &Tensor<4>) -> Result<PairPixels> {
 }
 
 fn write_gradients(inputs: &Inputs, value: &Tensor<1>, path: &Path) -> Result<()> {
-    let grads = value.backward();
-    let mut tensors = NamedTensors::new();
-    let student = &inputs.student;
-    for (name, tensor) in [("grad_student_logits", &student.logits), ("grad_student_feature", &student.feature)] {
-        if let Some(grad) = tensor.as_ref().and_then(|tensor| tensor.grad(&grads)) {
-            let data = grad.into_data();
-            let shape = data.shape().to_vec();
-            let values = data.try_into_vec::<f32>().map_err(|error| anyhow::anyhow!("{error:?}"))?;
-            tensors.insert(name.to_owned(), (shape, values));
-        }
+    let (grads, student) = (value.backward(), &inputs.student);
+    let mut slopes = Slopes::default();
+    for (name, tensor) in [("student_logits", &student.logits), ("student_feature", &student.feature)] {
+        slopes.keep(name, tensor.as_ref().and_then(|tensor| tensor.grad(&grads)))?;
     }
-    write_atomically(path, &to_safetensors(&tensors)?)?;
-    Ok(())
+    slopes.write(path)
 }
