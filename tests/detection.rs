@@ -35,8 +35,6 @@ threshold = 0.05
 [unlabelled.unbiased_teacher]
 threshold = 0.05
 burn_in_steps = 2
-[views.strong]
-cutmix = 0.0
 [ema]
 decay = 0.9
 "#;

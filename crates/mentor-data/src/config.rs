@@ -179,9 +179,10 @@ pub struct StrongConfig {
     /// Range of the blur's standard deviation, in pixels, uniform. Default `[0.1, 2.0]`.
     #[serde(default = "blur_sigma")]
     pub blur_sigma: [f64; 2],
-    /// Probability that a box of another image of the batch is pasted in (`CutMix`). Default 0.5.
-    #[serde(default = "half")]
-    pub cutmix: f64,
+    /// Probability that a box of another image of the batch is pasted in (`CutMix`). Default: 0.5 for masks; boxes do not
+    /// follow what is pasted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cutmix: Option<f64>,
     /// Range of the box's share of the view's area, uniform. Default `[0.02, 0.4]`.
     #[serde(default = "cutmix_area")]
     pub cutmix_area: [f64; 2],
@@ -224,7 +225,7 @@ impl Default for StrongConfig {
             grey: grey(),
             blur: half(),
             blur_sigma: blur_sigma(),
-            cutmix: half(),
+            cutmix: None,
             cutmix_area: cutmix_area(),
             cutmix_ratio: cutmix_ratio(),
             scale: None,
@@ -269,7 +270,7 @@ impl StrongConfig {
             ("strong.jitter_probability", self.jitter_probability),
             ("strong.grey", self.grey),
             ("strong.blur", self.blur),
-            ("strong.cutmix", self.cutmix),
+            ("strong.cutmix", self.cutmix.unwrap_or(0.0)),
             ("strong.flip", self.flip.unwrap_or(0.0)),
             ("strong.shift", self.shift.unwrap_or(0.0)),
         ] {

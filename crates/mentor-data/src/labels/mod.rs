@@ -26,6 +26,8 @@ pub trait ReadLabels: Labels {
 
     /// The table of a card that says how they are read.
     const TABLE: &'static str;
+    /// How often something is pasted into a strong view, unless a recipe says it.
+    const CUTMIX: f64;
 
     /// A card with those of its classes alone that have labels of this kind. Default: all.
     #[must_use]
@@ -139,6 +141,7 @@ mod tests {
         type Counts = usize;
 
         const TABLE: &'static str = "points";
+        const CUTMIX: f64 = 0.0;
 
         fn are_in(_: &Card) -> bool {
             true
@@ -254,7 +257,7 @@ mod tests {
             jitter_probability: 0.0,
             grey: 0.0,
             blur: 0.0,
-            cutmix: 0.0,
+            cutmix: Some(0.0),
             flip: Some(0.5),
             shift: Some(0.1),
             ..StrongConfig::default()

@@ -20,7 +20,7 @@ pub(crate) fn cutmix<L: ReadLabels>(pairs: &mut Pairs<L>, strong: &StrongConfig,
     let (before, link_before) = (pairs.strong.rgb.clone(), pairs.link.clone());
     for sample in 0..n {
         let mut rng = key.at("sample", sample as u64).rng();
-        if rng.random::<f64>() >= strong.cutmix {
+        if rng.random::<f64>() >= strong.cutmix.unwrap_or(L::CUTMIX) {
             continue;
         }
         let area = between(strong.cutmix_area, rng.random());
@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn pasted_pixels_and_their_origins_come_from_the_same_other_image() {
-        let always = StrongConfig { cutmix: 1.0, cutmix_area: [0.3, 0.5], ..StrongConfig::default() };
+        let always = StrongConfig { cutmix: Some(1.0), cutmix_area: [0.3, 0.5], ..StrongConfig::default() };
         let mut mixed = pairs(3);
         cutmix(&mut mixed, &always, Key::new(4));
         let mut pasted = 0;

@@ -20,7 +20,7 @@ fn cells(width: usize, height: usize) -> LabelMask {
 }
 
 fn still_colours() -> StrongConfig {
-    StrongConfig { jitter_probability: 0.0, grey: 0.0, blur: 0.0, cutmix: 0.0, ..StrongConfig::default() }
+    StrongConfig { jitter_probability: 0.0, grey: 0.0, blur: 0.0, cutmix: Some(0.0), ..StrongConfig::default() }
 }
 
 fn views(strong: StrongConfig) -> ViewsConfig {
@@ -89,12 +89,12 @@ fn every_pseudo_label_lands_on_its_own_pixel_whatever_the_geometry() {
         StrongConfig { flip: Some(1.0), ..still_colours() },
         StrongConfig { scale: Some([0.6, 1.6]), ..still_colours() },
         StrongConfig { shift: Some(0.4), ..still_colours() },
-        StrongConfig { cutmix: 1.0, cutmix_area: [0.2, 0.5], ..still_colours() },
+        StrongConfig { cutmix: Some(1.0), cutmix_area: [0.2, 0.5], ..still_colours() },
         StrongConfig {
             flip: Some(0.5),
             scale: Some([0.6, 1.6]),
             shift: Some(0.3),
-            cutmix: 0.7,
+            cutmix: Some(0.7),
             cutmix_area: [0.2, 0.5],
             ..still_colours()
         },
@@ -115,8 +115,13 @@ fn every_pseudo_label_lands_on_its_own_pixel_whatever_the_geometry() {
 
 #[test]
 fn at_full_size_the_weak_pixel_shows_the_spot_within_one_pixel() {
-    let strong =
-        StrongConfig { flip: Some(0.5), scale: Some([0.7, 1.5]), shift: Some(0.2), cutmix: 0.5, ..still_colours() };
+    let strong = StrongConfig {
+        flip: Some(0.5),
+        scale: Some([0.7, 1.5]),
+        shift: Some(0.2),
+        cutmix: Some(0.5),
+        ..still_colours()
+    };
     let views = ViewsConfig { scale: [1.0, 2.0], ..views(strong) };
     for seed in 0..20 {
         assert!(check_pairs(&batch(2, [120, 160], &views, seed), 1) > 1000);

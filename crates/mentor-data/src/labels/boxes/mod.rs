@@ -97,6 +97,7 @@ impl ReadLabels for BoxLabels {
     type Counts = BoxCounts;
 
     const TABLE: &'static str = "boxes";
+    const CUTMIX: f64 = 0.0;
 
     fn classes_of(mut card: Card) -> Card {
         if let Some(boxes) = card.boxes.as_ref().filter(|boxes| !boxes.classes.is_empty()) {
@@ -132,7 +133,7 @@ impl ReadLabels for BoxLabels {
     }
 
     fn check_views(views: &ViewsConfig, pairs: bool, problems: &mut Vec<(String, String)>) {
-        if pairs && views.strong.clone().unwrap_or_default().cutmix > 0.0 {
+        if pairs && views.strong.as_ref().and_then(|strong| strong.cutmix).is_some_and(|cutmix| cutmix > 0.0) {
             problems.push(("strong.cutmix".to_owned(), "must be 0: boxes do not follow what is pasted".to_owned()));
         }
     }

@@ -43,6 +43,7 @@ impl ReadLabels for LabelMask {
     type Counts = PixelCounts;
 
     const TABLE: &'static str = "masks";
+    const CUTMIX: f64 = 0.5;
 
     fn are_in(card: &Card) -> bool {
         card.masks.is_some()
