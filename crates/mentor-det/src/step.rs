@@ -126,7 +126,7 @@ impl DetMethod {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::distill::ClassKd;
+    use crate::distill::{ClassKd, Defeat};
     use crate::nets::{NetConfig, NetTable};
     use crate::testing::labelled;
     use burn::optim::GradientsParams;
@@ -153,6 +153,8 @@ mod tests {
         let student = net(4, 1, &device.clone().autodiff());
         let distill = DistillConfig {
             class_kd: Some(ClassKd { on: vec![Stream::Labelled, Stream::Unlabelled], ..ClassKd::default() }),
+            // Features of fresh nets are large.
+            defeat: Some(Defeat { weight: 1e-3, ..Defeat::default() }),
             ..DistillConfig::all()
         };
         let specs = distill.terms().into_iter().flat_map(|(name, term)| {
@@ -199,7 +201,7 @@ mod tests {
     }
 
     fn steps(method: &mut DetMethod, mut model: Student<DetNet>, count: u64) -> (Student<DetNet>, Vec<f32>) {
-        let config = SgdConfig { lr: 0.05, momentum: 0.9, weight_decay: 0.0, nesterov: false, head_lr_factor: 1.0 };
+        let config = SgdConfig { lr: 0.005, momentum: 0.9, weight_decay: 0.0, nesterov: false, head_lr_factor: 1.0 };
         let mut optimizer = Optimizer::new(OptimizerConfig::Sgd(config));
         let mut course = Vec::new();
         for step in 0..count {

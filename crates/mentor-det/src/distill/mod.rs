@@ -10,6 +10,7 @@ use crate::task::Det;
 
 #[cfg(test)]
 mod checks;
+mod places;
 mod regions;
 
 terms! {
@@ -22,6 +23,7 @@ terms! {
         class_kd::ClassKd,
         pkd::Pkd,
         fgd::Fgd,
+        weighted_cross_entropy::WeightedCrossEntropy,
     }
 }
 
