@@ -24,6 +24,7 @@ terms! {
         pkd::Pkd,
         fgd::Fgd,
         weighted_cross_entropy::WeightedCrossEntropy,
+        bounded_regression::BoundedRegression,
     }
 }
 
