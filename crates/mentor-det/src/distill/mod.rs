@@ -25,6 +25,7 @@ terms! {
         fgd::Fgd,
         weighted_cross_entropy::WeightedCrossEntropy,
         bounded_regression::BoundedRegression,
+        hint::Hint,
     }
 }
 
