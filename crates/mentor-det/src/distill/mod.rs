@@ -26,6 +26,7 @@ terms! {
         weighted_cross_entropy::WeightedCrossEntropy,
         bounded_regression::BoundedRegression,
         hint::Hint,
+        defeat::Defeat,
     }
 }
 
