@@ -27,6 +27,7 @@ terms! {
         bounded_regression::BoundedRegression,
         hint::Hint,
         defeat::Defeat,
+        cwd::Cwd,
     }
 }
 
