@@ -28,6 +28,7 @@ terms! {
         hint::Hint,
         defeat::Defeat,
         cwd::Cwd,
+        dist::Dist,
     }
 }
 
