@@ -29,6 +29,7 @@ terms! {
         defeat::Defeat,
         cwd::Cwd,
         dist::Dist,
+        adaptive::Adaptive,
     }
 }
 
