@@ -2,12 +2,12 @@
 
 use burn::tensor::{DType, Tensor};
 use mentor_distill::{Stream, Term, TermTable, evaluate};
-use mentor_nets::{Adapter, Frozen, Student};
+use mentor_nets::{Frozen, Student};
 use mentor_train::{Average, Losses, Method, Moment, take_up};
 use mentor_types::{DetOutput, Group, LossTerms, Stats};
 
 use crate::assign::AssignConfig;
-use crate::context::{Context, Labelled};
+use crate::context::{Context, Labelled, Nets};
 use crate::distill::DistillConfig;
 use crate::nets::DetNet;
 use crate::supervised::{SupervisedConfig, supervised};
@@ -55,14 +55,15 @@ impl Method for DetMethod {
         };
 
         let labelled = Labelled::of(&batch.labelled.targets, &output, &self.assign);
-        let on_labelled = Context::of(&output, Some(&labelled));
+        let key = |stream: &str| moment.key.at(stream, 0);
+        let on_labelled = Context { key: key("labelled"), ..Context::of(&output, Some(&labelled)) };
         if let Some(config) = &self.supervised {
             supervised(config, &on_labelled, moment.step, &mut terms);
         }
-        self.distil(Stream::Labelled, &on_labelled, &images, &model.adapters, moment.step, &mut terms);
+        self.distil(Stream::Labelled, &on_labelled, &images, model, moment.step, &mut terms);
         if let (Some(strong), Some(strong_output)) = (&strong, &strong_output) {
-            let on_unlabelled = Context::of(strong_output, None);
-            self.distil(Stream::Unlabelled, &on_unlabelled, strong, &model.adapters, moment.step, &mut terms);
+            let on_unlabelled = Context { key: key("unlabelled"), ..Context::of(strong_output, None) };
+            self.distil(Stream::Unlabelled, &on_unlabelled, strong, model, moment.step, &mut terms);
             evaluate(&self.unlabelled.terms(), &on_unlabelled, moment.step, |column, weight, value| {
                 terms.push(column.name.clone(), weight, value);
             });
@@ -97,7 +98,7 @@ impl DetMethod {
         stream: Stream,
         seen: &Context<'_>,
         images: &Tensor<4>,
-        adapters: &[Vec<Adapter>],
+        model: &Student<DetNet>,
         step: u64,
         terms: &mut LossTerms,
     ) {
@@ -106,9 +107,10 @@ impl DetMethod {
         if active.is_empty() {
             return;
         }
-        for ((name, teacher), adapters) in self.teachers.iter().zip(adapters) {
+        for ((name, teacher), adapters) in self.teachers.iter().zip(&model.adapters) {
             let taught = self.see(teacher.net(), images);
-            let context = Context { teacher: Some(&taught), adapters, ..*seen };
+            let nets = Some(Nets { student: &model.net, teacher });
+            let context = Context { teacher: Some(&taught), adapters, nets, ..*seen };
             evaluate(&active, &context, step, |column, weight, value| {
                 let teacher = (self.teachers.len() > 1).then_some(name.as_str());
                 terms.push(column.logged(teacher, stream), weight / self.teachers.len() as f64, value);
@@ -126,13 +128,13 @@ impl DetMethod {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::distill::{ClassKd, Defeat};
+    use crate::distill::{ClassKd, CrossKd, Defeat};
     use crate::nets::{NetConfig, NetTable};
     use crate::testing::labelled;
     use burn::optim::GradientsParams;
     use burn::tensor::Device;
     use mentor_distill::columns;
-    use mentor_nets::{BackboneKind, Level};
+    use mentor_nets::{Adapter, BackboneKind, Level};
     use mentor_train::{EmaConfig, Optimizer, OptimizerConfig, SgdConfig};
     use mentor_types::{Batch, BoxKind, BoxLabels, Images, Key, Pairs, Samples, Tap};
     use mentor_weights::named_weights;
@@ -155,6 +157,8 @@ mod tests {
             class_kd: Some(ClassKd { on: vec![Stream::Labelled, Stream::Unlabelled], ..ClassKd::default() }),
             // Features of fresh nets are large.
             defeat: Some(Defeat { weight: 1e-3, ..Defeat::default() }),
+            // Its head has a single convolution.
+            crosskd: Some(CrossKd { convs: 1, ..CrossKd::default() }),
             ..DistillConfig::all()
         };
         let specs = distill.terms().into_iter().flat_map(|(name, term)| {

@@ -261,8 +261,7 @@ mod tests {
         assert_eq!(names[..2], ["fgd@p3", "fgd@p3.student.mask"]);
         assert_eq!(names[6], "fgd@p3.teacher.expand");
         assert_eq!(focal().adapters(&column, [3, 3]), []);
-        let adapters: Vec<_> =
-            specs.iter().map(|spec| Adapter::fresh(spec, 1, &Device::flex().autodiff())).collect();
+        let adapters: Vec<_> = specs.iter().map(|spec| Adapter::fresh(spec, 1, &Device::flex().autodiff())).collect();
         let side = |channels: usize| {
             let mut output = output(&[(8, [2, 2])], 2, 1, |_| 0.0);
             output.taps.insert(Tap::P3, map([2, channels, 2, 2], |i| (i % 5) as f32));
@@ -270,8 +269,7 @@ mod tests {
         };
         let (student, teacher) = (side(3), side(4));
         let labels = seen(&student, &[labelled(&[]), object()]);
-        let context =
-            Context { teacher: Some(&teacher), adapters: &adapters, ..Context::of(&student, Some(&labels)) };
+        let context = Context { teacher: Some(&teacher), adapters: &adapters, ..Context::of(&student, Some(&labels)) };
         let value = term.value(&context, &column);
         assert!(values(value.clone())[0] > 0.0);
         let gradients = burn::optim::GradientsParams::from_grads(value.backward(), &adapters);

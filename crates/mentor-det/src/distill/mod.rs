@@ -27,6 +27,7 @@ terms! {
         bounded_regression::BoundedRegression,
         hint::Hint,
         defeat::Defeat,
+        crosskd::CrossKd,
         cwd::Cwd,
         dist::Dist,
         adaptive::Adaptive,
