@@ -17,6 +17,7 @@ pub fn check_fit<'a>(
     found: &mut Found,
 ) {
     for (name, teacher) in teachers {
+        check_ld([student, teacher], name, distill, found);
         check_crosskd([student, teacher], name, distill, found);
         let shares_a_level = student.table().levels.iter().any(|level| teacher.table().levels.contains(level));
         let is_on_shared = |(name, term): &(&str, &dyn Term<Det>)| *name == "crosskd" || term.shared().at.is_empty();
@@ -25,6 +26,20 @@ pub fn check_fit<'a>(
                 let message = format!("compares the levels that both nets have, and the teacher `{name}` shares none");
                 found.push((format!("distill.{term}"), message));
             }
+        }
+    }
+}
+
+/// The heads that say distributions over where the edges of boxes lie.
+const WITH_DISTRIBUTIONS: [&str; 1] = ["gfl"];
+
+/// Reports nets whose edges have no distributions.
+fn check_ld(nets: [&NetConfig; 2], teacher: &str, distill: &DistillConfig, found: &mut Found) {
+    let sides = [("the student".to_owned(), nets[0]), (format!("the teacher `{teacher}`"), nets[1])];
+    for (side, net) in sides.iter().filter(|(_, net)| !WITH_DISTRIBUTIONS.contains(&net.name())) {
+        if distill.ld.is_some() {
+            let message = format!("compares distributions over where edges lie, and {side} ({}) has none", net.name());
+            found.push(("distill.ld".to_owned(), message));
         }
     }
 }
@@ -54,7 +69,7 @@ fn check_crosskd(nets: [&NetConfig; 2], teacher: &str, distill: &DistillConfig, 
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::distill::{ClassKd, CrossKd};
+    use crate::distill::{ClassKd, CrossKd, Ld};
     use crate::nets::NetTable;
     use mentor_nets::{BackboneKind, Level};
 
@@ -66,6 +81,13 @@ mod tests {
         let mut found = Found::new();
         check_fit(student, [("big", teacher)].into_iter(), &SupervisedConfig::default(), distill, &mut found);
         found.into_iter().map(|(key, _)| key).collect()
+    }
+
+    #[test]
+    fn distributions_need_a_head_that_has_them() {
+        let fcos = net(&[Level::P3]);
+        let distill = DistillConfig { ld: Some(Ld::default()), ..DistillConfig::default() };
+        assert_eq!(keys(&fcos, &fcos, &distill), ["distill.ld"; 2]);
     }
 
     #[test]

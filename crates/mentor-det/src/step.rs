@@ -159,6 +159,8 @@ mod tests {
             defeat: Some(Defeat { weight: 1e-3, ..Defeat::default() }),
             // Its head has a single convolution.
             crosskd: Some(CrossKd { convs: 1, ..CrossKd::default() }),
+            // FCOS has no distributions.
+            ld: None,
             ..DistillConfig::all()
         };
         let specs = distill.terms().into_iter().flat_map(|(name, term)| {

@@ -28,6 +28,7 @@ terms! {
         hint::Hint,
         defeat::Defeat,
         crosskd::CrossKd,
+        ld::Ld,
         cwd::Cwd,
         dist::Dist,
         adaptive::Adaptive,
