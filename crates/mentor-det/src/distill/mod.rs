@@ -29,6 +29,7 @@ terms! {
         defeat::Defeat,
         crosskd::CrossKd,
         ld::Ld,
+        mgd::Mgd,
         cwd::Cwd,
         dist::Dist,
         adaptive::Adaptive,
