@@ -2,12 +2,13 @@
 
 use burn::tensor::{DType, Tensor};
 use mentor_distill::{Column, Place, Term};
-use mentor_nets::Adapter;
+use mentor_nets::{Adapter, Frozen};
 use mentor_ops::resize_bilinear;
-use mentor_types::{DetLevel, DetOutput, Tap};
+use mentor_types::{DetLevel, DetOutput, Key, Tap};
 
 use crate::assign::{AssignConfig, Assignment};
 use crate::grid::Grid;
+use crate::nets::DetNet;
 use crate::task::Det;
 use crate::upload::DetTargets;
 use crate::views::Views;
@@ -27,6 +28,19 @@ pub struct Context<'a> {
     pub views: Option<&'a Views<'a>>,
     /// What is learnt from labels.
     pub parts: Option<Parts<'a>>,
+    /// The nets that said all this; there for the terms of `[distill]`.
+    pub nets: Option<Nets<'a>>,
+    /// The key of everything random in the micro-batch.
+    pub key: Key,
+}
+
+/// A student and a teacher, for terms that send features of the one through a part of the other.
+#[derive(Clone, Copy, Debug)]
+pub struct Nets<'a> {
+    /// The student, on the graph.
+    pub student: &'a DetNet,
+    /// The teacher.
+    pub teacher: &'a Frozen<DetNet>,
 }
 
 /// A part of the supervised loss, with its name.
@@ -80,7 +94,7 @@ impl<'a> Context<'a> {
     /// A context of the student alone, and of the labels if there are any.
     #[must_use]
     pub fn of(student: &'a DetOutput, labelled: Option<&'a Labelled>) -> Self {
-        Self { student, teacher: None, labelled, adapters: &[], views: None, parts: None }
+        Self { student, teacher: None, labelled, adapters: &[], views: None, parts: None, nets: None, key: Key::new(0) }
     }
 
     /// The labels.

@@ -1,7 +1,7 @@
 //! Cross-entropy of one yes or no.
 
 use burn::tensor::Tensor;
-use burn::tensor::activation::log_sigmoid;
+use burn::tensor::activation::{log_sigmoid, sigmoid};
 
 /// `-y log p - (1 - y) log (1 - p)` with `p = sigmoid(logits)`: in nats, finite for any finite logit.
 ///
@@ -14,6 +14,23 @@ use burn::tensor::activation::log_sigmoid;
 pub(crate) fn binary_cross_entropy<const D: usize>(logits: Tensor<D>, y: Tensor<D>) -> Tensor<D> {
     let no = y.clone().neg().add_scalar(1.0);
     (y * log_sigmoid(logits.clone()) + no * log_sigmoid(logits.neg())).neg()
+}
+
+/// The cross-entropy times `|p - y|^gamma`: less where the logits are right already.
+///
+/// # Shapes
+/// Both of one shape, any; so is the result.
+///
+/// # Gradient
+/// Reaches the logits, through the factor, too.
+#[must_use]
+pub(crate) fn quality_focal<const D: usize>(logits: Tensor<D>, y: Tensor<D>, gamma: f64) -> Tensor<D> {
+    let value = binary_cross_entropy(logits.clone(), y.clone());
+    if gamma == 0.0 {
+        return value;
+    }
+    // At 0 a power below 1 has no slope, and one of 0 none that is a number.
+    value * (sigmoid(logits) - y).abs().clamp_min(1e-12).powf_scalar(gamma)
 }
 
 #[cfg(test)]

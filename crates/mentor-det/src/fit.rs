@@ -1,11 +1,12 @@
 //! What nets and terms ask of each other.
 
-use mentor_distill::TermTable;
+use mentor_distill::{Term, TermTable};
 use mentor_types::Found;
 
 use crate::distill::DistillConfig;
 use crate::nets::NetConfig;
 use crate::supervised::SupervisedConfig;
+use crate::task::Det;
 
 /// Reports terms that these nets cannot feed, by their keys in a recipe.
 pub fn check_fit<'a>(
@@ -16,8 +17,11 @@ pub fn check_fit<'a>(
     found: &mut Found,
 ) {
     for (name, teacher) in teachers {
+        check_ld([student, teacher], name, distill, found);
+        check_crosskd([student, teacher], name, distill, found);
         let shares_a_level = student.table().levels.iter().any(|level| teacher.table().levels.contains(level));
-        for (term, _) in distill.terms().into_iter().filter(|(_, term)| term.shared().at.is_empty()) {
+        let is_on_shared = |(name, term): &(&str, &dyn Term<Det>)| *name == "crosskd" || term.shared().at.is_empty();
+        for (term, _) in distill.terms().into_iter().filter(is_on_shared) {
             if !shares_a_level {
                 let message = format!("compares the levels that both nets have, and the teacher `{name}` shares none");
                 found.push((format!("distill.{term}"), message));
@@ -26,11 +30,46 @@ pub fn check_fit<'a>(
     }
 }
 
+/// The heads that say distributions over where the edges of boxes lie.
+const WITH_DISTRIBUTIONS: [&str; 1] = ["gfl"];
+
+/// Reports nets whose edges have no distributions.
+fn check_ld(nets: [&NetConfig; 2], teacher: &str, distill: &DistillConfig, found: &mut Found) {
+    let sides = [("the student".to_owned(), nets[0]), (format!("the teacher `{teacher}`"), nets[1])];
+    for (side, net) in sides.iter().filter(|(_, net)| !WITH_DISTRIBUTIONS.contains(&net.name())) {
+        if distill.ld.is_some() {
+            let message = format!("compares distributions over where edges lie, and {side} ({}) has none", net.name());
+            found.push(("distill.ld".to_owned(), message));
+        }
+    }
+}
+
+/// Reports heads through which the features of a student cannot go on.
+fn check_crosskd(nets: [&NetConfig; 2], teacher: &str, distill: &DistillConfig, found: &mut Found) {
+    let Some(term) = &distill.crosskd else { return };
+    let [own, other] = nets.map(NetConfig::name);
+    if own != other {
+        let message = format!(
+            "sends the student's features through the teacher's head, which must be of one kind: the student's is {own}, that of \
+             the teacher `{teacher}` is {other}"
+        );
+        found.push(("distill.crosskd".to_owned(), message));
+    }
+    let [own, other] = nets.map(|net| net.table().head_convs);
+    if term.convs > own.min(other) {
+        let message = format!(
+            "the student's head has {own} convolutions, that of the teacher `{teacher}` {other}, found {}",
+            term.convs
+        );
+        found.push(("distill.crosskd.convs".to_owned(), message));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::distill::ClassKd;
+    use crate::distill::{ClassKd, CrossKd, Ld};
     use crate::nets::NetTable;
     use mentor_nets::{BackboneKind, Level};
 
@@ -42,6 +81,25 @@ mod tests {
         let mut found = Found::new();
         check_fit(student, [("big", teacher)].into_iter(), &SupervisedConfig::default(), distill, &mut found);
         found.into_iter().map(|(key, _)| key).collect()
+    }
+
+    #[test]
+    fn distributions_need_a_head_that_has_them() {
+        let fcos = net(&[Level::P3]);
+        let distill = DistillConfig { ld: Some(Ld::default()), ..DistillConfig::default() };
+        assert_eq!(keys(&fcos, &fcos, &distill), ["distill.ld"; 2]);
+    }
+
+    #[test]
+    fn features_go_on_behind_a_convolution_that_both_heads_have() {
+        let (fine, coarse) = (net(&[Level::P3]), net(&[Level::P5]));
+        let distill = |convs| DistillConfig {
+            crosskd: Some(CrossKd { convs, ..CrossKd::default() }),
+            ..DistillConfig::default()
+        };
+        assert_eq!(keys(&fine, &fine, &distill(4)), [""; 0]);
+        assert_eq!(keys(&fine, &fine, &distill(5)), ["distill.crosskd.convs"]);
+        assert_eq!(keys(&fine, &coarse, &distill(3)), ["distill.crosskd"]);
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub mod upload;
 pub mod views;
 mod ways;
 
-pub use context::{Context, Labelled};
+pub use context::{Context, Labelled, Nets};
 pub use decode::{EvalConfig, SoftNms, detections, predict, suppress, suppress_softly};
 pub use evaluate::{Judged, evaluate, found_in};
 pub use fit::check_fit;

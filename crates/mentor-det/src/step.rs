@@ -3,13 +3,13 @@
 use burn::module::Module;
 use burn::tensor::{DType, Tensor};
 use mentor_distill::{Stream, Term, TermTable, evaluate};
-use mentor_nets::{Adapter, Frozen, Student};
+use mentor_nets::{Frozen, Student};
 use mentor_train::{Average, Losses, Method, Moment, take_up};
 use mentor_types::{DetOutput, Group, LossTerms, Stats};
 use mentor_unlabeled::Teaching;
 
 use crate::assign::AssignConfig;
-use crate::context::{Context, Labelled, Parts};
+use crate::context::{Context, Labelled, Nets, Parts};
 use crate::distill::DistillConfig;
 use crate::nets::DetNet;
 use crate::supervised::{SupervisedConfig, supervised};
@@ -60,16 +60,18 @@ impl Method for DetMethod {
         let (all, of_classes) = (self.supervised.terms(), self.supervised.of_classes());
         let parts = Some(Parts { all: &all, of_classes: &of_classes, assign: &self.assign });
         let labelled = Labelled::of(&batch.labelled.targets, &output, &self.assign);
-        let on_labelled = Context { parts, ..Context::of(&output, Some(&labelled)) };
+        let key = |stream: &str| moment.key.at(stream, 0);
+        let on_labelled = Context { parts, key: key("labelled"), ..Context::of(&output, Some(&labelled)) };
         if self.supervised.weight > 0.0 {
             supervised(&self.supervised, &on_labelled, moment.step, &mut terms);
         }
-        self.distil(Stream::Labelled, &on_labelled, &images, &model.adapters, moment.step, &mut terms);
+        self.distil(Stream::Labelled, &on_labelled, &images, model, moment.step, &mut terms);
         if let (Some(pairs), Some(strong), Some(strong_output)) = (&batch.unlabelled, &strong, &strong_output) {
             let weak = |teaching: Teaching| self.labels_of(model, teaching, &pairs.weak.normalised());
             let views = Views::new(&pairs.labels, &weak);
-            let on_unlabelled = Context { views: Some(&views), parts, ..Context::of(strong_output, None) };
-            self.distil(Stream::Unlabelled, &on_unlabelled, strong, &model.adapters, moment.step, &mut terms);
+            let on_unlabelled =
+                Context { views: Some(&views), parts, key: key("unlabelled"), ..Context::of(strong_output, None) };
+            self.distil(Stream::Unlabelled, &on_unlabelled, strong, model, moment.step, &mut terms);
             unlabelled(&self.unlabelled, &on_unlabelled, moment.step, &mut terms, &mut stats);
         }
         Losses { terms, stats, carry: () }
@@ -102,7 +104,7 @@ impl DetMethod {
         stream: Stream,
         seen: &Context<'_>,
         images: &Tensor<4>,
-        adapters: &[Vec<Adapter>],
+        model: &Student<DetNet>,
         step: u64,
         terms: &mut LossTerms,
     ) {
@@ -111,9 +113,10 @@ impl DetMethod {
         if active.is_empty() {
             return;
         }
-        for ((name, teacher), adapters) in self.teachers.iter().zip(adapters) {
+        for ((name, teacher), adapters) in self.teachers.iter().zip(&model.adapters) {
             let taught = self.see(teacher.net(), images);
-            let context = Context { teacher: Some(&taught), adapters, ..*seen };
+            let nets = Some(Nets { student: &model.net, teacher });
+            let context = Context { teacher: Some(&taught), adapters, nets, ..*seen };
             evaluate(&active, &context, step, |column, weight, value| {
                 let teacher = (self.teachers.len() > 1).then_some(name.as_str());
                 terms.push(column.logged(teacher, stream), weight / self.teachers.len() as f64, value);
@@ -142,14 +145,14 @@ impl DetMethod {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::distill::{ClassKd, TeacherBoxes};
+    use crate::distill::{ClassKd, CrossKd, Defeat, TeacherBoxes};
     use crate::nets::{NetConfig, NetTable};
     use crate::testing::labelled;
     use crate::unlabelled::UnbiasedTeacher;
     use burn::optim::GradientsParams;
     use burn::tensor::Device;
     use mentor_distill::columns;
-    use mentor_nets::{BackboneKind, Level};
+    use mentor_nets::{Adapter, BackboneKind, Level};
     use mentor_train::{EmaConfig, Optimizer, OptimizerConfig, SgdConfig};
     use mentor_types::{Batch, BoxKind, BoxLabels, Geometry, Images, Key, Pairs, Samples, Tap};
     use mentor_weights::named_weights;
@@ -171,6 +174,12 @@ mod tests {
         let distill = DistillConfig {
             teacher_boxes: Some(TeacherBoxes { threshold: 0.1, ..TeacherBoxes::default() }),
             class_kd: Some(ClassKd { on: vec![Stream::Labelled, Stream::Unlabelled], ..ClassKd::default() }),
+            // Features of fresh nets are large.
+            defeat: Some(Defeat { weight: 1e-3, ..Defeat::default() }),
+            // Its head has a single convolution.
+            crosskd: Some(CrossKd { convs: 1, ..CrossKd::default() }),
+            // FCOS has no distributions.
+            ld: None,
             ..DistillConfig::all()
         };
         let specs = distill.terms().into_iter().flat_map(|(name, term)| {
@@ -222,7 +231,7 @@ mod tests {
     }
 
     fn steps(method: &mut DetMethod, mut model: Student<DetNet>, count: u64) -> (Student<DetNet>, Vec<f32>) {
-        let config = SgdConfig { lr: 0.05, momentum: 0.9, weight_decay: 0.0, nesterov: false, head_lr_factor: 1.0 };
+        let config = SgdConfig { lr: 0.005, momentum: 0.9, weight_decay: 0.0, nesterov: false, head_lr_factor: 1.0 };
         let mut optimizer = Optimizer::new(OptimizerConfig::Sgd(config));
         let mut course = Vec::new();
         for step in 0..count {

@@ -6,6 +6,7 @@
 
 mod affinity;
 mod channel;
+mod correlation;
 mod mean;
 mod soft_labels;
 mod standard;
@@ -13,6 +14,7 @@ mod term;
 
 pub use affinity::{affinities, affinity_distance};
 pub use channel::channel_divergence;
+pub use correlation::correlation;
 pub use mean::weighted_mean;
 pub use soft_labels::{kl_divergence, soft_cross_entropy};
 pub use standard::{mean_and_deviation, standardised};

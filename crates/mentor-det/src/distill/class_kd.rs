@@ -1,15 +1,16 @@
 //! `[distill.class_kd]`: the teacher's class scores at every place.
 
+use burn::tensor::Tensor;
 use burn::tensor::activation::sigmoid;
-use burn::tensor::{DType, Tensor};
 use mentor_distill::{Column, Shared, Stream, Term};
 use mentor_ops::sum_all;
-use mentor_types::{DetLevel, Found};
+use mentor_types::Found;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::places::both;
 use crate::context::Context;
-use crate::cross_entropy::binary_cross_entropy;
+use crate::cross_entropy::quality_focal;
 use crate::task::Det;
 
 /// Pulls the student's class probabilities towards the teacher's, the more so the farther they are apart.
@@ -70,11 +71,8 @@ impl Term<Det> for ClassKd {
     }
 
     fn value(&self, context: &Context<'_>, _column: &Column) -> Tensor<1> {
-        let (student, taught): (Vec<_>, Vec<_>) = context.shared_levels().into_iter().unzip();
-        let logits = |levels: Vec<&DetLevel>| {
-            Tensor::cat(levels.iter().map(|l| l.class_logits.clone().cast(DType::F32)).collect(), 2)
-        };
-        self.loss(logits(student), logits(taught).inner())
+        let [student_nkp, teacher_nkp] = both(context, |level| &level.class_logits);
+        self.loss(student_nkp, teacher_nkp)
     }
 
     fn check(&self, found: &mut Found) {
@@ -89,13 +87,7 @@ impl ClassKd {
         assert_eq!(student_nkp.dims(), teacher_nkp.dims(), "class scores of student and teacher differ in shape");
         let q_nkp = sigmoid(teacher_nkp);
         let seen = sum_all(q_nkp.clone().max_dim(1)).clamp_min(1.0);
-        let value_nkp = binary_cross_entropy(student_nkp.clone(), q_nkp.clone());
-        let value_nkp = match self.gamma {
-            0.0 => value_nkp,
-            // At 0 a power below 1 has no slope, and one of 0 none that is a number.
-            gamma => value_nkp * (sigmoid(student_nkp) - q_nkp).abs().clamp_min(1e-12).powf_scalar(gamma),
-        };
-        sum_all(value_nkp) / seen
+        sum_all(quality_focal(student_nkp, q_nkp, self.gamma)) / seen
     }
 }
 

@@ -17,8 +17,8 @@ use crate::task::Det;
 /// Pulls the student's features towards the teacher's, objects and background apart, where the teacher attends; and its
 /// attention, and what it makes of the whole map.
 ///
-/// `(foreground sum f_i S_i C_c d_ic^2 + background sum b_i S_i C_c d_ic^2 + attention (sum |S_i - S'_i| + sum |C_c - C'_c|)
-/// + global sum (G(t) - G'(A(s)))_ic^2) / N` over the places `i` and channels `c` of `N` images, with `d = t - A(s)`. `S = P
+/// `(foreground sum f_i S_i C_c d_ic^2 + background sum b_i S_i C_c d_ic^2 + attention (sum |S_i - S'_i| + sum |C_c - C'_c|) +
+/// global sum (G(t) - G'(A(s)))_ic^2) / N` over the places `i` and channels `c` of `N` images, with `d = t - A(s)`. `S = P
 /// softmax_i(mean_c |t| / T)` is where the teacher attends, `C = K softmax_c(mean_i |t| / T)` to what, for `P` places and `K`
 /// channels; `S'` and `C'` are the student's. `f_i` is one over the number of places in the smallest box around the place, `b_i`
 /// one over the number of places outside of all boxes; `G` and `G'` add to every place what learnable layers make of the whole map.

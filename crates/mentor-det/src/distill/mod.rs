@@ -10,6 +10,7 @@ use crate::task::Det;
 
 #[cfg(test)]
 mod checks;
+mod places;
 mod regions;
 
 terms! {
@@ -23,6 +24,16 @@ terms! {
         teacher_boxes::TeacherBoxes,
         pkd::Pkd,
         fgd::Fgd,
+        weighted_cross_entropy::WeightedCrossEntropy,
+        bounded_regression::BoundedRegression,
+        hint::Hint,
+        defeat::Defeat,
+        crosskd::CrossKd,
+        ld::Ld,
+        mgd::Mgd,
+        cwd::Cwd,
+        dist::Dist,
+        adaptive::Adaptive,
     }
 }
 

@@ -1,9 +1,10 @@
 //! `[distill.regression_imitation]`: the teacher's features where its boxes are better.
 
+use burn::tensor::activation::sigmoid;
 use burn::tensor::{DType, Tensor};
 use mentor_distill::{Column, Place, Shared, Stream, Term};
 use mentor_ops::sum_all;
-use mentor_types::{AdapterSpec, DetLevel, Found};
+use mentor_types::{AdapterSpec, DetLevel, Found, check_probability, check_weight};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -15,26 +16,30 @@ use crate::task::Det;
 
 /// Pulls the student's features towards the teacher's at places whose box the teacher gives better, the more so the better.
 ///
-/// `sum_i w_i |A(s_i) - t_i|^2 / (c max(sum_i w_i, 1))` with `w_i = max(0, IoU(b^T_i, g_i) - IoU(b^S_i, g_i))` at the places
-/// `i` that answer for an object with the box `g_i`, where `b` are the boxes that student and teacher give, and 0 elsewhere; of
-/// several anchors at a point the largest counts; `c` is the number of channels, `A` an adapter where the widths differ.
+/// `sum_i w_i |A(s_i) - t_i|^2 / (c max(sum_i w_i, 1))` with `w_i = max(floor, max(0, IoU(b^T_i, g_i) - IoU(b^S_i, g_i))^power)` at
+/// the places `i` that answer for an object with the box `g_i`, where `b` are the boxes that student and teacher give, and 0
+/// elsewhere; of several anchors at a point the largest counts; `c` is the number of channels, `A` an adapter where the widths
+/// differ. On unlabelled images the teacher's boxes stand for those of objects: `w_i = q_i max(floor, (1 - IoU(b^S_i,
+/// b^T_i))^power)` where the teacher's highest score `q_i` is at least `min_score`, and 0 elsewhere.
 ///
 /// # Shapes
 /// Features `[n, c, h, w]` and ways to edges `[n, 4, h, w]` of both at a level of the pyramid. Where the student has another
 /// number of channels, an adapter, a learnable 1x1 convolution without bias, brings it to the teacher's.
 ///
 /// # Units and ranges
-/// Squares of activations, averaged over channels; not negative. Zero where the student's boxes are as good as the teacher's.
+/// Squares of activations, averaged over channels; not negative. Zero where the student's boxes are as good as the teacher's, unless
+/// there is a floor. `power` is at least 0, and at 0 all places that count do so alike; `floor` and `min_score` lie in [0, 1]. A
+/// score is a class probability, or the root of its product with the centerness where the teacher says one, as in decoding.
 ///
 /// # Reduction
 /// The mean over places by their weights; where these sum to less than 1, the sum, so that the value fades as the gap closes.
-/// Without any place that answers for an object a zero with a zero gradient.
+/// Without any place that counts a zero with a zero gradient.
 ///
 /// # Gradient
 /// Reaches the student's features (and its adapter) only; the weights are constants.
 ///
 /// # Panics
-/// If there are no labels, or a tap, a level or an adapter is missing.
+/// If a tap, a level or an adapter is missing.
 ///
 /// # Source
 /// Ours. Chen et al. 2017 (*Learning Efficient Object Detection Models with Knowledge Distillation*) let a teacher's boxes
@@ -50,13 +55,30 @@ pub struct RegressionImitation {
     /// Where features are compared, one log column each: the same level of both pyramids. Default: every level that both
     /// nets have.
     pub at: Vec<Place>,
+    /// The power of how much better the teacher's box is. Default 1.
+    pub power: f64,
+    /// What each place that answers for an object counts at least, so that objects that neither net finds are imitated, too, in
+    /// [0, 1]. Default 0.
+    pub floor: f64,
+    /// The score from which on the teacher's box stands for an object on unlabelled images, in [0, 1]. Default 0.3.
+    pub min_score: f64,
+    /// The images it is computed on. Default `["labelled"]`.
+    pub on: Vec<Stream>,
     /// Optimizer steps over which the weight grows from 0.0067 of its value to all of it. Default 0.
     pub ramp_steps: u64,
 }
 
 impl Default for RegressionImitation {
     fn default() -> Self {
-        Self { weight: 1.0, at: Vec::new(), ramp_steps: 0 }
+        Self {
+            weight: 1.0,
+            at: Vec::new(),
+            power: 1.0,
+            floor: 0.0,
+            min_score: 0.3,
+            on: vec![Stream::Labelled],
+            ramp_steps: 0,
+        }
     }
 }
 
@@ -66,7 +88,7 @@ impl Term<Det> for RegressionImitation {
     }
 
     fn shared(&self) -> Shared<'_> {
-        Shared { weight: self.weight, ramp_steps: self.ramp_steps, on: &[Stream::Labelled], at: &self.at }
+        Shared { weight: self.weight, ramp_steps: self.ramp_steps, on: &self.on, at: &self.at }
     }
 
     fn is_on_levels(&self) -> bool {
@@ -81,7 +103,7 @@ impl Term<Det> for RegressionImitation {
         let place = column.place();
         let (student_nchw, teacher_nchw) = context.features(place, &column.name);
         let channels = student_nchw.dims()[1];
-        let gap_n1hw = gap(context, place);
+        let gap_n1hw = self.gap(context, place);
         let distance_n1hw = (student_nchw - teacher_nchw).powi_scalar(2).sum_dim(1).div_scalar(channels as f64);
         sum_all(distance_n1hw * gap_n1hw.clone()) / sum_all(gap_n1hw).clamp_min(1.0)
     }
@@ -93,19 +115,44 @@ impl Term<Det> for RegressionImitation {
                 format!("boxes are compared at the same level, found {} for {}", place.teacher, place.student);
             found.push((format!("at[{index}].teacher"), message));
         }
+        check_weight("power", self.power, found);
+        check_probability("floor", self.floor, found);
+        check_probability("min_score", self.min_score, found);
     }
 }
 
-/// How much better the teacher's boxes are, `[n, 1, h, w]` for the points of one level; never negative, off the graph.
-fn gap(context: &Context<'_>, place: &Place) -> Tensor<4> {
-    let (student, teacher) = (level_of(context.student, place.student), level_of(context.taught(), place.student));
-    assert_eq!(student.layout, teacher.layout, "places of student and teacher at `{}`", place.student);
-    let Labelled { grid, assignment, .. } = context.labelled();
-    let own_n4p = grid.at_level(student.layout.stride, &assignment.distances_n4p);
-    let overlap = |level: &DetLevel| iou(level.distances.clone().cast(DType::F32).inner(), own_n4p.clone());
-    let gap_n1p = (overlap(teacher) - overlap(student)).clamp_min(0.0);
-    let positive_n1p = grid.at_level(student.layout.stride, &assignment.positive_n1p);
-    largest_at_points(&student.layout, gap_n1p * positive_n1p)
+impl RegressionImitation {
+    /// How much the points of one level count, `[n, 1, h, w]`; never negative, off the graph.
+    fn gap(&self, context: &Context<'_>, place: &Place) -> Tensor<4> {
+        let (student, teacher) = (level_of(context.student, place.student), level_of(context.taught(), place.student));
+        assert_eq!(student.layout, teacher.layout, "places of student and teacher at `{}`", place.student);
+        let ways = |level: &DetLevel| level.distances.clone().cast(DType::F32).inner();
+        let weigh = |gap_n1p: Tensor<3>| gap_n1p.clamp_min(0.0).powf_scalar(self.power).clamp_min(self.floor);
+        let gap_n1p = match context.labelled {
+            Some(Labelled { grid, assignment, .. }) => {
+                let own_n4p = grid.at_level(student.layout.stride, &assignment.distances_n4p);
+                let overlap = |level: &DetLevel| iou(ways(level), own_n4p.clone());
+                let positive_n1p = grid.at_level(student.layout.stride, &assignment.positive_n1p);
+                weigh(overlap(teacher) - overlap(student)) * positive_n1p
+            }
+            None => {
+                let score_n1p = score(teacher);
+                let kept_n1p = score_n1p.clone().greater_equal_scalar(self.min_score).float() * score_n1p;
+                weigh(iou(ways(student), ways(teacher)).neg().add_scalar(1.0)) * kept_n1p
+            }
+        };
+        largest_at_points(&student.layout, gap_n1p)
+    }
+}
+
+/// The highest score of each place, `[n, 1, p]`, off the graph.
+fn score(level: &DetLevel) -> Tensor<3> {
+    let probability = |logits: &Tensor<3>| sigmoid(logits.clone().cast(DType::F32).inner());
+    let class_n1p = probability(&level.class_logits).max_dim(1);
+    match &level.centerness {
+        Some(centerness) => (class_n1p * probability(centerness)).sqrt(),
+        None => class_n1p,
+    }
 }
 
 #[cfg(test)]
@@ -113,7 +160,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::distill::checks::{Case, check_term, value_at_p3};
-    use crate::testing::{labelled, map, output, seen, values};
+    use crate::testing::{labelled, map, output, rows, seen, values};
+    use mentor_distill::columns;
     use mentor_types::{AdapterKind, BoxKind, BoxLabels, Tap};
 
     fn term() -> RegressionImitation {
@@ -125,12 +173,16 @@ mod tests {
         labelled(&[([0.0, 0.0, 8.0, 8.0], 0, BoxKind::Object)])
     }
 
-    /// The value of features that differ by 3 in one channel of two, for squares of these half sides.
     fn of_boxes(student_half: f32, teacher_half: f32, labels: &BoxLabels) -> f32 {
+        value_of(&term(), student_half, teacher_half, labels)
+    }
+
+    /// The value of features that differ by 3 in one channel of two, for squares of these half sides.
+    fn value_of(term: &RegressionImitation, student_half: f32, teacher_half: f32, labels: &BoxLabels) -> f32 {
         let student = map([1, 2, 2, 2], |_| 0.0);
         let teacher = map([1, 2, 2, 2], |i| if i < 4 { 3.0 } else { 0.0 });
         values(value_at_p3(
-            ("regression_imitation", &term()),
+            ("regression_imitation", term),
             &student,
             &teacher,
             labels,
@@ -142,6 +194,42 @@ mod tests {
     fn one_place_by_hand() {
         // Overlaps of 1 and 1/4: a gap of 3/4 times 9 / 2.
         assert!((of_boxes(2.0, 4.0, &object()) - 0.75 * 4.5).abs() < 1e-5);
+    }
+
+    #[test]
+    fn a_power_and_a_floor_by_hand() {
+        // A gap of 3/4, of 1/16 less than none, and one of no power.
+        for (power, floor, student, teacher, expected) in [
+            (2.0, 0.0, 2.0, 4.0, 0.5625),
+            (0.5, 0.0, 2.0, 4.0, 0.75f32.sqrt()),
+            (1.0, 0.8, 2.0, 4.0, 0.8),
+            (1.0, 0.25, 4.0, 2.0, 0.25),
+            (0.0, 0.0, 4.0, 2.0, 1.0),
+        ] {
+            let term = RegressionImitation { power, floor, ..term() };
+            let found = value_of(&term, student, teacher, &object());
+            assert!((found - expected * 4.5).abs() < 1e-4, "{found} at power {power} and floor {floor}");
+            assert_eq!(value_of(&term, student, teacher, &labelled(&[])), 0.0);
+        }
+    }
+
+    #[test]
+    fn without_labels_the_boxes_that_the_teacher_is_sure_of_stand_for_objects() {
+        // Squares of half sides 2 and 4; the teacher is sure of the first place, by the root of 0.9 * 0.4, and not of the others.
+        let side = |half: f32, features: f32| {
+            let mut output = output(&[(8, [2, 2])], 1, 1, |_| half / 8.0);
+            let odds = |p: f32| (p / (1.0 - p)).ln();
+            output.levels[0].class_logits = rows(&[[0.9, 0.1, 0.1, 0.1].map(odds)]);
+            output.levels[0].centerness = Some(rows(&[[odds(0.4); 4]]));
+            output.taps.insert(Tap::P3, map([1, 1, 2, 2], |_| features));
+            output
+        };
+        let (student, teacher) = (side(2.0, 0.0), side(4.0, 3.0));
+        let context = Context { teacher: Some(&teacher), ..Context::of(&student, None) };
+        let column = columns("regression_imitation", &term(), &[Tap::P3]).swap_remove(0);
+        let of = |min_score| values(RegressionImitation { min_score, ..term() }.value(&context, &column))[0];
+        assert!((of(0.5) - 9.0 * 0.6 * 0.75).abs() < 1e-4, "{}", of(0.5));
+        assert_eq!(of(0.7), 0.0);
     }
 
     #[test]
@@ -174,7 +262,7 @@ mod tests {
         let total = 4.0 * (128.0f32.powi(2) - 64f32.powi(2)) / 152f32.powi(2);
         assert_eq!(fine, 0.0);
         assert!(total > 1.0 && (coarse - 9.0).abs() < 1e-5, "{coarse}");
-        let found: f32 = values(gap(&context, &Place::at(Tap::P4))).iter().sum();
+        let found: f32 = values(term.gap(&context, &Place::at(Tap::P4))).iter().sum();
         assert!((found - total).abs() < 1e-5, "{found} instead of {total}");
     }
 

@@ -9,8 +9,8 @@ use mentor_types::{BoxCoding, DetLevel, LevelLayout};
 
 use crate::assign::{AssignConfig, FcosAssign};
 
-use super::tower::{TowerLayer, count, head_conv, through, tower};
-use super::{Head, Told, at_places};
+use super::tower::{TowerLayer, count, head_conv, onward, partway, through, tower};
+use super::{Head, Told, Tower, at_places};
 
 /// How probable each class is anywhere in a fresh net, so that the loss is not drowned by places without an object.
 const PRIOR: f64 = 0.01;
@@ -69,23 +69,55 @@ impl FcosHead {
     }
 }
 
+impl FcosHead {
+    fn classes(&self, cls_tower_nchw: Tensor<4>) -> Tensor<3> {
+        at_places(conv(&self.classification_head.cls_logits, cls_tower_nchw).cast(DType::F32), 1)
+    }
+
+    fn distances(&self, stride: usize, reg_tower_nchw: Tensor<4>) -> Tensor<3> {
+        let told = conv(&self.regression_head.bbox_reg, reg_tower_nchw).cast(DType::F32);
+        at_places(relu(told).mul_scalar(stride as f64), 1)
+    }
+}
+
 impl Head for FcosHead {
     fn forward(&self, stride: usize, point: f32, features_nchw: Tensor<4>) -> Told {
         let [.., height, width] = features_nchw.dims();
         let (says, finds) = (&self.classification_head, &self.regression_head);
         let cls_tower = through(&says.conv, features_nchw.clone());
         let reg_tower = through(&finds.conv, features_nchw);
-        let distances = relu(conv(&finds.bbox_reg, reg_tower.clone()).cast(DType::F32)).mul_scalar(stride as f64);
         let centerness = conv(&finds.bbox_ctrness, reg_tower.clone()).cast(DType::F32);
         let anchors = vec![[OBJECT * stride as f32; 2]];
         let level = DetLevel {
             layout: LevelLayout { stride, size: [height, width], point, anchors },
-            class_logits: at_places(conv(&says.cls_logits, cls_tower.clone()).cast(DType::F32), 1),
-            distances: at_places(distances, 1),
+            class_logits: self.classes(cls_tower.clone()),
+            distances: self.distances(stride, reg_tower.clone()),
             coding: BoxCoding::Distances,
             centerness: Some(at_places(centerness, 1)),
         };
         Told { level, cls_tower, reg_tower }
+    }
+
+    fn partway(&self, tower: Tower, convs: usize, features_nchw: Tensor<4>) -> Option<Tensor<4>> {
+        let layers = match tower {
+            Tower::Classes => &self.classification_head.conv,
+            Tower::Boxes => &self.regression_head.conv,
+        };
+        Some(partway(layers, convs, features_nchw))
+    }
+
+    fn classes_onward(&self, convs: usize, partway_nchw: Tensor<4>) -> Option<Tensor<3>> {
+        Some(self.classes(onward(&self.classification_head.conv, convs, partway_nchw)))
+    }
+
+    fn boxes_onward(
+        &self,
+        convs: usize,
+        layout: &LevelLayout,
+        partway_nchw: Tensor<4>,
+    ) -> Option<(Tensor<3>, BoxCoding)> {
+        let reg_tower = onward(&self.regression_head.conv, convs, partway_nchw);
+        Some((self.distances(layout.stride, reg_tower), BoxCoding::Distances))
     }
 
     fn assign(&self) -> AssignConfig {

@@ -14,7 +14,7 @@ use burn::module::Module;
 use burn::nn::conv::Conv2d;
 use burn::tensor::Tensor;
 use mentor_nets::{Backbone, Cost, Fpn, Grouped};
-use mentor_types::{DetLevel, DetOutput, Group, Tap};
+use mentor_types::{BoxCoding, DetLevel, DetOutput, Group, LevelLayout, Tap};
 
 use crate::assign::AssignConfig;
 
@@ -33,6 +33,15 @@ pub struct Told {
     pub reg_tower: Tensor<4>,
 }
 
+/// One of the two towers of a head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tower {
+    /// The one that ends in class scores.
+    Classes,
+    /// The one that ends in boxes.
+    Boxes,
+}
+
 /// What says classes and boxes, with one set of weights for all levels.
 pub trait Head: Module {
     /// What it says of the features `[n, channels, h, w]` of the level of this stride, whose points lie at `point` of their
@@ -47,7 +56,31 @@ pub trait Head: Module {
 
     /// Multiply-adds of the convolutions on a level's map of this size.
     fn macs(&self, size: [usize; 2]) -> u64;
+
+    /// What a tower has made of a level's features behind so many of its convolutions with their norms, before the activation;
+    /// `None` for a head that cannot be entered there.
+    fn partway(&self, _tower: Tower, _convs: usize, _features_nchw: Tensor<4>) -> Option<Tensor<4>> {
+        None
+    }
+
+    /// The class scores, `[n, k, p]`, that the rest of its tower makes of such features.
+    fn classes_onward(&self, _convs: usize, _partway_nchw: Tensor<4>) -> Option<Tensor<3>> {
+        None
+    }
+
+    /// The ways to edges, `[n, 4, p]`, that the rest of its tower makes of such features of a level, and what they are made of.
+    fn boxes_onward(
+        &self,
+        _convs: usize,
+        _layout: &LevelLayout,
+        _partway_nchw: Tensor<4>,
+    ) -> Option<(Tensor<3>, BoxCoding)> {
+        None
+    }
 }
+
+/// What a head says that is entered in the middle.
+const ENTERED: &str = "a head that can be entered in the middle";
 
 /// A backbone and the pyramid over its stages.
 #[derive(Module, Debug)]
@@ -159,6 +192,34 @@ impl DetNet {
     #[must_use]
     pub fn forward(&self, images_nchw: Tensor<4>) -> DetOutput {
         each!(self, net => net.forward(images_nchw))
+    }
+
+    /// What a tower of its head has made of a level's features `[n, channels, h, w]` behind so many of its convolutions, before
+    /// the activation.
+    ///
+    /// # Panics
+    /// If the head cannot be entered in the middle, or the tower has fewer convolutions.
+    #[must_use]
+    pub fn partway(&self, tower: Tower, convs: usize, features_nchw: Tensor<4>) -> Tensor<4> {
+        each!(self, net => net.head.partway(tower, convs, features_nchw)).expect(ENTERED)
+    }
+
+    /// The class scores that the rest of the tower makes of such features, `[n, classes, p]`.
+    ///
+    /// # Panics
+    /// As [`partway`](Self::partway).
+    #[must_use]
+    pub fn classes_onward(&self, convs: usize, partway_nchw: Tensor<4>) -> Tensor<3> {
+        each!(self, net => net.head.classes_onward(convs, partway_nchw)).expect(ENTERED)
+    }
+
+    /// The ways to edges that the rest of the tower makes of such features of a level, `[n, 4, p]`, and what they are made of.
+    ///
+    /// # Panics
+    /// As [`partway`](Self::partway).
+    #[must_use]
+    pub fn boxes_onward(&self, convs: usize, layout: &LevelLayout, partway_nchw: Tensor<4>) -> (Tensor<3>, BoxCoding) {
+        each!(self, net => net.head.boxes_onward(convs, layout, partway_nchw)).expect(ENTERED)
     }
 
     /// The number of classes.

@@ -3,7 +3,8 @@
 use burn::module::Module;
 use burn::nn::conv::Conv2d;
 use burn::nn::{GroupNorm, GroupNormConfig, Relu};
-use burn::tensor::Tensor;
+use burn::tensor::activation::relu;
+use burn::tensor::{DType, Tensor};
 use mentor_nets::{ConvSpec, Cost, Fans, Fresh, Init, conv};
 use mentor_ops::group_norm_relu;
 
@@ -66,6 +67,30 @@ pub(super) fn through(layers: &[TowerLayer], features_nchw: Tensor<4>) -> Tensor
         // It was done with the norm before it.
         TowerLayer::Relu(_) => x,
     })
+}
+
+/// What a tower has made of a level's features behind so many of its convolutions with their norms, before the activation.
+pub(super) fn partway(layers: &[TowerLayer], convs: usize, features_nchw: Tensor<4>) -> Tensor<4> {
+    match parted(layers, convs).0 {
+        [before @ .., TowerLayer::Norm(norm)] => norm.forward(through(before, features_nchw).cast(DType::F32)),
+        before => through(before, features_nchw),
+    }
+}
+
+/// What the rest of a tower makes of such features, their activation first.
+pub(super) fn onward(layers: &[TowerLayer], convs: usize, partway_nchw: Tensor<4>) -> Tensor<4> {
+    let partway_nchw = if convs == 0 { partway_nchw } else { relu(partway_nchw) };
+    through(parted(layers, convs).1, partway_nchw)
+}
+
+/// The layers before and behind the activation of convolution number `convs`, counted from 1.
+fn parted(layers: &[TowerLayer], convs: usize) -> (&[TowerLayer], &[TowerLayer]) {
+    if convs == 0 {
+        return (&[], layers);
+    }
+    let is_relu = |(_, layer): &(usize, &TowerLayer)| matches!(layer, TowerLayer::Relu(_));
+    let (at, _) = layers.iter().enumerate().filter(is_relu).nth(convs - 1).expect("a tower of as many convolutions");
+    (&layers[..at], &layers[at + 1..])
 }
 
 /// Adds the cost of a tower.
