@@ -20,7 +20,11 @@ pub fn check_fit<'a>(
         check_ld([student, teacher], name, distill, found);
         check_crosskd([student, teacher], name, distill, found);
         let shares_a_level = student.table().levels.iter().any(|level| teacher.table().levels.contains(level));
-        let is_on_shared = |(name, term): &(&str, &dyn Term<Det>)| *name == "crosskd" || term.shared().at.is_empty();
+        let is_on_shared = |(name, term): &(&str, &dyn Term<Det>)| match *name {
+            "crosskd" => true,
+            "teacher_boxes" => false,
+            _ => term.shared().at.is_empty(),
+        };
         for (term, _) in distill.terms().into_iter().filter(is_on_shared) {
             if !shares_a_level {
                 let message = format!("compares the levels that both nets have, and the teacher `{name}` shares none");

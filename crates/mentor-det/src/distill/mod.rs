@@ -21,6 +21,7 @@ terms! {
         imitation::Imitation,
         regression_imitation::RegressionImitation,
         class_kd::ClassKd,
+        box_kd::BoxKd,
         teacher_boxes::TeacherBoxes,
         pkd::Pkd,
         fgd::Fgd,

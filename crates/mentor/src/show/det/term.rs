@@ -46,12 +46,14 @@ impl Reads {
     fn of(name: &str, is_on_levels: bool) -> Option<Self> {
         let reads = Self { features: is_on_levels, logits: false, boxes: false, edges: false, labels: false };
         Some(match name {
-            "imitation" | "fgd" => Self { labels: true, ..reads },
+            "pkd" | "hint" | "mgd" | "cwd" => reads,
+            "imitation" | "fgd" | "defeat" => Self { labels: true, ..reads },
             "regression_imitation" => Self { boxes: true, labels: true, ..reads },
-            "class_kd" => Self { logits: true, ..reads },
-            "focal" => Self { logits: true, labels: true, ..reads },
-            "giou" => Self { boxes: true, labels: true, ..reads },
-            "pkd" => reads,
+            "box_kd" => Self { logits: true, boxes: true, ..reads },
+            "class_kd" | "adaptive" | "dist" => Self { logits: true, ..reads },
+            "focal" | "weighted_cross_entropy" => Self { logits: true, labels: true, ..reads },
+            "giou" | "bounded_regression" => Self { boxes: true, labels: true, ..reads },
+            "ld" => Self { edges: true, labels: true, ..reads },
             _ => return None,
         })
     }
@@ -82,7 +84,8 @@ fn evaluate(asked: &AskedTerm<'_, Det>, columns: &[Column], inputs: &Inputs) -> 
         columns.iter().filter(|column| column.place.is_some()).flat_map(|column| term.adapters(column, channels))
     {
         let adapter = Adapter::fresh(&spec, seed, &Device::flex());
-        let own = inputs.file.named(|name| (name == "adapter").then(|| "conv.weight".to_owned()))?;
+        let is_own = |name: &str| name == "adapter" && columns.iter().any(|column| column.name == spec.name);
+        let own = inputs.file.named(|name| is_own(name).then(|| "conv.weight".to_owned()))?;
         let adapter = if own.is_empty() { Ok(adapter) } else { load_named(adapter, own) };
         adapters.push(adapter.with_context(|| inputs.file.at("adapter"))?);
     }
