@@ -1,7 +1,7 @@
 //! The recipe tables of a detector.
 
 use burn::tensor::Device;
-use mentor_nets::{BackboneKind, BackboneSpec, BatchNormMode, Fpn, Fresh, Level, check_levels, freeze_norms};
+use mentor_nets::{BackboneKind, BackboneSpec, BatchNormMode, Fpn, Fresh, Level, P6From, check_levels, freeze_norms};
 use mentor_types::{Found, MAX_CLASSES, Tap};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -205,7 +205,7 @@ impl NetConfig {
             BatchNormMode::Train => body,
             BatchNormMode::Frozen => freeze_norms(body),
         };
-        let backbone = Pyramid { body, fpn: Fpn::new(&spec, &table.levels, channels, fresh) };
+        let backbone = Pyramid { body, fpn: Fpn::new(&spec, &table.levels, P6From::P5, channels, fresh) };
         match self {
             Self::Fcos(_) => {
                 let head = FcosHead::new(channels, table.head_convs, classes, fresh);
