@@ -9,14 +9,9 @@ use mentor_types::{BoxCoding, DetLevel, LevelLayout};
 
 use crate::assign::{AssignConfig, FcosAssign};
 
-use super::tower::{TowerLayer, count, head_conv, through, tower};
+use super::anchors::square;
+use super::tower::{PRIOR, TowerLayer, count, head_conv, through, tower};
 use super::{Head, Told, at_places};
-
-/// How probable each class is anywhere in a fresh net, so that the loss is not drowned by places without an object.
-const PRIOR: f64 = 0.01;
-
-/// The side, in strides, of the objects that a level is for, where there is no anchor to say it.
-const OBJECT: f32 = 8.0;
 
 /// The part that says classes.
 #[derive(Module, Debug)]
@@ -77,7 +72,7 @@ impl Head for FcosHead {
         let reg_tower = through(&finds.conv, features_nchw);
         let distances = relu(conv(&finds.bbox_reg, reg_tower.clone()).cast(DType::F32)).mul_scalar(stride as f64);
         let centerness = conv(&finds.bbox_ctrness, reg_tower.clone()).cast(DType::F32);
-        let anchors = vec![[OBJECT * stride as f32; 2]];
+        let anchors = vec![square(stride)];
         let level = DetLevel {
             layout: LevelLayout { stride, size: [height, width], point, anchors },
             class_logits: at_places(conv(&says.cls_logits, cls_tower.clone()).cast(DType::F32), 1),

@@ -1,12 +1,21 @@
 //! Detectors: a backbone, a feature pyramid and a head that says the same things of every place, with torchvision's names
 //! where torchvision has them.
 
+mod anchors;
 mod config;
 mod fcos;
+mod gfl;
+mod retinanet;
 mod tower;
 
 #[cfg(test)]
 mod parity;
+#[cfg(test)]
+mod parity_heads;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+#[path = "../../../../tests/golden/nets_rule.rs"]
+mod rule;
 
 use std::collections::BTreeMap;
 
@@ -18,9 +27,12 @@ use mentor_types::{DetLevel, DetOutput, Group, Tap};
 
 use crate::assign::AssignConfig;
 
+pub use anchors::Anchors;
 pub use config::{NetConfig, NetTable, Points};
 pub use fcos::{FcosClassification, FcosHead, FcosRegression};
-pub use tower::TowerLayer;
+pub use gfl::{GflHead, Scale};
+pub use retinanet::{RetinanetClassification, RetinanetHead, RetinanetRegression};
+pub use tower::{HeadNorm, TowerLayer};
 
 /// What a head makes of the features of one level.
 #[derive(Clone, Debug)]
@@ -42,8 +54,13 @@ pub trait Head: Module {
     /// Which places answer for which objects, as its reference has it.
     fn assign(&self) -> AssignConfig;
 
-    /// The convolution that makes class scores.
+    /// The convolution that makes class scores, of one anchor after the other.
     fn scores(&self) -> &Conv2d;
+
+    /// How many anchors there are at each point.
+    fn anchors(&self) -> usize {
+        1
+    }
 
     /// Multiply-adds of the convolutions on a level's map of this size.
     fn macs(&self, size: [usize; 2]) -> u64;
@@ -106,7 +123,7 @@ impl<H: Head> Detector<H> {
     }
 
     fn classes(&self) -> usize {
-        self.head.scores().weight.lazy_shape()[0]
+        self.head.scores().weight.lazy_shape()[0] / self.head.anchors()
     }
 }
 
@@ -123,9 +140,11 @@ fn at_places(map_nchw: Tensor<4>, anchors: usize) -> Tensor<3> {
 
 /// A detector.
 #[derive(Module, Debug)]
-#[allow(missing_docs)]
+#[allow(missing_docs, clippy::large_enum_variant)]
 pub enum DetNet {
     Fcos(Detector<FcosHead>),
+    Gfl(Detector<GflHead>),
+    Retinanet(Detector<RetinanetHead>),
 }
 
 /// The pyramid learns as the head does: a file of a backbone does not hold it.
@@ -142,6 +161,8 @@ macro_rules! each {
     ($net:expr, $inner:ident => $value:expr) => {
         match $net {
             DetNet::Fcos($inner) => $value,
+            DetNet::Gfl($inner) => $value,
+            DetNet::Retinanet($inner) => $value,
         }
     };
 }
