@@ -1,35 +1,62 @@
 //! What nets and terms ask of each other.
 
-use mentor_distill::{Term, TermTable};
+use mentor_distill::TermTable;
+use mentor_nets::Level;
 use mentor_types::Found;
 
 use crate::distill::DistillConfig;
 use crate::nets::NetConfig;
 use crate::supervised::SupervisedConfig;
-use crate::task::Det;
+use crate::unlabelled::UnlabelledConfig;
 
 /// Reports terms that these nets cannot feed, by their keys in a recipe.
 pub fn check_fit<'a>(
     student: &NetConfig,
     teachers: impl Iterator<Item = (&'a str, &'a NetConfig)>,
-    _supervised: &SupervisedConfig,
+    supervised: &SupervisedConfig,
     distill: &DistillConfig,
+    unlabelled: &UnlabelledConfig,
     found: &mut Found,
 ) {
+    check_supervised(student, supervised, found);
+    let learns_classes = supervised.terms().is_empty() || !supervised.of_classes().is_empty();
+    if unlabelled.unbiased_teacher.as_ref().is_some_and(|term| !term.boxes) && !learns_classes {
+        let message = "learns what [supervised] says of classes, and that names `focal` as little as `quality_focal`";
+        found.push(("unlabelled.unbiased_teacher".to_owned(), message.to_owned()));
+    }
     for (name, teacher) in teachers {
         check_ld([student, teacher], name, distill, found);
         check_crosskd([student, teacher], name, distill, found);
-        let shares_a_level = student.table().levels.iter().any(|level| teacher.table().levels.contains(level));
-        let is_on_shared = |(name, term): &(&str, &dyn Term<Det>)| match *name {
-            "crosskd" => true,
-            "teacher_boxes" => false,
-            _ => term.shared().at.is_empty(),
-        };
-        for (term, _) in distill.terms().into_iter().filter(is_on_shared) {
-            if !shares_a_level {
-                let message = format!("compares the levels that both nets have, and the teacher `{name}` shares none");
-                found.push((format!("distill.{term}"), message));
+        check_shared([student, teacher], name, distill, found);
+        let places = distill.regression_imitation.iter().flat_map(|term| term.at.iter().enumerate());
+        for (index, place) in places {
+            let both = Level::ALL.into_iter().find(|level| level.tap() == place.student);
+            if let Some(level) = both.filter(|level| has_both(student, teacher, *level))
+                && !same_places(student, teacher, level)
+            {
+                let message = format!("the teacher `{name}` has other anchors or points at {}", place.student);
+                found.push((format!("distill.regression_imitation.at[{index}]"), message));
             }
+        }
+    }
+}
+
+/// Reports terms that compare levels, or places, that the nets do not share.
+fn check_shared([student, teacher]: [&NetConfig; 2], name: &str, distill: &DistillConfig, found: &mut Found) {
+    let any = |shares: fn(&NetConfig, &NetConfig, Level) -> bool| {
+        Level::ALL.into_iter().any(|level| shares(student, teacher, level))
+    };
+    for (term, config) in distill.terms() {
+        let is_of_features = config.is_on_levels() && term != "regression_imitation";
+        let (what, is_shared) = match term {
+            // Its boxes lie anywhere.
+            "teacher_boxes" => continue,
+            _ if is_of_features => ("levels", any(has_both)),
+            _ => ("places", any(same_places)),
+        };
+        if !is_shared && (config.shared().at.is_empty() || term == "crosskd") {
+            let message = format!("compares the {what} that both nets have, and the teacher `{name}` shares none");
+            found.push((format!("distill.{term}"), message));
         }
     }
 }
@@ -44,6 +71,35 @@ fn check_ld(nets: [&NetConfig; 2], teacher: &str, distill: &DistillConfig, found
         if distill.ld.is_some() {
             let message = format!("compares distributions over where edges lie, and {side} ({}) has none", net.name());
             found.push(("distill.ld".to_owned(), message));
+        }
+    }
+}
+
+/// Of parts of the loss that a head says nothing for.
+fn check_supervised(student: &NetConfig, supervised: &SupervisedConfig, found: &mut Found) {
+    let head = student.name();
+    for (part, is_on, fits, lacks) in [
+        (
+            "centerness",
+            supervised.centerness.is_some(),
+            matches!(student, NetConfig::Fcos(_)),
+            "does not say how central its places are",
+        ),
+        (
+            "smooth_l1",
+            supervised.smooth_l1.is_some(),
+            matches!(student, NetConfig::Retinanet(_)),
+            "does not say how boxes differ from anchors",
+        ),
+        (
+            "distribution_focal",
+            supervised.distribution_focal.is_some(),
+            matches!(student, NetConfig::Gfl(_)),
+            "does not say distributions over distances",
+        ),
+    ] {
+        if is_on && !fits {
+            found.push((format!("supervised.{part}"), format!("the student's head, `{head}`, {lacks}")));
         }
     }
 }
@@ -69,13 +125,28 @@ fn check_crosskd(nets: [&NetConfig; 2], teacher: &str, distill: &DistillConfig, 
     }
 }
 
+fn has_both(student: &NetConfig, teacher: &NetConfig, level: Level) -> bool {
+    [student, teacher].iter().all(|net| net.table().levels.contains(&level))
+}
+
+/// Whether both have the level, with the same points and anchors.
+fn same_places(student: &NetConfig, teacher: &NetConfig, level: Level) -> bool {
+    has_both(student, teacher, level)
+        && student.table().points == teacher.table().points
+        && student.anchors(level) == teacher.anchors(level)
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::distill::{ClassKd, CrossKd, Ld};
+    use crate::distill::{ClassKd, CrossKd, Ld, RegressionImitation};
     use crate::nets::NetTable;
-    use mentor_nets::{BackboneKind, Level};
+    use crate::supervised::{Centerness, DistributionFocal, Giou, SmoothL1};
+    use crate::unlabelled::UnbiasedTeacher;
+    use mentor_distill::Place;
+    use mentor_nets::BackboneKind;
+    use mentor_types::Tap;
 
     fn net(levels: &[Level]) -> NetConfig {
         NetConfig::Fcos(NetTable { levels: levels.to_vec(), ..NetTable::new(BackboneKind::Resnet18) })
@@ -83,7 +154,8 @@ mod tests {
 
     fn keys(student: &NetConfig, teacher: &NetConfig, distill: &DistillConfig) -> Vec<String> {
         let mut found = Found::new();
-        check_fit(student, [("big", teacher)].into_iter(), &SupervisedConfig::default(), distill, &mut found);
+        let (supervised, unlabelled) = (SupervisedConfig::default(), UnlabelledConfig::default());
+        check_fit(student, [("big", teacher)].into_iter(), &supervised, distill, &unlabelled, &mut found);
         found.into_iter().map(|(key, _)| key).collect()
     }
 
@@ -113,5 +185,59 @@ mod tests {
         assert_eq!(keys(&fine, &coarse, &distill), ["distill.class_kd"]);
         assert_eq!(keys(&fine, &fine, &distill), [""; 0]);
         assert_eq!(keys(&fine, &coarse, &DistillConfig::default()), [""; 0]);
+    }
+
+    #[test]
+    fn scores_and_boxes_need_the_same_anchors_and_points() {
+        let fcos = net(&[Level::P3]);
+        let table = fcos.table().clone();
+        let corner = NetConfig::Fcos(NetTable { points: crate::nets::Points::Corner, ..table.clone() });
+        let (retinanet, gfl) = (NetConfig::Retinanet(table.clone()), NetConfig::Gfl(table));
+        let at = vec![Place::at(Tap::P3)];
+        let distill = DistillConfig {
+            class_kd: Some(ClassKd::default()),
+            regression_imitation: Some(RegressionImitation { at, ..RegressionImitation::default() }),
+            ..DistillConfig::default()
+        };
+        assert_eq!(keys(&fcos, &gfl, &distill), [""; 0]);
+        assert_eq!(keys(&retinanet, &retinanet, &distill), [""; 0]);
+        for other in [&retinanet, &corner] {
+            let expected = ["distill.class_kd", "distill.regression_imitation.at[0]"];
+            assert_eq!(keys(&fcos, other, &distill), expected);
+        }
+    }
+
+    #[test]
+    fn parts_of_the_loss_need_a_head_that_says_what_they_compare() {
+        let all = SupervisedConfig {
+            centerness: Some(Centerness::default()),
+            smooth_l1: Some(SmoothL1::default()),
+            distribution_focal: Some(DistributionFocal::default()),
+            ..SupervisedConfig::default()
+        };
+        let table = net(&[Level::P3]).table().clone();
+        for (student, expected) in [
+            (NetConfig::Fcos(table.clone()), ["smooth_l1", "distribution_focal"]),
+            (NetConfig::Gfl(table.clone()), ["centerness", "smooth_l1"]),
+            (NetConfig::Retinanet(table), ["centerness", "distribution_focal"]),
+        ] {
+            let mut found = Found::new();
+            let (distill, unlabelled) = (DistillConfig::default(), UnlabelledConfig::default());
+            check_fit(&student, std::iter::empty(), &all, &distill, &unlabelled, &mut found);
+            let keys: Vec<String> = found.into_iter().map(|(key, _)| key).collect();
+            assert_eq!(keys, expected.map(|part| format!("supervised.{part}")));
+        }
+    }
+
+    #[test]
+    fn pseudo_labels_of_classes_need_a_loss_of_classes() {
+        let mut found = Found::new();
+        let boxes_alone = SupervisedConfig { giou: Some(Giou::default()), ..SupervisedConfig::default() };
+        let unlabelled = UnlabelledConfig { unbiased_teacher: Some(UnbiasedTeacher::default()) };
+        for supervised in [&SupervisedConfig::default(), &boxes_alone] {
+            let distill = DistillConfig::default();
+            check_fit(&net(&[Level::P3]), std::iter::empty(), supervised, &distill, &unlabelled, &mut found);
+        }
+        assert_eq!(found.iter().map(|(key, _)| key.as_str()).collect::<Vec<_>>(), ["unlabelled.unbiased_teacher"]);
     }
 }

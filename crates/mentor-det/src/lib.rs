@@ -6,6 +6,7 @@ pub mod assign;
 mod context;
 mod cross_entropy;
 mod decode;
+mod deltas;
 pub mod distill;
 mod evaluate;
 mod fit;

@@ -145,8 +145,10 @@ impl DetMethod {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::distill::{ClassKd, CrossKd, Defeat, TeacherBoxes};
+    use crate::assign::{AtssAssign, FcosAssign, MaxIouAssign};
+    use crate::distill::{ClassKd, CrossKd, Defeat, Ld, TeacherBoxes};
     use crate::nets::{NetConfig, NetTable};
+    use crate::supervised::PlaceWeight;
     use crate::testing::labelled;
     use crate::unlabelled::UnbiasedTeacher;
     use burn::optim::GradientsParams;
@@ -160,17 +162,26 @@ mod tests {
 
     const SIZE: usize = 32;
 
+    /// A head, by its table.
+    type Head = fn(NetTable) -> NetConfig;
+
+    const HEADS: [Head; 3] = [NetConfig::Fcos, NetConfig::Gfl, NetConfig::Retinanet];
+
     /// A small net with levels p3 and p4.
-    fn net(channels: usize, seed: u64, device: &Device) -> DetNet {
+    fn net(head: Head, channels: usize, seed: u64, device: &Device) -> DetNet {
         let table = NetTable::new(BackboneKind::Resnet18);
         let (width, head_channels, levels) = (Some(4), Some(channels), vec![Level::P3, Level::P4]);
-        NetConfig::Fcos(NetTable { width, head_channels, levels, head_convs: 1, ..table }).init(3, seed, device)
+        head(NetTable { width, head_channels, levels, head_convs: 1, ..table }).init(3, seed, device)
     }
 
-    /// A method with everything switched on, and its model.
+    /// A method with everything switched on for a net of FCOS, and its model.
     fn everything() -> (DetMethod, Student<DetNet>) {
+        everything_of(NetConfig::Fcos)
+    }
+
+    fn everything_of(head: Head) -> (DetMethod, Student<DetNet>) {
         let device = Device::flex();
-        let student = net(4, 1, &device.clone().autodiff());
+        let student = net(head, 4, 1, &device.clone().autodiff());
         let distill = DistillConfig {
             teacher_boxes: Some(TeacherBoxes { threshold: 0.1, ..TeacherBoxes::default() }),
             class_kd: Some(ClassKd { on: vec![Stream::Labelled, Stream::Unlabelled], ..ClassKd::default() }),
@@ -178,8 +189,7 @@ mod tests {
             defeat: Some(Defeat { weight: 1e-3, ..Defeat::default() }),
             // Its head has a single convolution.
             crosskd: Some(CrossKd { convs: 1, ..CrossKd::default() }),
-            // FCOS has no distributions.
-            ld: None,
+            ld: matches!(student, DetNet::Gfl(_)).then(Ld::default),
             ..DistillConfig::all()
         };
         let specs = distill.terms().into_iter().flat_map(|(name, term)| {
@@ -197,7 +207,7 @@ mod tests {
             unlabelled: UnlabelledConfig {
                 unbiased_teacher: Some(UnbiasedTeacher { threshold: 0.1, ..UnbiasedTeacher::default() }),
             },
-            teachers: vec![("big".to_owned(), Frozen::of(&net(6, 2, &device)))],
+            teachers: vec![("big".to_owned(), Frozen::of(&net(head, 6, 2, &device)))],
             average: Some(Average::of(&student, config)),
             precision: DType::F32,
         };
@@ -230,8 +240,8 @@ mod tests {
         Moment { step, micro: 0, key: Key::new(step), lr_factor: 1.0 }
     }
 
-    fn steps(method: &mut DetMethod, mut model: Student<DetNet>, count: u64) -> (Student<DetNet>, Vec<f32>) {
-        let config = SgdConfig { lr: 0.005, momentum: 0.9, weight_decay: 0.0, nesterov: false, head_lr_factor: 1.0 };
+    fn steps(method: &mut DetMethod, mut model: Student<DetNet>, lr: f64, count: u64) -> (Student<DetNet>, Vec<f32>) {
+        let config = SgdConfig { lr, momentum: 0.9, weight_decay: 0.0, nesterov: false, head_lr_factor: 1.0 };
         let mut optimizer = Optimizer::new(OptimizerConfig::Sgd(config));
         let mut course = Vec::new();
         for step in 0..count {
@@ -247,57 +257,96 @@ mod tests {
 
     #[test]
     fn every_term_has_a_column_on_each_of_its_streams() {
-        let (method, model) = everything();
-        let losses = method.losses(&model, batch(objects()), moment(0));
-        let names: Vec<&str> = losses.terms.iter().map(|term| term.name.as_str()).collect();
-        let on = |stream: Stream| {
-            let active = method.distill.terms().into_iter().filter(move |(_, term)| term.shared().on.contains(&stream));
-            let columns = active.flat_map(|(name, term)| columns::<Det>(name, term, &[Tap::P3, Tap::P4]));
-            columns.map(move |column| column.logged(None, stream)).collect::<Vec<_>>()
-        };
-        let supervised = ["focal", "giou", "centerness"].map(str::to_owned).to_vec();
-        let unlabelled = vec!["unbiased_teacher".to_owned()];
-        let expected = [supervised, on(Stream::Labelled), on(Stream::Unlabelled), unlabelled].concat();
-        assert_eq!(names, expected);
-        assert!(names.contains(&"imitation@p4"));
-        assert!(losses.terms.iter().all(|term| term.value.clone().into_scalar::<f32>().is_finite()));
+        let parts: [&[&str]; 3] = [
+            &["focal", "giou", "centerness"],
+            &["quality_focal", "giou", "distribution_focal"],
+            &["focal", "smooth_l1"],
+        ];
+        for (head, parts) in HEADS.into_iter().zip(parts) {
+            let (method, model) = everything_of(head);
+            let losses = method.losses(&model, batch(objects()), moment(0));
+            let names: Vec<&str> = losses.terms.iter().map(|term| term.name.as_str()).collect();
+            let on = |stream: Stream| {
+                let active =
+                    method.distill.terms().into_iter().filter(move |(_, term)| term.shared().on.contains(&stream));
+                let columns = active.flat_map(|(name, term)| columns::<Det>(name, term, &[Tap::P3, Tap::P4]));
+                columns.map(move |column| column.logged(None, stream)).collect::<Vec<_>>()
+            };
+            let supervised = parts.iter().map(|part| (*part).to_owned()).collect();
+            let unlabelled = vec!["unbiased_teacher".to_owned()];
+            let expected = [supervised, on(Stream::Labelled), on(Stream::Unlabelled), unlabelled].concat();
+            assert_eq!(names, expected);
+            assert!(names.contains(&"imitation@p4"));
+            assert!(losses.terms.iter().all(|term| term.value.clone().into_scalar::<f32>().is_finite()));
+        }
     }
 
     #[test]
     fn a_batch_without_any_box_is_finite_and_teaches_background() {
-        let (mut method, model) = everything();
-        let DistillConfig { imitation, regression_imitation, .. } = method.distill;
-        method.distill = DistillConfig { imitation, regression_imitation, ..DistillConfig::default() };
-        let losses = method.losses(&model, batch([labelled(&[]), labelled(&[])]), moment(0));
-        for term in losses.terms.iter() {
-            let value = term.value.clone().into_scalar::<f32>();
-            let learns_background =
-                ["focal", "teacher_boxes/unlabelled", "unbiased_teacher"].contains(&term.name.as_str());
-            assert!(if learns_background { value > 0.0 && value.is_finite() } else { value == 0.0 }, "{term:?}");
+        for head in HEADS {
+            let (mut method, model) = everything_of(head);
+            let DistillConfig { imitation, regression_imitation, .. } = method.distill;
+            method.distill = DistillConfig { imitation, regression_imitation, ..DistillConfig::default() };
+            method.unlabelled = UnlabelledConfig::default();
+            let losses = method.losses(&model, batch([labelled(&[]), labelled(&[])]), moment(0));
+            for term in losses.terms.iter() {
+                let value = term.value.clone().into_scalar::<f32>();
+                let trains = term.name.ends_with("focal") && term.name != "distribution_focal";
+                assert!(if trains { value > 0.0 && value.is_finite() } else { value == 0.0 }, "{term:?}");
+            }
+            let grads = GradientsParams::from_grads(losses.terms.total().unwrap().backward(), &model);
+            let scores = match &model.net {
+                DetNet::Fcos(net) => &net.head.classification_head.cls_logits,
+                DetNet::Gfl(net) => &net.head.gfl_cls,
+                DetNet::Retinanet(net) => &net.head.classification_head.cls_logits,
+            };
+            let gradient = grads.get::<4>(scores.weight.id).unwrap();
+            let gradient = gradient.into_data().try_into_vec_as::<f32>().unwrap();
+            assert!(gradient.iter().all(|slope| slope.is_finite()) && gradient.iter().any(|slope| *slope != 0.0));
         }
-        let grads = GradientsParams::from_grads(losses.terms.total().unwrap().backward(), &model);
-        let DetNet::Fcos(net) = &model.net;
-        let gradient = grads.get::<4>(net.head.classification_head.cls_logits.weight.id).unwrap();
-        let gradient = gradient.into_data().try_into_vec_as::<f32>().unwrap();
-        assert!(gradient.iter().all(|slope| slope.is_finite()) && gradient.iter().any(|slope| *slope != 0.0));
     }
 
     #[test]
     fn the_loss_falls_and_a_teacher_is_unchanged() {
-        let (mut method, model) = everything();
-        // What it teaches changes with the average.
-        method.unlabelled = UnlabelledConfig::default();
-        let before = named_weights(method.teachers[0].1.net());
-        let (_, course) = steps(&mut method, model, 30);
-        assert!(course[29] < 0.8 * course[0], "{course:?}");
-        assert_eq!(named_weights(method.teachers[0].1.net()), before);
+        for head in HEADS {
+            let (mut method, model) = everything_of(head);
+            // What it teaches changes with the average.
+            method.unlabelled = UnlabelledConfig::default();
+            let before = named_weights(method.teachers[0].1.net());
+            let (_, course) = steps(&mut method, model, 0.005, 30);
+            assert!(course[29] < 0.8 * course[0], "{course:?}");
+            assert_eq!(named_weights(method.teachers[0].1.net()), before);
+        }
+    }
+
+    #[test]
+    fn every_head_learns_with_every_assignment_what_is_on_a_fixed_batch() {
+        for head in HEADS {
+            for assign in [
+                AssignConfig::Atss(AtssAssign::default()),
+                AssignConfig::Fcos(FcosAssign::default()),
+                AssignConfig::MaxIou(MaxIouAssign::default()),
+            ] {
+                let (method, model) = everything_of(head);
+                let what = format!("{assign:?}");
+                let mut alone = DetMethod { distill: DistillConfig::default(), teachers: Vec::new(), assign, ..method };
+                alone.unlabelled = UnlabelledConfig::default();
+                // Weighed by a quality that grows, a loss may grow while boxes become better.
+                let supervised = &mut alone.supervised;
+                supervised.giou.iter_mut().for_each(|term| term.place_weight = PlaceWeight::Equal);
+                supervised.distribution_focal.iter_mut().for_each(|term| term.place_weight = PlaceWeight::Equal);
+                let (_, course) = steps(&mut alone, model, 0.05, 40);
+                assert!(course.iter().all(|loss| loss.is_finite()));
+                assert!(course[39] < 0.7 * course[0], "{what}: {course:?}");
+            }
+        }
     }
 
     #[test]
     fn saved_state_is_taken_up_and_foreign_state_refused() {
         let (mut method, model) = everything();
         let fresh = method.save();
-        let _ = steps(&mut method, model, 2);
+        let _ = steps(&mut method, model, 0.05, 2);
         let saved = method.save();
         assert_ne!(saved, fresh);
         let (mut other, _) = everything();

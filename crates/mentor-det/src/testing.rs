@@ -83,8 +83,8 @@ pub(crate) fn close(found: &[f32], expected: &[f32], tolerance: f32) {
     }
 }
 
-/// The tensors that `tests/golden/fcos_loss.py` writes.
-pub(crate) fn golden() -> NamedTensors {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/fcos_loss.safetensors");
+/// The tensors that the script of this name in `tests/golden` writes.
+pub(crate) fn golden(name: &str) -> NamedTensors {
+    let path = format!("{}/../../tests/golden/{name}.safetensors", env!("CARGO_MANIFEST_DIR"));
     from_safetensors(&std::fs::read(path).unwrap()).unwrap()
 }

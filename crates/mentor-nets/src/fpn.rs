@@ -60,6 +60,17 @@ pub fn check_levels(levels: &[Level]) -> Result<(), String> {
     }
 }
 
+/// What the levels above all stages stand on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum P6From {
+    /// The level `p5`, as FCOS was published.
+    #[default]
+    P5,
+    /// The last stage of the backbone, `c5`, as `RetinaNet` was published.
+    C5,
+}
+
 /// A convolution that torchvision wraps in a `Sequential` of its own.
 #[derive(Module, Debug)]
 #[allow(missing_docs)]
@@ -76,11 +87,11 @@ pub struct ExtraLevels {
 }
 
 /// A feature pyramid: for each stage a 1x1 convolution, to which the coarser level's is added, doubled in size, and a 3x3
-/// convolution on the sum; `p6` is made of `p5` by a 3x3 convolution of stride 2, and `p7` so of `p6` after a `ReLU`.
+/// convolution on the sum; `p6` is made of `p5` or `c5` by a 3x3 convolution of stride 2, and `p7` so of `p6` after a `ReLU`.
 ///
 /// # Source
-/// arXiv 1612.03144, section 3; structure, names and start as torchvision's `FeaturePyramidNetwork` with `LastLevelP6P7`
-/// (which, as arXiv 1904.01355 has it, stands on `p5`).
+/// arXiv 1612.03144, section 3; structure, names and start as torchvision's `FeaturePyramidNetwork` with `LastLevelP6P7`,
+/// which stands on `p5` (arXiv 1904.01355) or on `c5` (arXiv 1708.02002); there the channels of the two decide which.
 ///
 /// # Differs
 /// The pyramid may begin with `p2` and end anywhere; a single extra level is such a convolution, too, where torchvision
@@ -93,34 +104,43 @@ pub struct Fpn {
     pub extra_blocks: Option<ExtraLevels>,
     #[module(skip)]
     levels: Vec<Level>,
+    #[module(skip)]
+    p6_from: P6From,
 }
 
 impl Fpn {
-    /// A fresh pyramid of these levels with `channels` channels each.
+    /// A fresh pyramid of these levels with `channels` channels each; `p6_from` says nothing where there is no `p6`.
     ///
     /// # Panics
     /// If [`check_levels`] finds something, or the backbone's stages do not halve the size ([`BackboneSpec`]'s output
     /// stride is not 32).
     #[must_use]
-    pub fn new(backbone: &BackboneSpec, levels: &[Level], channels: usize, fresh: &Fresh) -> Self {
+    pub fn new(backbone: &BackboneSpec, levels: &[Level], p6_from: P6From, channels: usize, fresh: &Fresh) -> Self {
         if let Err(message) = check_levels(levels) {
             panic!("levels: {message}");
         }
         assert_eq!(backbone.output_stride, 32, "the output stride of a backbone under a pyramid");
         let build = |spec: ConvSpec| spec.start(Init::UnitVariance).bias(Init::Constant(0.0)).build(fresh);
         let stages = levels.iter().filter_map(|level| level.stage());
-        let inputs = stages.map(|stage| backbone.channels(stage).expect("every backbone has c2 to c5"));
+        let of_stage = |stage| backbone.channels(stage).expect("every backbone has c2 to c5");
+        let inputs = stages.map(of_stage);
         let inner_blocks: Vec<_> =
             inputs.map(|input| FpnConv { conv_0: build(ConvSpec::new(input, channels, 1)) }).collect();
         let layer = || FpnConv { conv_0: build(ConvSpec::new(channels, channels, 3)) };
-        let down = || build(ConvSpec::new(channels, channels, 3).stride(2));
-        let extra_blocks =
-            levels.contains(&Level::P6).then(|| ExtraLevels { p6: down(), p7: levels.contains(&Level::P7).then(down) });
+        let down = |input| build(ConvSpec::new(input, channels, 3).stride(2));
+        let below = match p6_from {
+            P6From::P5 => channels,
+            P6From::C5 => of_stage(Tap::C5),
+        };
+        let extra_blocks = levels
+            .contains(&Level::P6)
+            .then(|| ExtraLevels { p6: down(below), p7: levels.contains(&Level::P7).then(|| down(channels)) });
         Self {
             layer_blocks: inner_blocks.iter().map(|_| layer()).collect(),
             inner_blocks,
             extra_blocks,
             levels: levels.to_vec(),
+            p6_from,
         }
     }
 
@@ -165,8 +185,11 @@ impl Fpn {
         }
         maps.reverse();
         if let Some(extra) = &self.extra_blocks {
-            let (_, p5) = maps.last().expect("checked: a level has a stage below");
-            let p6 = conv(&extra.p6, p5.clone());
+            let below = match self.p6_from {
+                P6From::P5 => &maps.last().expect("checked: a level has a stage below").1,
+                P6From::C5 => stages.get(Tap::C5).expect("every backbone has c5"),
+            };
+            let p6 = conv(&extra.p6, below.clone());
             maps.push((Level::P6, p6.clone()));
             maps.extend(extra.p7.as_ref().map(|layer| (Level::P7, conv(layer, relu(p6)))));
         }
@@ -255,7 +278,7 @@ mod tests {
                 let levels = &Level::ALL[first..=last];
                 assert_eq!(check_levels(levels), Ok(()));
                 let (body, fpn) = Fresh::seeded(&Device::flex(), 1, |fresh| {
-                    (BACKBONE.init(fresh), Fpn::new(&BACKBONE, levels, 6, fresh))
+                    (BACKBONE.init(fresh), Fpn::new(&BACKBONE, levels, P6From::P5, 6, fresh))
                 });
                 assert_eq!((fpn.levels(), fpn.channels()), (levels, 6));
                 let size = [67, 93];
@@ -278,8 +301,27 @@ mod tests {
     }
 
     #[test]
+    fn the_levels_above_all_stages_stand_on_p5_or_on_c5() {
+        let [on_p5, on_c5] = [P6From::P5, P6From::C5].map(|from| {
+            Fresh::seeded(&Device::flex(), 1, |fresh| {
+                (BACKBONE.init(fresh), Fpn::new(&BACKBONE, &Level::ALL, from, 6, fresh))
+            })
+        });
+        let inputs = |fpn: &Fpn| fpn.extra_blocks.as_ref().unwrap().p6.weight.dims()[1];
+        assert_eq!((inputs(&on_p5.1), inputs(&on_c5.1)), (6, BACKBONE.channels(Tap::C5).unwrap()));
+        let image = || Tensor::ones([1, 3, 64, 64], &Device::flex());
+        let (body, mut fpn) = on_c5;
+        let before = fpn.forward(&body.forward(image()));
+        // Another p5 leaves p6 as it was.
+        fpn.layer_blocks.last_mut().unwrap().conv_0 = fpn.layer_blocks[0].conv_0.clone();
+        let after = fpn.forward(&body.forward(image()));
+        assert_ne!(values(before[3].1.clone()), values(after[3].1.clone()));
+        assert_eq!(values(before[4].1.clone()), values(after[4].1.clone()));
+    }
+
+    #[test]
     fn weights_start_within_their_bound_and_biases_at_zero() {
-        let fpn = Fresh::seeded(&Device::flex(), 1, |fresh| Fpn::new(&BACKBONE, &Level::ALL, 16, fresh));
+        let fpn = Fresh::seeded(&Device::flex(), 1, |fresh| Fpn::new(&BACKBONE, &Level::ALL, P6From::P5, 16, fresh));
         let weights = named_weights(&fpn);
         for (name, fan_in) in
             [("layer_blocks.0.conv_0", 144.0), ("inner_blocks.3.conv_0", 16.0), ("extra_blocks.p7", 144.0f64)]

@@ -25,7 +25,7 @@ pub mod weights;
 pub use adapter::Adapter;
 pub use backbone::{Backbone, BackboneKind, BackboneSpec};
 pub use blocks::{BatchNormMode, ConvNorm, ConvSpec, Cost, conv, conv_norm, conv_norm_relu, freeze_norms, score_conv};
-pub use fpn::{ExtraLevels, Fpn, FpnConv, Level, check_levels};
+pub use fpn::{ExtraLevels, Fpn, FpnConv, Level, P6From, check_levels};
 pub use frozen::Frozen;
 pub use mentor_weights::{Fans, Fresh, Init};
 pub use mobilenet::{InvertedResidual, MobileNetLayer, MobileNetV2, Step};

@@ -139,7 +139,7 @@ impl<T: Task> Recipe<T> {
         if self.supervised.weight() == 0.0 && terms.is_empty() && self.unlabelled.terms().is_empty() {
             report("supervised", "is off and nothing else trains the student");
         }
-        T::check_fit(&self.student, &self.teachers, &self.supervised, &self.distill, problems);
+        T::check_fit(&self.student, &self.teachers, &self.supervised, &self.distill, &self.unlabelled, problems);
     }
 
     /// Whether any term learns from the unlabelled stream.

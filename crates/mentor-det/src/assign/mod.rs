@@ -2,7 +2,9 @@
 //!
 //! On the device, in fixed shapes and without reading anything back.
 
+mod atss;
 mod fcos;
+mod max_iou;
 
 use burn::tensor::{Int, Tensor};
 use mentor_types::{Found, IGNORE, below};
@@ -13,14 +15,20 @@ use crate::grid::Grid;
 use crate::upload::DetTargets;
 use crate::ways::Ways;
 
+pub use atss::AtssAssign;
 pub use fcos::FcosAssign;
+pub use max_iou::MaxIouAssign;
 
 /// `[supervised] assign`: which places answer for which objects.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AssignConfig {
+    /// The anchors that overlap with an object more than most of those near its middle do.
+    Atss(AtssAssign),
     /// The points near the middle of an object, on the level of its size.
     Fcos(FcosAssign),
+    /// The anchors that overlap with an object by at least so much.
+    MaxIou(MaxIouAssign),
 }
 
 impl AssignConfig {
@@ -28,14 +36,18 @@ impl AssignConfig {
     #[must_use]
     pub fn assign(&self, grid: &Grid, targets: &DetTargets, classes: usize) -> Assignment {
         match self {
+            Self::Atss(config) => config.assign(grid, targets, classes),
             Self::Fcos(config) => config.assign(grid, targets, classes),
+            Self::MaxIou(config) => config.assign(grid, targets, classes),
         }
     }
 
     /// Reports values out of range.
     pub fn check(&self, found: &mut Found) {
         match self {
+            Self::Atss(config) => below("atss", found, |found| config.check(found)),
             Self::Fcos(config) => below("fcos", found, |found| config.check(found)),
+            Self::MaxIou(config) => below("max_iou", found, |found| config.check(found)),
         }
     }
 }
@@ -51,11 +63,11 @@ pub struct Assignment {
     pub classes_nkp: Tensor<3>,
     /// `[n, k, p]`: 1 where a class score is trained. 0 where the class was not looked for in the image, and inside a crowd or
     /// a difficult object of the class (of any class, for a crowd of any); but 1 at the class of an object that the place
-    /// answers for, and such a place is not inside of anything else.
+    /// answers for, and such a place is not inside of anything else. 0 for all classes where an assignment leaves a place out.
     pub counted_nkp: Tensor<3>,
-    /// `[n, 4, p]`: the ways to the edges of the object in pixels; 0 at other places.
+    /// `[n, 4, p]`: the ways to the edges of the object in pixels, negative where the point lies beyond one; 0 at other places.
     pub distances_n4p: Tensor<3>,
-    /// `[n, 1, p]`: `sqrt(min(l, r) / max(l, r) * min(t, b) / max(t, b))`; 0 at other places.
+    /// `[n, 1, p]`: `sqrt(min(l, r) / max(l, r) * min(t, b) / max(t, b))`; 0 where the point lies outside, and at other places.
     pub centerness_n1p: Tensor<3>,
 }
 
@@ -98,6 +110,7 @@ fn touched_classes(targets: &DetTargets, classes: usize) -> Tensor<3> {
 
 fn centerness(distances_n4p: &Tensor<3>) -> Tensor<3> {
     let edge = |edge: usize| distances_n4p.clone().narrow(1, edge, 1);
-    let share = |a: Tensor<3>, b: Tensor<3>| a.clone().min_pair(b.clone()) / a.max_pair(b).clamp_min(1e-6);
+    let share =
+        |a: Tensor<3>, b: Tensor<3>| a.clone().min_pair(b.clone()).clamp_min(0.0) / a.max_pair(b).clamp_min(1e-6);
     (share(edge(0), edge(2)) * share(edge(1), edge(3))).sqrt()
 }

@@ -27,7 +27,8 @@ use crate::nets::DetNet;
 /// Edges in pixels of the image that went in, scores in (0, 1].
 ///
 /// # Source
-/// torchvision's `FCOS.postprocess_detections`. Its thresholds there are 0.2 and 0.6; 0.05 is the papers'.
+/// torchvision's `FCOS.postprocess_detections`, whose thresholds are 0.2 and 0.6, and its `RetinaNet`'s, 0.05 and 0.5; 0.05 is the
+/// papers'.
 ///
 /// # Differs
 /// Boxes that have no area within the image are left out. Boxes never suppress those of other classes by rounding.

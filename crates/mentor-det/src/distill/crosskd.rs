@@ -199,10 +199,14 @@ mod tests {
     use mentor_weights::named_weights;
 
     fn net(channels: usize, seed: u64) -> DetNet {
+        net_of(NetConfig::Fcos, channels, seed)
+    }
+
+    fn net_of(head: fn(NetTable) -> NetConfig, channels: usize, seed: u64) -> DetNet {
         let table = NetTable::new(BackboneKind::Resnet18);
         let (width, head_channels, levels) = (Some(4), Some(channels), vec![Level::P3, Level::P4]);
         let table = NetTable { width, head_channels, levels, head_convs: 2, ..table };
-        NetConfig::Fcos(table).init(3, seed, &Device::flex().autodiff())
+        head(table).init(3, seed, &Device::flex().autodiff())
     }
 
     fn term(convs: usize) -> CrossKd {
@@ -224,18 +228,20 @@ mod tests {
 
     #[test]
     fn the_middle_of_a_head_and_the_rest_are_the_whole() {
-        let net = net(16, 1).valid();
-        let output = net.forward(images());
-        let level = &output.levels[0];
-        let features = || output.taps.get(Tap::P3).unwrap().clone();
-        for convs in 0..=2 {
-            let [cls, reg] = [Tower::Classes, Tower::Boxes].map(|tower| net.partway(tower, convs, features()));
-            if convs > 0 {
-                assert!(values(cls.clone()).iter().any(|x| *x < 0.0), "before the activation");
+        for head in [NetConfig::Fcos, NetConfig::Gfl, NetConfig::Retinanet] {
+            let net = net_of(head, 16, 1).valid();
+            let output = net.forward(images());
+            let level = &output.levels[0];
+            let features = || output.taps.get(Tap::P3).unwrap().clone();
+            for convs in 0..=2 {
+                let [cls, reg] = [Tower::Classes, Tower::Boxes].map(|tower| net.partway(tower, convs, features()));
+                if convs > 0 {
+                    assert!(values(cls.clone()).iter().any(|x| *x < 0.0), "before the activation");
+                }
+                close(&values(net.classes_onward(convs, cls)), &values(level.class_logits.clone()), 1e-5);
+                let (distances, _) = net.boxes_onward(convs, &level.layout, reg);
+                close(&values(distances), &values(level.distances.clone()), 1e-5);
             }
-            close(&values(net.classes_onward(convs, cls)), &values(level.class_logits.clone()), 1e-5);
-            let (distances, _) = net.boxes_onward(convs, &level.layout, reg);
-            close(&values(distances), &values(level.distances.clone()), 1e-5);
         }
     }
 
@@ -264,11 +270,11 @@ mod tests {
             assert!(values(found.clone())[0] > 0.0);
         }
         let gradients = (classes + boxes).backward();
-        let DetNet::Fcos(net) = &student;
+        let DetNet::Fcos(net) = &student else { panic!("FCOS was built") };
         let crate::nets::TowerLayer::Conv(first) = &net.head.classification_head.conv[0] else { panic!() };
         assert!(values(first.weight.grad(&gradients).unwrap()).iter().any(|slope| *slope != 0.0));
         assert!(net.head.classification_head.cls_logits.weight.grad(&gradients).is_none());
-        let DetNet::Fcos(teacher) = frozen.net();
+        let DetNet::Fcos(teacher) = frozen.net() else { panic!("FCOS was built") };
         assert!(teacher.head.classification_head.cls_logits.weight.grad(&gradients).is_none());
         assert_eq!(named_weights(frozen.net()), before);
     }

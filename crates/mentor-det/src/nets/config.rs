@@ -1,12 +1,16 @@
 //! The recipe tables of a detector.
 
 use burn::tensor::Device;
-use mentor_nets::{BackboneKind, BackboneSpec, BatchNormMode, Fpn, Fresh, Level, check_levels, freeze_norms};
-use mentor_types::{Found, MAX_CLASSES, Tap};
+use mentor_nets::{BackboneKind, BackboneSpec, BatchNormMode, Fpn, Fresh, Level, P6From, check_levels, freeze_norms};
+use mentor_types::{Found, MAX_CLASSES, Tap, below};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::anchors::{Anchors, square};
 use super::fcos::FcosHead;
+use super::gfl::GflHead;
+use super::retinanet::RetinanetHead;
+use super::tower::HeadNorm;
 use super::{DetNet, Detector, Pyramid};
 
 /// A detector: the name of the table picks the head.
@@ -16,6 +20,11 @@ pub enum NetConfig {
     /// Every place inside a box says its class and the distances to its edges, without anchors, as torchvision's (FCOS,
     /// arXiv 1904.01355).
     Fcos(NetTable),
+    /// Every place says its class as surely as its box fits, and a distribution for the distance to each edge (generalised focal
+    /// loss, arXiv 2006.04388).
+    Gfl(NetTable),
+    /// Every anchor says its class and how the box differs from it, as torchvision's (`RetinaNet`, arXiv 1708.02002).
+    Retinanet(NetTable),
 }
 
 /// The keys of a net's table.
@@ -32,6 +41,9 @@ pub struct NetTable {
     /// at `p7`. Small objects need fine levels. Default: `p3` to `p7`, as published.
     #[serde(default = "published_levels")]
     pub levels: Vec<Level>,
+    /// What `p6` stands on, `p5` or `c5`. Default: `p5`.
+    #[serde(default)]
+    pub p6_from: P6From,
     /// Channels of the pyramid and of the head. Default: 256 at the published width, scaled with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub head_channels: Option<usize>,
@@ -41,6 +53,16 @@ pub struct NetTable {
     /// Convolutions of the head before its last ones. Default: 4, as published.
     #[serde(default = "published_convs")]
     pub head_convs: usize,
+    /// What follows each of them: `group`, a group norm; of `retinanet` alone `none`, for weights that torchvision trained
+    /// without. Default: `group`.
+    #[serde(default)]
+    pub head_norm: HeadNorm,
+    /// Of `retinanet`: the anchors at each point. Default: nine, as published.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub anchors: Option<Anchors>,
+    /// Of `gfl`: how many distances to an edge have a probability, 0 strides, 1 and so on. Default: 17, as published.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bins: Option<usize>,
     /// Batch norms, which the backbone alone has: `train` or `frozen`. Default: train.
     #[serde(default)]
     pub batch_norm: BatchNormMode,
@@ -86,6 +108,9 @@ impl Points {
 /// The published channels of pyramid and head.
 const CHANNELS: usize = 256;
 
+/// The published number of distances to an edge.
+const BINS: usize = 17;
+
 impl NetTable {
     /// A table with every key at its default.
     #[must_use]
@@ -94,9 +119,13 @@ impl NetTable {
             backbone,
             width: None,
             levels: published_levels(),
+            p6_from: P6From::P5,
             head_channels: None,
             points: Points::Middle,
             head_convs: published_convs(),
+            head_norm: HeadNorm::Group,
+            anchors: None,
+            bins: None,
             batch_norm: BatchNormMode::Train,
             weights: None,
             new_classes: false,
@@ -109,7 +138,7 @@ impl NetConfig {
     #[must_use]
     pub fn table(&self) -> &NetTable {
         match self {
-            Self::Fcos(table) => table,
+            Self::Fcos(table) | Self::Gfl(table) | Self::Retinanet(table) => table,
         }
     }
 
@@ -118,6 +147,8 @@ impl NetConfig {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Fcos(_) => "fcos",
+            Self::Gfl(_) => "gfl",
+            Self::Retinanet(_) => "retinanet",
         }
     }
 
@@ -126,7 +157,17 @@ impl NetConfig {
     pub fn resolved(&self) -> Self {
         let (width, head_channels) = (self.backbone().width, self.head_channels());
         let mut resolved = self.clone();
-        let Self::Fcos(table) = &mut resolved;
+        let table = match &mut resolved {
+            Self::Fcos(table) => table,
+            Self::Gfl(table) => {
+                table.bins.get_or_insert(BINS);
+                table
+            }
+            Self::Retinanet(table) => {
+                table.anchors.get_or_insert_default();
+                table
+            }
+        };
         (table.width, table.head_channels) = (Some(width), Some(head_channels));
         resolved
     }
@@ -147,8 +188,47 @@ impl NetConfig {
         if !(1..=16).contains(&table.head_convs) {
             problem("head_convs", format!("{} convolutions, expected 1 to 16", table.head_convs));
         }
+        if table.p6_from != P6From::P5 && !table.levels.contains(&Level::P6) {
+            problem("p6_from", "has no effect without the level p6".into());
+        }
         if table.new_classes && table.weights.is_none() {
             problem("new_classes", "has no effect without `weights`".into());
+        }
+        self.check_head(found);
+    }
+
+    /// Of the keys that not every head has.
+    fn check_head(&self, found: &mut Found) {
+        let (table, name) = (self.table(), self.name());
+        let foreign = |key: &str, of: &str| (format!("{name}.{key}"), format!("`{name}` has none, `{of}` does"));
+        match (self, &table.anchors) {
+            (Self::Retinanet(_), Some(anchors)) => {
+                let finest = table.levels.first().copied().unwrap_or(Level::P2);
+                below(&format!("{name}.anchors"), found, |found| anchors.check(finest.stride(), found));
+            }
+            (_, None) => {}
+            (_, Some(_)) => found.push(foreign("anchors", "retinanet")),
+        }
+        match (self, table.bins) {
+            (Self::Gfl(_), Some(bins)) if !(2..=64).contains(&bins) => {
+                found.push((format!("{name}.bins"), format!("{bins} distances, expected 2 to 64")));
+            }
+            (Self::Gfl(_), _) | (_, None) => {}
+            (_, Some(_)) => found.push(foreign("bins", "gfl")),
+        }
+        if table.head_norm == HeadNorm::None && !matches!(self, Self::Retinanet(_)) {
+            let message = format!("the towers of `{name}` have group norms, expected \"group\"");
+            found.push((format!("{name}.head_norm"), message));
+        }
+    }
+
+    /// Widths and heights in pixels of the anchors at each point of a level; for a net without anchors the square that stands
+    /// for the objects of the level.
+    #[must_use]
+    pub fn anchors(&self, level: Level) -> Vec<[f32; 2]> {
+        match self {
+            Self::Fcos(_) | Self::Gfl(_) => vec![square(level.stride())],
+            Self::Retinanet(table) => table.anchors.clone().unwrap_or_default().at(level.stride()),
         }
     }
 
@@ -205,11 +285,22 @@ impl NetConfig {
             BatchNormMode::Train => body,
             BatchNormMode::Frozen => freeze_norms(body),
         };
-        let backbone = Pyramid { body, fpn: Fpn::new(&spec, &table.levels, channels, fresh) };
+        let backbone = Pyramid { body, fpn: Fpn::new(&spec, &table.levels, table.p6_from, channels, fresh) };
+        let (convs, points) = (table.head_convs, table.points);
         match self {
             Self::Fcos(_) => {
-                let head = FcosHead::new(channels, table.head_convs, classes, fresh);
-                DetNet::Fcos(Detector { backbone, head, points: table.points })
+                let head = FcosHead::new(channels, convs, classes, fresh);
+                DetNet::Fcos(Detector { backbone, head, points })
+            }
+            Self::Gfl(_) => {
+                let strides = table.levels.iter().map(|level| level.stride()).collect();
+                let head = GflHead::new(channels, convs, table.bins.unwrap_or(BINS), strides, classes, fresh);
+                DetNet::Gfl(Detector { backbone, head, points })
+            }
+            Self::Retinanet(_) => {
+                let anchors = table.anchors.clone().unwrap_or_default();
+                let head = RetinanetHead::new(channels, convs, table.head_norm, anchors, classes, fresh);
+                DetNet::Retinanet(Detector { backbone, head, points })
             }
         }
     }

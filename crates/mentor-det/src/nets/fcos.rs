@@ -9,14 +9,9 @@ use mentor_types::{BoxCoding, DetLevel, LevelLayout};
 
 use crate::assign::{AssignConfig, FcosAssign};
 
-use super::tower::{TowerLayer, count, head_conv, onward, partway, through, tower};
+use super::anchors::square;
+use super::tower::{PRIOR, TowerLayer, count, head_conv, onward, partway, through, tower};
 use super::{Head, Told, Tower, at_places};
-
-/// How probable each class is anywhere in a fresh net, so that the loss is not drowned by places without an object.
-const PRIOR: f64 = 0.01;
-
-/// The side, in strides, of the objects that a level is for, where there is no anchor to say it.
-const OBJECT: f32 = 8.0;
 
 /// The part that says classes.
 #[derive(Module, Debug)]
@@ -87,7 +82,7 @@ impl Head for FcosHead {
         let cls_tower = through(&says.conv, features_nchw.clone());
         let reg_tower = through(&finds.conv, features_nchw);
         let centerness = conv(&finds.bbox_ctrness, reg_tower.clone()).cast(DType::F32);
-        let anchors = vec![[OBJECT * stride as f32; 2]];
+        let anchors = vec![square(stride)];
         let level = DetLevel {
             layout: LevelLayout { stride, size: [height, width], point, anchors },
             class_logits: self.classes(cls_tower.clone()),
@@ -98,26 +93,21 @@ impl Head for FcosHead {
         Told { level, cls_tower, reg_tower }
     }
 
-    fn partway(&self, tower: Tower, convs: usize, features_nchw: Tensor<4>) -> Option<Tensor<4>> {
+    fn partway(&self, tower: Tower, convs: usize, features_nchw: Tensor<4>) -> Tensor<4> {
         let layers = match tower {
             Tower::Classes => &self.classification_head.conv,
             Tower::Boxes => &self.regression_head.conv,
         };
-        Some(partway(layers, convs, features_nchw))
+        partway(layers, convs, features_nchw)
     }
 
-    fn classes_onward(&self, convs: usize, partway_nchw: Tensor<4>) -> Option<Tensor<3>> {
-        Some(self.classes(onward(&self.classification_head.conv, convs, partway_nchw)))
+    fn classes_onward(&self, convs: usize, partway_nchw: Tensor<4>) -> Tensor<3> {
+        self.classes(onward(&self.classification_head.conv, convs, partway_nchw))
     }
 
-    fn boxes_onward(
-        &self,
-        convs: usize,
-        layout: &LevelLayout,
-        partway_nchw: Tensor<4>,
-    ) -> Option<(Tensor<3>, BoxCoding)> {
+    fn boxes_onward(&self, convs: usize, layout: &LevelLayout, partway_nchw: Tensor<4>) -> (Tensor<3>, BoxCoding) {
         let reg_tower = onward(&self.regression_head.conv, convs, partway_nchw);
-        Some((self.distances(layout.stride, reg_tower), BoxCoding::Distances))
+        (self.distances(layout.stride, reg_tower), BoxCoding::Distances)
     }
 
     fn assign(&self) -> AssignConfig {

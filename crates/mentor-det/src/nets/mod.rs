@@ -1,12 +1,21 @@
 //! Detectors: a backbone, a feature pyramid and a head that says the same things of every place, with torchvision's names
 //! where torchvision has them.
 
+mod anchors;
 mod config;
 mod fcos;
+mod gfl;
+mod retinanet;
 mod tower;
 
 #[cfg(test)]
 mod parity;
+#[cfg(test)]
+mod parity_heads;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+#[path = "../../../../tests/golden/nets_rule.rs"]
+mod rule;
 
 use std::collections::BTreeMap;
 
@@ -18,9 +27,12 @@ use mentor_types::{BoxCoding, DetLevel, DetOutput, Group, LevelLayout, Tap};
 
 use crate::assign::AssignConfig;
 
+pub use anchors::Anchors;
 pub use config::{NetConfig, NetTable, Points};
 pub use fcos::{FcosClassification, FcosHead, FcosRegression};
-pub use tower::TowerLayer;
+pub use gfl::{GflHead, Scale};
+pub use retinanet::{RetinanetClassification, RetinanetHead, RetinanetRegression};
+pub use tower::{HeadNorm, TowerLayer};
 
 /// What a head makes of the features of one level.
 #[derive(Clone, Debug)]
@@ -51,36 +63,26 @@ pub trait Head: Module {
     /// Which places answer for which objects, as its reference has it.
     fn assign(&self) -> AssignConfig;
 
-    /// The convolution that makes class scores.
+    /// The convolution that makes class scores, of one anchor after the other.
     fn scores(&self) -> &Conv2d;
+
+    /// How many anchors there are at each point.
+    fn anchors(&self) -> usize {
+        1
+    }
 
     /// Multiply-adds of the convolutions on a level's map of this size.
     fn macs(&self, size: [usize; 2]) -> u64;
 
-    /// What a tower has made of a level's features behind so many of its convolutions with their norms, before the activation;
-    /// `None` for a head that cannot be entered there.
-    fn partway(&self, _tower: Tower, _convs: usize, _features_nchw: Tensor<4>) -> Option<Tensor<4>> {
-        None
-    }
+    /// What a tower has made of a level's features behind so many of its convolutions with their norms, before the activation.
+    fn partway(&self, tower: Tower, convs: usize, features_nchw: Tensor<4>) -> Tensor<4>;
 
     /// The class scores, `[n, k, p]`, that the rest of its tower makes of such features.
-    fn classes_onward(&self, _convs: usize, _partway_nchw: Tensor<4>) -> Option<Tensor<3>> {
-        None
-    }
+    fn classes_onward(&self, convs: usize, partway_nchw: Tensor<4>) -> Tensor<3>;
 
     /// The ways to edges, `[n, 4, p]`, that the rest of its tower makes of such features of a level, and what they are made of.
-    fn boxes_onward(
-        &self,
-        _convs: usize,
-        _layout: &LevelLayout,
-        _partway_nchw: Tensor<4>,
-    ) -> Option<(Tensor<3>, BoxCoding)> {
-        None
-    }
+    fn boxes_onward(&self, convs: usize, layout: &LevelLayout, partway_nchw: Tensor<4>) -> (Tensor<3>, BoxCoding);
 }
-
-/// What a head says that is entered in the middle.
-const ENTERED: &str = "a head that can be entered in the middle";
 
 /// A backbone and the pyramid over its stages.
 #[derive(Module, Debug)]
@@ -139,7 +141,7 @@ impl<H: Head> Detector<H> {
     }
 
     fn classes(&self) -> usize {
-        self.head.scores().weight.lazy_shape()[0]
+        self.head.scores().weight.lazy_shape()[0] / self.head.anchors()
     }
 }
 
@@ -156,9 +158,11 @@ fn at_places(map_nchw: Tensor<4>, anchors: usize) -> Tensor<3> {
 
 /// A detector.
 #[derive(Module, Debug)]
-#[allow(missing_docs)]
+#[allow(missing_docs, clippy::large_enum_variant)]
 pub enum DetNet {
     Fcos(Detector<FcosHead>),
+    Gfl(Detector<GflHead>),
+    Retinanet(Detector<RetinanetHead>),
 }
 
 /// The pyramid learns as the head does: a file of a backbone does not hold it.
@@ -175,6 +179,8 @@ macro_rules! each {
     ($net:expr, $inner:ident => $value:expr) => {
         match $net {
             DetNet::Fcos($inner) => $value,
+            DetNet::Gfl($inner) => $value,
+            DetNet::Retinanet($inner) => $value,
         }
     };
 }
@@ -201,7 +207,7 @@ impl DetNet {
     /// If the head cannot be entered in the middle, or the tower has fewer convolutions.
     #[must_use]
     pub fn partway(&self, tower: Tower, convs: usize, features_nchw: Tensor<4>) -> Tensor<4> {
-        each!(self, net => net.head.partway(tower, convs, features_nchw)).expect(ENTERED)
+        each!(self, net => net.head.partway(tower, convs, features_nchw))
     }
 
     /// The class scores that the rest of the tower makes of such features, `[n, classes, p]`.
@@ -210,7 +216,7 @@ impl DetNet {
     /// As [`partway`](Self::partway).
     #[must_use]
     pub fn classes_onward(&self, convs: usize, partway_nchw: Tensor<4>) -> Tensor<3> {
-        each!(self, net => net.head.classes_onward(convs, partway_nchw)).expect(ENTERED)
+        each!(self, net => net.head.classes_onward(convs, partway_nchw))
     }
 
     /// The ways to edges that the rest of the tower makes of such features of a level, `[n, 4, p]`, and what they are made of.
@@ -219,7 +225,7 @@ impl DetNet {
     /// As [`partway`](Self::partway).
     #[must_use]
     pub fn boxes_onward(&self, convs: usize, layout: &LevelLayout, partway_nchw: Tensor<4>) -> (Tensor<3>, BoxCoding) {
-        each!(self, net => net.head.boxes_onward(convs, layout, partway_nchw)).expect(ENTERED)
+        each!(self, net => net.head.boxes_onward(convs, layout, partway_nchw))
     }
 
     /// The number of classes.

@@ -1,11 +1,9 @@
 //! Detectors against torchvision, on golden files that `tests/golden/fcos.py` writes.
 #![allow(clippy::unwrap_used)]
 
-#[path = "../../../../tests/golden/nets_rule.rs"]
-mod rule;
-
 use std::collections::BTreeMap;
 
+use super::rule::{assert_case, filled, golden, tensor};
 use burn::optim::GradientsParams;
 use burn::tensor::{DType, Device, Tensor};
 use mentor_nets::{
@@ -15,7 +13,6 @@ use mentor_nets::{
 use mentor_ops::sum_all;
 use mentor_types::{DetOutput, Found, Group, Tap};
 use mentor_weights::{NamedTensors, is_buffer, named_weights, weights_fingerprint};
-use rule::{assert_case, filled, golden, tensor};
 
 use super::{DetNet, NetConfig, NetTable};
 
@@ -58,7 +55,7 @@ fn narrow_nets_agree_with_torchvision_at_an_odd_size() {
     ] {
         let table = NetTable { width: Some(width), levels: levels.to_vec(), ..NetTable::new(backbone) };
         let config = NetConfig::Fcos(NetTable { head_channels, head_convs, ..table });
-        let DetNet::Fcos(mut net) = filled(config.build(5, &device()));
+        let DetNet::Fcos(mut net) = filled(config.build(5, &device())) else { panic!("another head") };
         net.backbone.body = freeze_norms(net.backbone.body);
         let net = DetNet::Fcos(net);
         assert_case(&golden, name, [2, 3, 67, 93], |images| {
@@ -177,7 +174,7 @@ fn a_frozen_teacher_is_plain_and_untouched_and_frozen_norms_are_those_of_the_bac
     let total = sum_all(output.levels[0].class_logits.clone());
     let gradients = GradientsParams::from_grads(total.backward(), &net);
     assert_eq!(weights_fingerprint(&net), before);
-    let DetNet::Fcos(net) = net;
+    let DetNet::Fcos(net) = net else { panic!("another head") };
     let super::TowerLayer::Norm(norm) = &net.head.classification_head.conv[1] else { panic!("no norm") };
     assert!(gradients.get::<1>(norm.gamma.as_ref().unwrap().id).is_some());
 }
@@ -225,7 +222,7 @@ fn a_backbone_from_a_file_starts_a_detector_and_a_detector_other_detectors() {
     let start = load(fresh(5, 2), &bare, Scope::AtLeastBackbone, false).unwrap();
     assert_eq!(start.1.loaded, 100);
     assert!(start.1.unused.is_empty() && start.1.missing.len() == named_weights(&fresh(5, 2)).len() - 100);
-    let DetNet::Fcos(net) = start.0;
+    let DetNet::Fcos(net) = start.0 else { panic!("another head") };
     assert_eq!(weights_fingerprint(&net.backbone.body), weights_fingerprint(&backbone));
     assert!(matches!(load(fresh(5, 2), &bare, Scope::Whole, false), Err(WeightsError::Missing { .. })));
 

@@ -74,13 +74,13 @@ impl Term<Det> for Centerness {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::supervised::checks::{Case, Part, agrees_with_torchvision, check_part, value};
+    use crate::supervised::checks::{Case, FCOS, Part, check_part, value};
     use crate::testing::{labelled, output, seen};
     use mentor_types::BoxKind;
 
     #[test]
     fn it_agrees_with_torchvision() {
-        agrees_with_torchvision("bbox_ctrness", Part::Centerness, &Centerness::default());
+        FCOS.agrees("bbox_ctrness", Part::Centerness, &Centerness::default());
     }
 
     #[test]

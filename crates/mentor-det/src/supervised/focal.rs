@@ -42,8 +42,8 @@ use crate::task::Det;
 /// `sigmoid_focal_loss` as `FCOS` divides it.
 ///
 /// # Differs
-/// By the scores that count nowhere. torchvision divides by the places of the images of one device, as we do; the authors'
-/// code of FCOS by the mean over devices.
+/// By the scores that count nowhere. torchvision's `FCOS` divides by the places of the images of one device, as we do, its
+/// `RetinaNet` each image by its own; the authors' code of FCOS by the mean over devices.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Focal {
@@ -107,13 +107,14 @@ impl Focal {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::supervised::checks::{Case, Part, agrees_with_torchvision, check_part, value};
+    use crate::supervised::checks::{Case, FCOS, Part, RETINANET, check_part, value};
     use crate::testing::{labelled, output, seen, values};
     use mentor_types::BoxLabels;
 
     #[test]
     fn it_agrees_with_torchvision() {
-        agrees_with_torchvision("classification", Part::ClassLogits, &Focal::default());
+        FCOS.agrees("classification", Part::ClassLogits, &Focal::default());
+        RETINANET.agrees("classification", Part::ClassLogits, &Focal::default());
     }
 
     #[test]

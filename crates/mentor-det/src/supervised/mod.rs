@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 mod checks;
+mod positives;
 
 use mentor_distill::{Term, TermTable, check_terms, evaluate, terms};
 use mentor_types::{Found, LossTerms, below, check_weight};
@@ -11,9 +12,12 @@ use crate::context::Context;
 use crate::nets::DetNet;
 use crate::task::Det;
 
+pub use positives::PlaceWeight;
+
 terms! {
     /// `[supervised]`: which losses compare the student with the labels. Where it names no part they are those of the
-    /// student's head: `focal`, `giou` and `centerness` of `fcos`.
+    /// student's head: `focal`, `giou` and `centerness` of `fcos`; `focal` and `smooth_l1` of `retinanet`; `quality_focal`, `giou`
+    /// (weight 2, places by `quality`) and `distribution_focal` of `gfl`.
     SupervisedConfig of Det {
         /// Factor of all parts (default 1); 0 trains without labels.
         #[serde(default = "one")]
@@ -23,7 +27,12 @@ terms! {
         assign: Option<AssignConfig>,
         ;
         focal::Focal,
+        quality_focal::QualityFocal,
+        smooth_l1::SmoothL1,
         giou::Giou,
+        diou::Diou,
+        ciou::Ciou,
+        distribution_focal::DistributionFocal,
         centerness::Centerness,
     }
 }
@@ -34,7 +43,18 @@ fn one() -> f64 {
 
 impl Default for SupervisedConfig {
     fn default() -> Self {
-        Self { weight: one(), assign: None, focal: None, giou: None, centerness: None }
+        Self {
+            weight: one(),
+            assign: None,
+            focal: None,
+            quality_focal: None,
+            smooth_l1: None,
+            giou: None,
+            diou: None,
+            ciou: None,
+            distribution_focal: None,
+            centerness: None,
+        }
     }
 }
 
@@ -52,13 +72,22 @@ impl SupervisedConfig {
                 centerness: Some(Centerness::default()),
                 ..self
             },
+            DetNet::Gfl(_) => Self {
+                quality_focal: Some(QualityFocal::default()),
+                giou: Some(Giou { weight: 2.0, place_weight: PlaceWeight::Quality, ..Giou::default() }),
+                distribution_focal: Some(DistributionFocal::default()),
+                ..self
+            },
+            DetNet::Retinanet(_) => {
+                Self { focal: Some(Focal::default()), smooth_l1: Some(SmoothL1::default()), ..self }
+            }
         }
     }
 
     /// The parts that are about classes alone.
     #[must_use]
     pub fn of_classes(&self) -> Vec<(&'static str, &dyn Term<Det>)> {
-        let of_classes = |(name, _): &(&str, _)| *name == "focal";
+        let of_classes = |(name, _): &(&str, _)| ["focal", "quality_focal"].contains(name);
         self.terms().into_iter().filter(of_classes).collect()
     }
 

@@ -119,16 +119,28 @@ fn backbone_of(slots: &[Slot]) -> Option<&'static str> {
     BACKBONES.into_iter().find(|backbone| slots.iter().any(|slot| slot.name.starts_with(backbone)))
 }
 
-/// The name of a pyramid's weight in files of torchvision before 0.13: `inner_blocks.0.weight` for `inner_blocks.0.0.weight`.
+/// The name of a weight in files of torchvision before 0.13: of a pyramid, `inner_blocks.0.weight` for
+/// `inner_blocks.0.0.weight`; of a tower of `RetinaNet`, whose activations were counted, `conv.2.weight` for `conv.1.0.weight`.
 fn before_version_two(name: &str) -> Option<String> {
     let segments: Vec<&str> = name.split('.').collect();
-    let at = segments.iter().position(|segment| ["inner_blocks", "layer_blocks"].contains(segment))?;
-    (segments.get(at + 2) == Some(&"0")).then(|| [&segments[..at + 2], &segments[at + 3..]].concat().join("."))
+    let of = |names: &[&str]| segments.iter().position(|segment| names.contains(segment));
+    let (at, step) = match of(&["inner_blocks", "layer_blocks"]) {
+        Some(at) => (at, 1),
+        None => (of(&["classification_head", "regression_head"])? + 1, 2),
+    };
+    let (["conv" | "inner_blocks" | "layer_blocks", index, "0", leaf], before) = (&segments[at..], &segments[..=at])
+    else {
+        return None;
+    };
+    let index = step * index.parse::<usize>().ok()?;
+    Some(format!("{}.{index}.{leaf}", before.join(".")))
 }
 
-/// Whether a weight belongs to a convolution called `score`, `score_N` or `cls_logits`.
+/// Whether a weight belongs to a convolution called `score`, `score_N`, `cls_logits` or `gfl_cls`.
 fn makes_scores(slot: &Slot) -> bool {
-    let scores = |segment: &str| segment == "score" || segment.starts_with("score_") || segment == "cls_logits";
+    let scores = |segment: &str| {
+        segment == "score" || segment.starts_with("score_") || ["cls_logits", "gfl_cls"].contains(&segment)
+    };
     slot.path.split('.').any(scores)
 }
 

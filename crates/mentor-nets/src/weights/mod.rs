@@ -118,7 +118,7 @@ pub enum WeightsError {
     Shape { path: PathBuf, name: String, found: Vec<usize>, expected: Vec<usize> },
     /// The net in the file has another number of classes.
     #[error(
-        "{path}: tensor `{name}` is for {found} classes, this net has {expected}; \
+        "{path}: tensor `{name}` makes {found} class scores at a place, this net {expected}; \
          `new_classes` starts the last layer afresh"
     )]
     Classes { path: PathBuf, name: String, found: usize, expected: usize },

@@ -45,10 +45,11 @@ impl Task for Det {
         teachers: &BTreeMap<String, NetConfig>,
         supervised: &SupervisedConfig,
         distill: &DistillConfig,
+        unlabelled: &UnlabelledConfig,
         found: &mut Found,
     ) {
         let teachers = teachers.iter().map(|(name, config)| (name.as_str(), config));
-        check_fit(student, teachers, supervised, distill, found);
+        check_fit(student, teachers, supervised, distill, unlabelled, found);
     }
 
     fn method(parts: Parts<Self>, student: &DetNet) -> DetMethod {

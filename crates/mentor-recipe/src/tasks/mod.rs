@@ -105,6 +105,7 @@ pub trait Task: Sees + Clone + PartialEq {
         _teachers: &BTreeMap<String, Self::NetConfig>,
         _supervised: &Self::Supervised,
         _distill: &Self::Distill,
+        _unlabelled: &Self::Unlabelled,
         _found: &mut Found,
     ) {
     }

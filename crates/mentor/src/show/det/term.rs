@@ -52,8 +52,9 @@ impl Reads {
             "box_kd" => Self { logits: true, boxes: true, ..reads },
             "class_kd" | "adaptive" | "dist" => Self { logits: true, ..reads },
             "focal" | "weighted_cross_entropy" => Self { logits: true, labels: true, ..reads },
-            "giou" | "bounded_regression" => Self { boxes: true, labels: true, ..reads },
-            "ld" => Self { edges: true, labels: true, ..reads },
+            "giou" | "diou" | "ciou" | "bounded_regression" => Self { boxes: true, labels: true, ..reads },
+            "quality_focal" => Self { logits: true, boxes: true, labels: true, ..reads },
+            "ld" | "distribution_focal" => Self { edges: true, labels: true, ..reads },
             _ => return None,
         })
     }

@@ -1,0 +1,107 @@
+//! `[supervised.diou]`: the boxes of the places that answer for objects.
+
+use burn::tensor::Tensor;
+use mentor_distill::{Column, Shared, Stream, Term};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::context::Context;
+use crate::grid::at_all_places;
+use crate::overlap::diou;
+use crate::task::Det;
+
+use super::positives::{PlaceWeight, mean_of_positives};
+
+/// How far the boxes are from those of the objects: one minus their overlap, and how far their middles are apart.
+///
+/// `sum_i w_i (1 - DIoU(b_i, g_i)) / sum_i w_i` over the places `i` that answer for an object `g_i`; `DIoU` is the overlap less
+/// the squared distance of the middles as a part of the enclosing box's squared diagonal, and `w` is `place_weight`.
+///
+/// # Shapes
+/// Ways to the edges, `[n, 4, p]` of every level; the value has one element.
+///
+/// # Units and ranges
+/// Pixels in; the value lies in `[0, 2)`.
+///
+/// # Reduction
+/// Mean over the places of the batch that answer for an object, by their weights, of which `quality` may sum to less than 1: then
+/// the sum. Without any such place a zero with a zero gradient.
+///
+/// # Gradient
+/// Reaches the ways of the places that answer for an object; none goes through the weights.
+///
+/// # Panics
+/// If there are no labels.
+///
+/// # Source
+/// Zheng et al. 2020, arXiv 1911.08287, equation 7; torchvision's `distance_box_iou_loss`.
+///
+/// # Differs
+/// Nowhere.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Diou {
+    /// Factor of this part. Default 1.
+    pub weight: f64,
+    /// How much each place counts: `equal`, `centerness` or `quality`. Default `equal`.
+    pub place_weight: PlaceWeight,
+    /// Optimizer steps over which the weight grows from 0.0067 of its value to all of it. Default 0.
+    pub ramp_steps: u64,
+}
+
+impl Default for Diou {
+    fn default() -> Self {
+        Self { weight: 1.0, place_weight: PlaceWeight::Equal, ramp_steps: 0 }
+    }
+}
+
+impl Term<Det> for Diou {
+    fn source(&self) -> &'static str {
+        "Zheng et al. 2020, arXiv 1911.08287, eq. 7"
+    }
+
+    fn shared(&self) -> Shared<'_> {
+        Shared { weight: self.weight, ramp_steps: self.ramp_steps, on: &[Stream::Labelled], at: &[] }
+    }
+
+    fn value(&self, context: &Context<'_>, _column: &Column) -> Tensor<1> {
+        let distances_n4p = at_all_places(context.student, |level| &level.distances);
+        let own_n4p = context.labelled().assignment.distances_n4p.clone();
+        mean_of_positives(diou(distances_n4p, own_n4p).neg().add_scalar(1.0), self.place_weight, context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::supervised::checks::{Case, GFL, Part, check_part, value};
+    use crate::testing::{labelled, map, output, seen};
+    use mentor_types::BoxKind;
+
+    #[test]
+    fn it_agrees_with_torchvision() {
+        GFL.agrees("diou", Part::Distances, &Diou::default());
+    }
+
+    #[test]
+    fn it_passes_the_checks_of_every_part() {
+        check_part(&Case { term: &Diou::default(), part: Part::Distances, rate: 100.0, background: false });
+    }
+
+    #[test]
+    fn one_place_by_hand_and_zero_for_the_box_of_the_object() {
+        // The point (4, 4) in the box (2, 2, 6, 6).
+        let mut output = output(&[(8, [1, 1])], 1, 1, |_| 0.0);
+        let labels = seen(&output, &[labelled(&[([2.0, 2.0, 6.0, 6.0], 0, BoxKind::Object)])]);
+        // A box of 2 by 6 about the same middle; then one of 4 by 4 that lies 2 to the right in a hull of 6 by 4.
+        let moved = 1.0 - 8.0 / 24.0 + 4.0 / 52.0;
+        for (edges, expected) in
+            [([2.0; 4], 0.0), ([1.0, 3.0, 1.0, 3.0], 1.0 - 8.0 / 20.0), ([0.0, 2.0, 4.0, 2.0], moved)]
+        {
+            output.levels[0].distances = map([1, 4, 1, 1], |edge| edges[edge]).flatten(2, 3);
+            let found = value(&Diou::default(), &output, &labels);
+            assert!((found - expected).abs() < 1e-6, "{found} instead of {expected}");
+        }
+    }
+}
