@@ -62,13 +62,20 @@ pub(crate) fn exists(path: &Path) -> Result<bool, DataError> {
 
 /// Refuses what is no file, empty, or too large to be read.
 pub(crate) fn check_file(path: &Path) -> Result<(), DataError> {
+    match len_of(path)? {
+        0 => Err(BadSample::new(path, "is empty (0 bytes)").into()),
+        _ => Ok(()),
+    }
+}
+
+/// The bytes that a file has, which are not too many to be read.
+fn len_of(path: &Path) -> Result<u64, DataError> {
     let metadata = ask(path, || std::fs::metadata(path))?;
     let bad = |reason: String| Err(BadSample::new(path, reason).into());
     match metadata.len() {
-        _ if metadata.is_dir() => bad("is a folder, not an image".to_owned()),
-        0 => bad("is empty (0 bytes)".to_owned()),
+        _ if metadata.is_dir() => bad("is a folder, not a file".to_owned()),
         bytes if bytes > MAX_FILE_BYTES => bad(format!("has {bytes} bytes, more than the limit of {MAX_FILE_BYTES}")),
-        _ => Ok(()),
+        bytes => Ok(bytes),
     }
 }
 
@@ -76,6 +83,20 @@ pub(crate) fn check_file(path: &Path) -> Result<(), DataError> {
 pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>, DataError> {
     check_file(path)?;
     ask(path, || std::fs::read(path))
+}
+
+/// The text of a file, which may be empty, without a byte order mark.
+pub(crate) fn read_text(path: &Path) -> Result<String, DataError> {
+    len_of(path)?;
+    let mut bytes = ask(path, || std::fs::read(path))?;
+    if bytes.starts_with("\u{feff}".as_bytes()) {
+        bytes.drain(..3);
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = good.iter().filter(|byte| **byte == b'\n').count() + 1;
+        BadSample::new(path, format!("line {line} is no UTF-8 text")).into()
+    })
 }
 
 /// The paths of all images in `folder` and below it, relative to `start`, with forward slashes, in no order.

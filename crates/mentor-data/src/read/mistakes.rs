@@ -13,6 +13,8 @@ const SHOWN: usize = 5;
 pub struct BoxMistake {
     /// What kind of thing.
     pub kind: BoxMistakeKind,
+    /// Its line in the file, from 1, where the reader knows it.
+    pub line: Option<usize>,
     /// Where it stands and what is wrong, in one line without the name of the file.
     pub message: String,
 }
@@ -54,15 +56,21 @@ impl BoxMistake {
     /// # Errors
     /// There is one.
     pub fn refuse(mistakes: &[Self], path: &Path) -> Result<(), DataError> {
-        let dropped: Vec<&str> =
-            mistakes.iter().filter(|mistake| mistake.is_dropped()).map(|mistake| mistake.message.as_str()).collect();
-        let rest = match dropped.len().saturating_sub(SHOWN) {
-            _ if dropped.is_empty() => return Ok(()),
-            0 => String::new(),
-            rest => format!("; and {rest} more"),
-        };
-        let shown = dropped.iter().take(SHOWN).copied().collect::<Vec<_>>().join("; ");
-        Err(DataError::Boxes { path: path.to_owned(), message: shown + &rest })
+        let dropped: Vec<&Self> = mistakes.iter().filter(|mistake| mistake.is_dropped()).collect();
+        let Some((first, others)) = dropped.split_first() else { return Ok(()) };
+        let mut message = first.message.clone();
+        for other in others.iter().take(SHOWN - 1) {
+            let line = other.line.map_or_else(String::new, |line| format!("line {line}: "));
+            message += &format!("; {line}{}", other.message);
+        }
+        if dropped.len() > SHOWN {
+            message += &format!("; and {} more", dropped.len() - SHOWN);
+        }
+        let path = path.to_owned();
+        Err(match first.line {
+            Some(line) => DataError::Line { path, line, message },
+            None => DataError::Boxes { path, message },
+        })
     }
 }
 

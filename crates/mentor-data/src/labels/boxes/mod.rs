@@ -17,7 +17,7 @@ use crate::card::{BoxFormat, Card};
 use crate::config::ViewsConfig;
 use crate::error::{BadSample, DataError};
 use crate::files::exists;
-use crate::read::{VocImage, read_voc};
+use crate::read::{BoxMistake, ImageBoxes, read_voc, read_yolo};
 use crate::split::{Entry, LabelFiles, Split};
 
 /// How many boxes there are of each kind.
@@ -68,15 +68,19 @@ impl fmt::Debug for BoxReader {
 }
 
 impl BoxReader {
-    /// What the file at `path` says of the image at `image`; `None` where it does not name it.
-    fn described(&self, path: &Path, image: &str) -> Result<Option<Described>, DataError> {
-        match self.format {
-            BoxFormat::Coco => Ok(self.file(path)?.image(image).cloned()),
-            BoxFormat::Voc => {
-                let VocImage { size, boxes } = read_voc(path, &self.classes, self.first_pixel)?;
-                Ok(Some(Described { size, labels: BoxLabels { boxes, looked_for: None } }))
-            }
+    /// What the file at `path` says of the image at `image`, of a height and width; `None` where it does not name it.
+    fn described(&self, path: &Path, image: &str, size: [usize; 2]) -> Result<Option<Described>, DataError> {
+        let found = match self.format {
+            BoxFormat::Coco => return Ok(self.file(path)?.image(image).cloned()),
+            BoxFormat::Voc => read_voc(path, &self.classes, self.first_pixel, size)?,
+            BoxFormat::Yolo => read_yolo(path, &self.classes, size)?,
+        };
+        let ImageBoxes { size: said, boxes, mistakes } = found;
+        // Where the file is about an image of another size, its boxes are wrong for that reason.
+        if said.is_none_or(|said| said == size) {
+            BoxMistake::refuse(&mistakes, path)?;
         }
+        Ok(Some(Described { size: said, labels: BoxLabels { boxes, looked_for: None } }))
     }
 
     /// The file of many images at a path, read where it was not before.
@@ -141,15 +145,17 @@ impl ReadLabels for BoxLabels {
         reader: &BoxReader,
         split: &Split,
         entry: &Entry,
-        [height, width]: [usize; 2],
+        size: [usize; 2],
         required: bool,
     ) -> Result<Option<Self>, DataError> {
         let Some(path) = split.label_path(entry) else { return Ok(None) };
-        if !required && !exists(&path)? {
+        let may_lack = !required || reader.format == BoxFormat::Yolo;
+        if may_lack && !exists(&path)? {
             return Ok(None);
         }
-        let Some(found) = reader.described(&path, &entry.image)? else { return Ok(None) };
-        if let Some([said_height, said_width]) = found.size.filter(|size| *size != [height, width]) {
+        let [height, width] = size;
+        let Some(found) = reader.described(&path, &entry.image, size)? else { return Ok(None) };
+        if let Some([said_height, said_width]) = found.size.filter(|said| *said != size) {
             let name = split.image_path(entry);
             let reason = format!("{} says {said_width} x {said_height}, it is {width} x {height}", path.display());
             return Err(BadSample::new(&name, reason).into());
@@ -161,6 +167,7 @@ impl ReadLabels for BoxLabels {
         match (split.label_path(entry), reader.format) {
             (None, _) => Ok(true),
             (Some(_), BoxFormat::Voc) => Ok(false),
+            (Some(path), BoxFormat::Yolo) => Ok(!exists(&path)?),
             (Some(path), BoxFormat::Coco) => {
                 let file = reader.file(&path)?;
                 Ok(file.image(&entry.image).is_none_or(|found| found.labels.looked_for.is_some()))
@@ -223,9 +230,59 @@ impl ReadLabels for BoxLabels {
 
     fn no_class(counts: &BoxCounts, images: usize, bad: usize) -> String {
         format!(
-            "no box in {images} images ({} difficult, {} crowds, {bad} bad samples); compare the names in the file of boxes \
-             with the classes of the card, and its image names with those of the split",
-            counts.difficult, counts.crowds
+            "no box in {images} images ({} difficult, {} crowds, {} images without labels of every class, {bad} bad samples); \
+             compare the names in the files of boxes with the classes of the card, and their places or the images that they \
+             name with those of the split",
+            counts.difficult, counts.crowds, counts.partial
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::config::OnBadSample;
+    use crate::dataset::Dataset;
+    use std::fs;
+
+    /// A data set of images of 40x20 pixels whose labels lie in files of their own.
+    pub(super) fn dataset(folder: &Path, boxes: &str, labels: &[(&str, Option<&str>)]) -> Dataset<BoxLabels> {
+        let text = format!(
+            "name = \"t\"\ntitle = \"t\"\nlicence = \"t\"\nsource = \"t\"\nget = \"t\"\n[boxes]\n{boxes}\n\
+             [pairing]\nid = \"images/{{id}}.{{ext}}\"\n[splits]\ntrain = {{ folder = \"images\" }}\n\
+             [[classes]]\nname = \"cat\"\ncolor = [1, 0, 0]\n[[classes]]\nname = \"dog\"\ncolor = [0, 1, 0]\n"
+        );
+        for folder in [folder.join("images"), folder.join("labels")] {
+            fs::create_dir_all(folder).unwrap();
+        }
+        for (file, label) in labels {
+            let (stem, ending) = file.rsplit_once('|').unwrap();
+            image::RgbImage::new(40, 20).save(folder.join(format!("images/{stem}.png"))).unwrap();
+            label.iter().for_each(|text| fs::write(folder.join(format!("labels/{stem}.{ending}")), text).unwrap());
+        }
+        let card = Card::parse(&text, &folder.join("dataset.toml"), folder.to_owned()).unwrap();
+        Dataset::new(card, &[]).unwrap()
+    }
+
+    #[test]
+    fn of_yolo_a_missing_file_is_no_label_and_an_empty_one_says_that_there_is_no_object() {
+        let folder = tempfile::tempdir().unwrap();
+        let boxes = "format = \"yolo\"\npath = \"labels/{id}.txt\"\nclasses = [\"dog\", \"cat\"]";
+        let files = [("a.b|txt", Some("0 0.5 0.5 0.5 0.5\n")), ("c|txt", Some("")), ("d|txt", None)];
+        let dataset = dataset(folder.path(), boxes, &files);
+        let split = dataset.split("train").unwrap();
+        let labels: Vec<BoxLabels> = (0..3).map(|at| dataset.sample(&split, at).unwrap().labels).collect();
+        assert_eq!(labels[0].boxes[0].edges, [10.0, 5.0, 30.0, 15.0]);
+        assert_eq!(labels[1..], [BoxLabels::default(), BoxLabels::unknown()]);
+        let partial = split.entries.iter().map(|entry| dataset.may_be_partial(&split, entry).unwrap());
+        assert_eq!(partial.collect::<Vec<_>>(), [false, false, true]);
+        // The order of `boxes.classes` is that of the numbers.
+        assert_eq!(dataset.card().class_names()[usize::from(labels[0].boxes[0].class)], "dog");
+        let stats = dataset.verify_split(&split, OnBadSample::Fail, None).unwrap();
+        assert_eq!((stats.counts.classes, stats.counts.empty, stats.counts.partial), (vec![1, 0], 1, 1));
+        fs::write(folder.path().join("labels/c.txt"), "0 10 10 5 5\n").unwrap();
+        let message = dataset.verify_split(&split, OnBadSample::Fail, None).unwrap_err().to_string();
+        assert!(message.contains("labels/c.txt:1: `10` is no fraction"), "{message}");
     }
 }
