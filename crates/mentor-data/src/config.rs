@@ -19,7 +19,8 @@ pub struct DataConfig {
     pub unlabelled: Option<String>,
     /// The split that is evaluated while training.
     pub val: String,
-    /// What a bad image or mask does: `fail` stops the run, `skip` takes the next good one of the list and counts. Default `fail`.
+    /// What a bad image, mask or box does: `fail` stops the run, `skip` takes the next good image of the list, or the other boxes
+    /// of the file, and counts. Default `fail`.
     #[serde(default)]
     pub on_bad_sample: OnBadSample,
     /// Threads that decode and augment. Changes no result. Default 2.
@@ -42,14 +43,14 @@ impl DataConfig {
     }
 }
 
-/// What a bad image or mask does.
+/// What a bad image, mask or box does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnBadSample {
     /// It stops the run.
     #[default]
     Fail,
-    /// The next good sample of the list takes its place; it is counted and reported.
+    /// The next good sample of the list takes its place, a box is left out; both are counted and reported.
     Skip,
 }
 

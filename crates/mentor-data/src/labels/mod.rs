@@ -14,7 +14,7 @@ pub use self::boxes::{BoxCounts, BoxReader};
 pub use self::masks::{LabelMap, PixelCounts};
 use crate::card::Card;
 use crate::config::ViewsConfig;
-use crate::error::DataError;
+use crate::error::{BadSample, DataError};
 use crate::split::{Entry, LabelFiles, Split};
 
 /// Labels that are read from files and follow the views of their image. Sizes are height and width, in pixels.
@@ -47,6 +47,22 @@ pub trait ReadLabels: Labels {
     /// # Errors
     /// Where it says nothing, or what means nothing.
     fn reader(card: &Card) -> Result<Self::Reader, DataError>;
+
+    /// From now on leaves out of a file what is wrong in it, and uses the rest; else all of it is refused. Default: changes
+    /// nothing, as where labels cannot be wrong in part.
+    fn skip_bad(_: &mut Self::Reader) {}
+
+    /// What people should know of the files that were read so far, a line each. Default: nothing.
+    #[must_use]
+    fn notes(_: &Self::Reader) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// The files read so far out of which something was left, and what. Default: none.
+    #[must_use]
+    fn left_out(_: &Self::Reader) -> Vec<BadSample> {
+        Vec::new()
+    }
 
     /// Pushes the settings of views that they cannot follow, or that change nothing about them: (key below `views`, message).
     /// Strong views matter only where `pairs` are made.
@@ -122,7 +138,6 @@ mod tests {
     use crate::batches::{BatchMaker, BatchPlan};
     use crate::config::{DataConfig, OnBadSample, StrongConfig};
     use crate::dataset::Dataset;
-    use crate::error::BadSample;
     use mentor_types::{Images, MAX_CLASSES, UNKNOWN};
 
     /// A second kind of label: points with a class, lines of `x y class` in a file beside the image.

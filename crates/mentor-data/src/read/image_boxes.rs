@@ -12,6 +12,8 @@ const ROUNDING_PX: f64 = 1.0;
 pub(crate) struct ImageBoxes {
     /// Height and width in pixels, where the file says them.
     pub(crate) size: Option<[usize; 2]>,
+    /// The image's file, where the file says it.
+    pub(crate) file_name: Option<String>,
     /// Its boxes without the wrong ones, in the order of the file.
     pub(crate) boxes: Vec<LabelBox>,
     /// What is wrong with single boxes.
@@ -32,15 +34,17 @@ pub(super) type Wrong = (BoxMistakeKind, String);
 
 impl ImageBoxes {
     /// Adds the box that was read in a line of the file, cut off at the edges of an image of a height and width, or what is
-    /// wrong with it; `place` is put before that.
+    /// wrong with it; `place` is put before that. An error of kind [`OtherClass`](BoxMistakeKind::OtherClass) stands alone.
     pub(super) fn push(&mut self, line: usize, place: &str, read: Result<RawBox, Wrong>, size: [usize; 2]) {
         let mut note = |kind, message: &str| {
-            self.mistakes.push(BoxMistake { kind, line: Some(line), message: format!("{place}{message}") })
+            let message =
+                if kind == BoxMistakeKind::OtherClass { message.to_owned() } else { format!("{place}{message}") };
+            self.mistakes.push(BoxMistake { kind, line: Some(line), message });
         };
         match read.and_then(|raw| Ok((cut_off(raw.edges, size)?, raw))) {
             Ok(((edges, beyond), raw)) => {
                 if beyond > ROUNDING_PX {
-                    note(BoxMistakeKind::Leaves, &format!("reaches {beyond} pixels out of its image"));
+                    note(BoxMistakeKind::Leaves, &format!("reaches {beyond:.1} pixels out of its image"));
                 }
                 let [x0, y0, x1, y1] = edges;
                 self.boxes.push(LabelBox {

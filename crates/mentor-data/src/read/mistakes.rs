@@ -26,7 +26,7 @@ pub enum BoxMistakeKind {
     Id,
     /// It is of no image of the file.
     Image,
-    /// It is of no category of the file.
+    /// It is of no category of the file, or its class has the name of one of the card but for capitals.
     Category,
     /// It is not four finite numbers.
     Numbers,
@@ -38,6 +38,10 @@ pub enum BoxMistakeKind {
     Outside,
     /// A part of it, more than a pixel wide or high, lies outside of its image: it is kept.
     Leaves,
+    /// The file names another image than the one that its path leads to: the path holds.
+    FileName,
+    /// Its class is none of the card's, which may name some of a file's alone; the message is the class.
+    OtherClass,
     /// Its area is negative or not finite.
     Area,
     /// Nobody knows whether it is a crowd.
@@ -45,10 +49,22 @@ pub enum BoxMistakeKind {
 }
 
 impl BoxMistake {
-    /// Whether the box is left out.
+    /// Whether a box is left out because something is wrong with it.
     #[must_use]
     pub fn is_dropped(&self) -> bool {
-        self.kind != BoxMistakeKind::Leaves
+        !matches!(self.kind, BoxMistakeKind::Leaves | BoxMistakeKind::FileName | BoxMistakeKind::OtherClass)
+    }
+
+    /// A class of a file that is none of `classes`: wrong where one of these differs by capitals alone, which are other names.
+    pub(crate) fn of_other_class(name: &str, classes: &[String]) -> (BoxMistakeKind, String) {
+        let alike = classes.iter().find(|class| class.to_lowercase() == name.to_lowercase());
+        match alike {
+            Some(class) => {
+                let message = format!("is no class of the card, but `{class}` is: change one of them, or name both");
+                (BoxMistakeKind::Category, message)
+            }
+            None => (BoxMistakeKind::OtherClass, name.to_owned()),
+        }
     }
 
     /// An error that names the first of the boxes that are left out and counts them, where there is one.

@@ -6,7 +6,7 @@ use mentor_types::BoxKind;
 use roxmltree::{Document, Node, ParsingOptions};
 
 use super::image_boxes::{ImageBoxes, RawBox, Wrong};
-use super::mistakes::BoxMistakeKind;
+use super::mistakes::{BoxMistake, BoxMistakeKind};
 use crate::error::{BadSample, DataError};
 use crate::files::read_file;
 
@@ -39,20 +39,18 @@ pub(crate) fn read_voc(
         // Some tools write zeros where they do not know it.
         _ => None,
     };
-    let mut found = ImageBoxes { size: said, ..ImageBoxes::default() };
+    let file_name = child(root, "filename").and_then(|name| name.text()).map(|name| name.trim().to_owned());
+    let mut found = ImageBoxes { size: said, file_name, ..ImageBoxes::default() };
     for (index, object) in (1..).zip(root.children().filter(|node| node.has_tag_name("object"))) {
         let line = document.text_pos_at(object.range().start).row as usize;
         let name = child(object, "name").and_then(|name| name.text()).unwrap_or_default().trim();
         let place = if name.is_empty() { format!("object {index} ") } else { format!("object {index} (`{name}`) ") };
-        if let Some(read) = read_object(object, name, classes, first_pixel).transpose() {
-            found.push(line, &place, read, size);
-        }
+        found.push(line, &place, read_object(object, name, classes, first_pixel), size);
     }
     Ok(found)
 }
 
-/// The box of an object; `None` where its class is none of the classes.
-fn read_object(object: Node<'_, '_>, name: &str, classes: &[String], first_pixel: u8) -> Result<Option<RawBox>, Wrong> {
+fn read_object(object: Node<'_, '_>, name: &str, classes: &[String], first_pixel: u8) -> Result<RawBox, Wrong> {
     if name.is_empty() {
         return Err((BoxMistakeKind::Category, "has no <name>".to_owned()));
     }
@@ -64,7 +62,8 @@ fn read_object(object: Node<'_, '_>, name: &str, classes: &[String], first_pixel
     let is_difficult = child(object, "difficult").and_then(|node| node.text()).is_some_and(|text| text.trim() == "1");
     let kind = if is_difficult { BoxKind::Difficult } else { BoxKind::Object };
     let class = classes.iter().position(|class| class == name);
-    Ok(class.map(|class| RawBox { edges, class, kind, area: None }))
+    let class = class.ok_or_else(|| BoxMistake::of_other_class(name, classes))?;
+    Ok(RawBox { edges, class, kind, area: None })
 }
 
 fn child<'a, 'd>(node: Node<'a, 'd>, tag: &str) -> Option<Node<'a, 'd>> {
@@ -81,7 +80,6 @@ fn number(node: Node<'_, '_>, tag: &str) -> Result<f64, String> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::read::BoxMistake;
     use mentor_types::LabelBox;
 
     fn read(text: &str, first_pixel: u8) -> Result<ImageBoxes, String> {
@@ -145,6 +143,10 @@ mod tests {
                 "object 2 (`cat`) has a box outside of its image of 64x48 pixels: x 64 to 70, y 10 to 40",
             ),
             (object("", "", ["1", "1", "5", "40"]), "object 2 has no <name>"),
+            (
+                object("Cat", "", ["1", "1", "5", "40"]),
+                "object 2 (`Cat`) is no class of the card, but `cat` is: change one of them, or name both",
+            ),
             ("<object><name>cat</name></object>".to_owned(), "object 2 (`cat`) has no <bndbox>"),
         ] {
             let message = read(&format!("<annotation>\n{good}\n{object}</annotation>"), 0).unwrap_err();
