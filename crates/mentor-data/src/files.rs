@@ -101,21 +101,31 @@ pub(crate) fn read_text(path: &Path) -> Result<String, DataError> {
 
 /// The paths of all images in `folder` and below it, relative to `start`, with forward slashes, in no order.
 pub(crate) fn images_below(start: &Path, folder: &Path, images: &mut Vec<String>) -> Result<(), DataError> {
+    files_below(start, folder, &is_image_name, images)
+}
+
+/// The paths of all files with some names in `folder` and below it, as [`images_below`].
+pub(crate) fn files_below(
+    start: &Path,
+    folder: &Path,
+    is_wanted: &dyn Fn(&Path) -> bool,
+    files: &mut Vec<String>,
+) -> Result<(), DataError> {
     for entry in std::fs::read_dir(folder).map_err(|source| DataError::io(folder, source))? {
         let entry = entry.map_err(|source| DataError::io(folder, source))?;
         let path = entry.path();
         let kind = entry.file_type().map_err(|source| DataError::io(&path, source))?;
         // Linked folders are not followed: they could lead round in a circle.
         if kind.is_dir() {
-            images_below(start, &path, images)?;
+            files_below(start, &path, is_wanted, files)?;
         }
-        if kind.is_dir() || !is_image_name(&path) {
+        if kind.is_dir() || !is_wanted(&path) {
             continue;
         }
         let relative = path.strip_prefix(start).unwrap_or(&path);
         let parts: Option<Vec<&str>> = relative.iter().map(|part| part.to_str()).collect();
         let parts = parts.ok_or_else(|| BadSample::new(&path, "its name is no UTF-8 text"))?;
-        images.push(parts.join("/"));
+        files.push(parts.join("/"));
     }
     Ok(())
 }
