@@ -205,8 +205,9 @@ fn a_missing_data_set_names_every_place_and_where_to_get_it() {
 }
 
 fn views() -> ViewsConfig {
-    let strong = StrongConfig { flip: Some(0.5), scale: Some([0.8, 1.25]), ..StrongConfig::default() };
-    ViewsConfig { strong: Some(strong), ..ViewsConfig::of_size([48, 64]) }
+    let strong =
+        StrongConfig { flip: Some(0.5), scale: Some([0.8, 1.25]), erase: Some(0.5), ..StrongConfig::default() };
+    ViewsConfig { mosaic: Some(0.5), strong: Some(strong), ..ViewsConfig::of_size([48, 64]) }
 }
 
 fn maker(data: &DataConfig, plan: BatchPlan) -> Arc<BatchMaker<LabelMask>> {

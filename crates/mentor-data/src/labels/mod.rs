@@ -100,6 +100,16 @@ pub trait ReadLabels: Labels {
     /// the image is `beyond`: ignored or unknown.
     fn view(&self, view_to_source: Geometry, views: &ViewsConfig, beyond: u8) -> Self;
 
+    /// Whether a view of a size through a geometry shows at least a share of something that is labelled, or there is nothing
+    /// such. Default: yes.
+    fn shows(&self, _view_to_source: Geometry, _view_size: [usize; 2], _share: f64) -> bool {
+        true
+    }
+
+    /// The labels of a view that is made of others, each in a rectangle of its own; together they fill it.
+    #[must_use]
+    fn join(parts: Vec<(CutBox, Self)>, view_size: [usize; 2]) -> Self;
+
     /// Adds the labels of the next view to those of a batch.
     fn push(self, targets: &mut Self::Targets);
 
@@ -207,6 +217,10 @@ mod tests {
             let inside = |[x, y]: [f64; 2]| (0.0..width as f64).contains(&x) && (0.0..height as f64).contains(&y);
             let moved = self.0.iter().map(|(point, class)| (to_view.apply(*point), *class));
             Self(moved.filter(|(point, _)| inside(*point)).collect())
+        }
+
+        fn join(parts: Vec<(CutBox, Self)>, _: [usize; 2]) -> Self {
+            panic!("nothing is joined here: {parts:?}");
         }
 
         fn push(self, targets: &mut Vec<Self>) {

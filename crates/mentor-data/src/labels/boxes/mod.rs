@@ -241,6 +241,14 @@ impl ReadLabels for BoxLabels {
         views::seen(self, view_to_source, views.crop_px, views.visible_share.unwrap_or(ViewsConfig::VISIBLE_SHARE))
     }
 
+    fn shows(&self, view_to_source: Geometry, view_size: [usize; 2], share: f64) -> bool {
+        views::shows(self, view_to_source, view_size, share)
+    }
+
+    fn join(parts: Vec<(CutBox, Self)>, _: [usize; 2]) -> Self {
+        views::join(parts)
+    }
+
     fn push(self, targets: &mut Vec<Self>) {
         targets.push(self);
     }
