@@ -109,6 +109,33 @@ fn a_detector_is_taught_resumes_bit_for_bit_is_judged_and_draws_its_boxes() {
 }
 
 #[test]
+fn a_folder_of_ones_own_boxes_gets_a_card_and_a_recipe_that_trains() {
+    let folder = tempfile::tempdir().unwrap();
+    let own = folder.path().join("own");
+    for kind in ["images", "labels"] {
+        fs::create_dir_all(own.join(kind)).unwrap();
+    }
+    for at in 0..6 {
+        image::RgbImage::new(64, 64).save(own.join(format!("images/{at}.jpg"))).unwrap();
+        let label = if at == 4 { "0 9 9 9 9\n0 0.5 0.5 0.5 0.5\n" } else { "1 0.5 0.5 0.5 0.5\n" };
+        fs::write(own.join(format!("labels/{at}.txt")), label).unwrap();
+    }
+    fs::remove_file(own.join("labels/5.txt")).unwrap();
+    fs::write(own.join("classes.txt"), "hen\ngoose\n").unwrap();
+    let said = succeed(mentor().arg("new").arg(&own));
+    for line in ["hen 1, goose 4", "1 images that nobody labelled", "labels/4.txt:1: `9` is no fraction"] {
+        assert!(said.contains(line), "{line} is not in {said}");
+    }
+    let recipe = own.join("recipe.toml");
+    let checked = succeed(mentor().arg("check").arg(&recipe));
+    assert!(checked.contains("1 box left out: ") && checked.contains("goose"), "{checked}");
+    let run = folder.path().join("run");
+    train(&recipe, &run, &["--set", "train.steps=2", "--set", "student.fcos.width=4"]);
+    let result = fs::read_to_string(run.join("result.json")).unwrap();
+    assert!(result.contains("labels/4.txt") && result.contains("1 box left out"), "{result}");
+}
+
+#[test]
 fn what_does_not_fit_boxes_is_said_before_the_first_step() {
     let (folder, path) = prepare();
     let said = |set: &str| fail(mentor().arg("check").arg(&path).arg("--set").arg(set));

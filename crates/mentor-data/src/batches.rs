@@ -174,7 +174,12 @@ impl<L: ReadLabels> BatchMaker<L> {
     fn labelled_samples(&self, drawn: &[(usize, Key)]) -> Result<Samples<L>, DataError> {
         let one = |(position, key): &(usize, Key)| {
             let (_, decoded) = self.good(Stream::Labelled, *position)?;
-            Ok(views::labelled_view(&decoded.image, &decoded.labels, &self.views, *key))
+            let Some(others) = views::mosaic_partners(&self.views, self.labelled.len(), *key) else {
+                return Ok(views::labelled_view(&decoded.image, &decoded.labels, &self.views, *key));
+            };
+            let [a, b, c] = others.map(|position| self.good(Stream::Labelled, position));
+            let (a, b, c) = (a?.1, b?.1, c?.1);
+            Ok(views::mosaic_view([&decoded, &a, &b, &c], &self.views, *key))
         };
         let mut samples = Samples::<L> { images: self.empty_images(drawn.len()), targets: L::Targets::default() };
         for view in in_order(drawn.par_iter().map(one).collect())? {

@@ -19,7 +19,8 @@ pub struct DataConfig {
     pub unlabelled: Option<String>,
     /// The split that is evaluated while training.
     pub val: String,
-    /// What a bad image or mask does: `fail` stops the run, `skip` takes the next good one of the list and counts. Default `fail`.
+    /// What a bad image, mask or box does: `fail` stops the run, `skip` takes the next good image of the list, or the other boxes
+    /// of the file, and counts. Default `fail`.
     #[serde(default)]
     pub on_bad_sample: OnBadSample,
     /// Threads that decode and augment. Changes no result. Default 2.
@@ -42,14 +43,14 @@ impl DataConfig {
     }
 }
 
-/// What a bad image or mask does.
+/// What a bad image, mask or box does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnBadSample {
     /// It stops the run.
     #[default]
     Fail,
-    /// The next good sample of the list takes its place; it is counted and reported.
+    /// The next good sample of the list takes its place, a box is left out; both are counted and reported.
     Skip,
 }
 
@@ -100,6 +101,14 @@ pub struct ViewsConfig {
     /// found. Default 0.25.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub visible_share: Option<f64>,
+    /// Probability that a labelled view is a mosaic: its own image and three others, each half as large, in four rectangles.
+    /// Default: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mosaic: Option<f64>,
+    /// The share of a box that a labelled view must show at least of one object, where its image has any: it is drawn again, up
+    /// to 50 times. Default: it may show none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_box: Option<f64>,
     /// Colour jitter of the labelled images and the weak views. Without it their colours stay as they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub photometric: Option<Photometric>,
@@ -179,6 +188,9 @@ pub struct StrongConfig {
     /// Range of the blur's standard deviation, in pixels, uniform. Default `[0.1, 2.0]`.
     #[serde(default = "blur_sigma")]
     pub blur_sigma: [f64; 2],
+    /// Probability that a box of 2 to 20 % of the view is overwritten with noise. Default: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub erase: Option<f64>,
     /// Probability that a box of another image of the batch is pasted in (`CutMix`). Default: 0.5 for masks; boxes do not
     /// follow what is pasted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -225,6 +237,7 @@ impl Default for StrongConfig {
             grey: grey(),
             blur: half(),
             blur_sigma: blur_sigma(),
+            erase: None,
             cutmix: None,
             cutmix_area: cutmix_area(),
             cutmix_ratio: cutmix_ratio(),
@@ -242,7 +255,16 @@ impl ViewsConfig {
     /// Views of one size with every other key at its default.
     #[must_use]
     pub fn of_size(crop_px: [usize; 2]) -> Self {
-        Self { crop_px, scale: scale(), flip: half(), visible_share: None, photometric: None, strong: None }
+        Self {
+            crop_px,
+            scale: scale(),
+            flip: half(),
+            visible_share: None,
+            mosaic: None,
+            keep_box: None,
+            photometric: None,
+            strong: None,
+        }
     }
 
     /// Pushes what is out of range: (key below `views`, message).
@@ -252,7 +274,14 @@ impl ViewsConfig {
         }
         range(problems, "scale", self.scale, 0.01, 100.0);
         within(problems, "flip", self.flip, 0.0, 1.0);
-        within(problems, "visible_share", self.visible_share.unwrap_or(0.0), 0.0, 1.0);
+        for (key, share) in
+            [("visible_share", self.visible_share), ("mosaic", self.mosaic), ("keep_box", self.keep_box)]
+        {
+            within(problems, key, share.unwrap_or(0.0), 0.0, 1.0);
+        }
+        if self.mosaic.is_some() && self.crop_px.iter().any(|side| *side < 4) {
+            problems.push(("mosaic".to_owned(), "has no room for four images in a view of `crop_px`".to_owned()));
+        }
         if let Some(photometric) = &self.photometric {
             photometric.jitter.check("photometric", problems);
             within(problems, "photometric.jitter_probability", photometric.jitter_probability, 0.0, 1.0);
@@ -270,6 +299,7 @@ impl StrongConfig {
             ("strong.jitter_probability", self.jitter_probability),
             ("strong.grey", self.grey),
             ("strong.blur", self.blur),
+            ("strong.erase", self.erase.unwrap_or(0.0)),
             ("strong.cutmix", self.cutmix.unwrap_or(0.0)),
             ("strong.flip", self.flip.unwrap_or(0.0)),
             ("strong.shift", self.shift.unwrap_or(0.0)),
@@ -333,6 +363,8 @@ mod tests {
         let mut views = ViewsConfig::of_size([0, 4]);
         views.scale = [2.0, 0.5];
         views.flip = f64::NAN;
+        views.mosaic = Some(0.5);
+        views.keep_box = Some(1.5);
         views.photometric =
             Some(Photometric { jitter: Jitter { hue: 0.6, ..Jitter::default() }, jitter_probability: 1.1 });
         views.strong = Some(StrongConfig { shift: Some(-0.1), cutmix_area: [0.5, 1.5], ..StrongConfig::default() });
@@ -345,6 +377,8 @@ mod tests {
                 "crop_px",
                 "scale",
                 "flip",
+                "keep_box",
+                "mosaic",
                 "photometric.jitter.hue",
                 "photometric.jitter_probability",
                 "strong.shift",

@@ -67,6 +67,27 @@ impl<L: ReadLabels> Dataset<L> {
         Ok(Self { card, reader, places })
     }
 
+    /// The same, whose files of labels are refused for what is wrong in them, as they are by default, or used without it.
+    #[must_use]
+    pub fn on_bad_sample(mut self, on_bad: OnBadSample) -> Self {
+        if on_bad == OnBadSample::Skip {
+            L::skip_bad(&mut self.reader);
+        }
+        self
+    }
+
+    /// What people should know of the files of labels that were read so far, a line each.
+    #[must_use]
+    pub fn notes(&self) -> Vec<String> {
+        L::notes(&self.reader)
+    }
+
+    /// The files of labels read so far out of which something wrong was left, and what.
+    #[must_use]
+    pub fn left_out(&self) -> Vec<BadSample> {
+        L::left_out(&self.reader)
+    }
+
     /// The card.
     #[must_use]
     pub fn card(&self) -> &Card {

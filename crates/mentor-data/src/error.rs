@@ -50,10 +50,10 @@ pub enum DataError {
         /// All splits of the card.
         known: String,
     },
-    /// A split list has a bad line.
+    /// A split list, or a file of boxes, has a bad line.
     #[error("{}:{line}: {message}", path.display())]
-    List {
-        /// The list.
+    Line {
+        /// The file.
         path: PathBuf,
         /// Line, from 1.
         line: usize,

@@ -62,13 +62,20 @@ pub(crate) fn exists(path: &Path) -> Result<bool, DataError> {
 
 /// Refuses what is no file, empty, or too large to be read.
 pub(crate) fn check_file(path: &Path) -> Result<(), DataError> {
+    match len_of(path)? {
+        0 => Err(BadSample::new(path, "is empty (0 bytes)").into()),
+        _ => Ok(()),
+    }
+}
+
+/// The bytes that a file has, which are not too many to be read.
+fn len_of(path: &Path) -> Result<u64, DataError> {
     let metadata = ask(path, || std::fs::metadata(path))?;
     let bad = |reason: String| Err(BadSample::new(path, reason).into());
     match metadata.len() {
-        _ if metadata.is_dir() => bad("is a folder, not an image".to_owned()),
-        0 => bad("is empty (0 bytes)".to_owned()),
+        _ if metadata.is_dir() => bad("is a folder, not a file".to_owned()),
         bytes if bytes > MAX_FILE_BYTES => bad(format!("has {bytes} bytes, more than the limit of {MAX_FILE_BYTES}")),
-        _ => Ok(()),
+        bytes => Ok(bytes),
     }
 }
 
@@ -78,23 +85,47 @@ pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>, DataError> {
     ask(path, || std::fs::read(path))
 }
 
+/// The text of a file, which may be empty, without a byte order mark.
+pub(crate) fn read_text(path: &Path) -> Result<String, DataError> {
+    len_of(path)?;
+    let mut bytes = ask(path, || std::fs::read(path))?;
+    if bytes.starts_with("\u{feff}".as_bytes()) {
+        bytes.drain(..3);
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = good.iter().filter(|byte| **byte == b'\n').count() + 1;
+        BadSample::new(path, format!("line {line} is no UTF-8 text")).into()
+    })
+}
+
 /// The paths of all images in `folder` and below it, relative to `start`, with forward slashes, in no order.
 pub(crate) fn images_below(start: &Path, folder: &Path, images: &mut Vec<String>) -> Result<(), DataError> {
+    files_below(start, folder, &is_image_name, images)
+}
+
+/// The paths of all files with some names in `folder` and below it, as [`images_below`].
+pub(crate) fn files_below(
+    start: &Path,
+    folder: &Path,
+    is_wanted: &dyn Fn(&Path) -> bool,
+    files: &mut Vec<String>,
+) -> Result<(), DataError> {
     for entry in std::fs::read_dir(folder).map_err(|source| DataError::io(folder, source))? {
         let entry = entry.map_err(|source| DataError::io(folder, source))?;
         let path = entry.path();
         let kind = entry.file_type().map_err(|source| DataError::io(&path, source))?;
         // Linked folders are not followed: they could lead round in a circle.
         if kind.is_dir() {
-            images_below(start, &path, images)?;
+            files_below(start, &path, is_wanted, files)?;
         }
-        if kind.is_dir() || !is_image_name(&path) {
+        if kind.is_dir() || !is_wanted(&path) {
             continue;
         }
         let relative = path.strip_prefix(start).unwrap_or(&path);
         let parts: Option<Vec<&str>> = relative.iter().map(|part| part.to_str()).collect();
         let parts = parts.ok_or_else(|| BadSample::new(&path, "its name is no UTF-8 text"))?;
-        images.push(parts.join("/"));
+        files.push(parts.join("/"));
     }
     Ok(())
 }

@@ -5,6 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// The part of a pattern that may hold slashes.
 const ID: &str = "id";
 
+/// The part of a pattern that holds no dot, so that what stands before the last dot is in other parts.
+const EXT: &str = "ext";
+
 /// Refuses paths that lead out of the folder they are relative to.
 pub(crate) fn check_relative(path: &str) -> Result<(), String> {
     let drive = path.as_bytes().get(1) == Some(&b':') && path.as_bytes()[0].is_ascii_alphabetic();
@@ -75,7 +78,7 @@ impl<'p> Pattern<'p> {
     }
 
     /// The parts of a path that it could have made: each as short as can be, none empty, and none but `{id}` with a slash
-    /// in it; a part that comes twice is the same both times.
+    /// in it, nor `{ext}` with a dot; a part that comes twice is the same both times.
     pub(crate) fn parts<'a>(&self, path: &'a str) -> Option<Filled<'a>>
     where
         'p: 'a,
@@ -93,7 +96,7 @@ impl<'p> Pattern<'p> {
         let known = filled.get(name).copied();
         for (end, _) in rest.char_indices().skip(1).chain([(rest.len(), ' ')]) {
             let part = &rest[..end];
-            if part.is_empty() || name != ID && part.contains('/') {
+            if part.is_empty() || name != ID && part.contains('/') || name == EXT && part.contains('.') {
                 return false;
             }
             if known.is_some_and(|known| known != part) {
@@ -140,6 +143,7 @@ mod tests {
             ("l/{part}/{city}/{city}_{id}_l.png", "l/val/jena/bonn_07_l.png", None),
             ("{part}/{id}.png", "a/b/c.png", Some("id=b/c part=a")),
             ("{id}.png", ".png", None),
+            ("images/{id}.{ext}", "images/a/b.rf.7.JPG", Some("ext=JPG id=a/b.rf.7")),
             ("{part}.png", "a/b.png", None),
             ("ä{id}ö", "äüö", Some("id=ü")),
         ] {

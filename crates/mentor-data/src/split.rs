@@ -152,7 +152,7 @@ impl Card {
         let text = std::str::from_utf8(&bytes).map_err(|error| {
             let before = &bytes[..error.valid_up_to()];
             let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
-            DataError::List { path: path.to_owned(), line, message: "is no UTF-8 text".to_owned() }
+            DataError::Line { path: path.to_owned(), line, message: "is no UTF-8 text".to_owned() }
         })?;
         let mut lines_by_image: BTreeMap<String, usize> = BTreeMap::new();
         let mut entries = Vec::new();
@@ -162,7 +162,7 @@ impl Card {
             if text.trim().is_empty() || text.starts_with('#') {
                 continue;
             }
-            let fail = |message: String| DataError::List { path: path.to_owned(), line, message };
+            let fail = |message: String| DataError::Line { path: path.to_owned(), line, message };
             let entry = self.parse_line(text, files).map_err(fail)?;
             if let Some(before) = lines_by_image.insert(entry.image.clone(), line) {
                 return Err(fail(format!("`{}` is already in line {before}", entry.image)));

@@ -9,7 +9,7 @@ use mentor_data::{
     ViewsConfig,
 };
 use mentor_scenes::{Part, SetSpec, kept_set};
-use mentor_types::{Batch, IGNORE, LabelMask, Season, UNKNOWN};
+use mentor_types::{Batch, BoxLabels, IGNORE, LabelMask, Season, UNKNOWN};
 
 fn cards() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../datasets"))
@@ -38,8 +38,19 @@ fn data(labelled: &str, unlabelled: Option<&str>) -> DataConfig {
 #[test]
 fn every_card_parses_under_its_own_name_and_brings_no_file_of_anybody_else() {
     let names = Card::names(&[cards()]);
-    for name in ["ade20k", "camvid", "cityscapes", "cityscapes_label_ids", "dubai_aerial", "pascal_voc_2012", "scenes"]
-    {
+    for name in [
+        "bccd",
+        "coco2017",
+        "voc2007",
+        "voc2012",
+        "ade20k",
+        "camvid",
+        "cityscapes",
+        "cityscapes_label_ids",
+        "dubai_aerial",
+        "pascal_voc_2012",
+        "scenes",
+    ] {
         assert!(names.iter().any(|other| other == name), "{name}");
     }
     for name in names {
@@ -65,9 +76,13 @@ fn lists(root: &Path, lists: &[(&str, &str)]) {
 
 /// The images and masks that a card finds for a split, whatever count it promises.
 fn entries(card: &str, split: &str, root: &Path) -> Vec<(String, String)> {
+    labelled::<LabelMask>(card, split, root)
+}
+
+fn labelled<L: ReadLabels>(card: &str, split: &str, root: &Path) -> Vec<(String, String)> {
     let mut card = Card::find(card, &[cards()]).unwrap();
     card.splits.values_mut().for_each(|split| split.count = None);
-    let entries = card.entries(split, &[root.to_owned()], LabelMask::files(&card)).unwrap();
+    let entries = card.entries(split, &[root.to_owned()], L::files(&card)).unwrap();
     entries.into_iter().map(|entry| (entry.image, entry.label.unwrap())).collect()
 }
 
@@ -128,6 +143,27 @@ fn the_lists_of_voc_camvid_and_the_tiles_of_dubai_lead_to_files_as_they_are_down
 }
 
 #[test]
+fn sets_of_boxes_lead_to_files_as_they_are_downloaded() {
+    let root = tempfile::tempdir().unwrap();
+    let main = |list: &str| format!("ImageSets/Main/{list}.txt");
+    lists(root.path(), &[(&main("train"), "000012\n2008_000002 \n"), (&main("trainval"), "000012\n000017\n")]);
+    lists(root.path(), &[("train2017/000000000009.jpg", ""), ("val2017/000000000139.jpg", "")]);
+    let pair = |image: &str, label: &str| (image.to_owned(), label.to_owned());
+    let voc = |id: &str| pair(&format!("JPEGImages/{id}.jpg"), &format!("Annotations/{id}.xml"));
+    for card in ["voc2007", "voc2012", "bccd"] {
+        assert_eq!(labelled::<BoxLabels>(card, "train", root.path()), [voc("000012"), voc("2008_000002")], "{card}");
+    }
+    assert_eq!(labelled::<BoxLabels>("voc2007", "1_10", root.path()), [voc("000012")]);
+    assert_eq!(labelled::<BoxLabels>("voc2007", "unlabelled_1_10", root.path()), [voc("000017")]);
+    for part in ["train", "val"] {
+        let [(image, label)] = &labelled::<BoxLabels>("coco2017", part, root.path())[..] else { panic!("one image") };
+        assert!(image.starts_with(&format!("{part}2017/0")), "{image}");
+        assert_eq!(*label, format!("annotations/instances_{part}2017.json"));
+    }
+    assert_eq!(Card::find("coco2017", &[cards()]).unwrap().class_names().len(), 80);
+}
+
+#[test]
 fn label_ids_follow_the_official_map() {
     let card = Card::find("cityscapes_label_ids", &[cards()]).unwrap();
     let map = card.label_map().unwrap();
@@ -169,8 +205,9 @@ fn a_missing_data_set_names_every_place_and_where_to_get_it() {
 }
 
 fn views() -> ViewsConfig {
-    let strong = StrongConfig { flip: Some(0.5), scale: Some([0.8, 1.25]), ..StrongConfig::default() };
-    ViewsConfig { strong: Some(strong), ..ViewsConfig::of_size([48, 64]) }
+    let strong =
+        StrongConfig { flip: Some(0.5), scale: Some([0.8, 1.25]), erase: Some(0.5), ..StrongConfig::default() };
+    ViewsConfig { mosaic: Some(0.5), strong: Some(strong), ..ViewsConfig::of_size([48, 64]) }
 }
 
 fn maker(data: &DataConfig, plan: BatchPlan) -> Arc<BatchMaker<LabelMask>> {

@@ -43,6 +43,19 @@ pub fn on_task<C: OnTask>(command: &C, task: TaskName) -> Result<C::Out> {
     }
 }
 
+/// The net and the optimizer of a first recipe, as its tables.
+pub fn first_net(task: TaskName) -> &'static str {
+    match task {
+        TaskName::Seg => {
+            "[student.fcn]\nbackbone = \"resnet18\"\nwidth = 32\noutput_stride = 16\n\n[optimizer.sgd]\nlr = 0.02\n"
+        }
+        TaskName::Det => {
+            "[student.fcos]\nbackbone = \"resnet18\"\nwidth = 16\nlevels = [\"p3\", \"p4\", \"p5\"]\nhead_channels = 64\n\
+             head_convs = 2\n\n[optimizer.adamw]\nlr = 0.002\n\n[schedule.poly]\nwarmup_steps = 50\n"
+        }
+    }
+}
+
 /// Does it for the first task whose labels a card has.
 pub fn on_card<C: OnTask>(command: &C, card: &Card) -> Result<C::Out> {
     struct Has<'a>(&'a Card);

@@ -12,7 +12,7 @@ pub struct Boxes {
     /// Folder of the files of single images below the root, put before their paths. Default: the root itself.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(crate) root: String,
-    /// The path of an image's file, as `Annotations/{id}.xml`; `[pairing]` says what `{id}` is.
+    /// The path of an image's file, as `Annotations/{id}.xml` or `labels/{id}.txt`; `[pairing]` says what `{id}` is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) path: Option<String>,
     /// What the first column and row of an image are called in files of the format `voc`: 1 in Pascal VOC itself. Default 0.
@@ -31,6 +31,9 @@ pub enum BoxFormat {
     Coco,
     /// Pascal VOC's XML: a file for each image.
     Voc,
+    /// YOLO's text: a file for each image, a line `class cx cy width height` for each box, in fractions of the image, where a
+    /// class is a place in `classes`. An image without a file is not labelled, one whose file is empty has no object.
+    Yolo,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]

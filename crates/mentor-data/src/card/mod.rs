@@ -73,7 +73,7 @@ pub struct Class {
 }
 
 /// How a list's first column leads to an image and to its labels: parts in braces, as `{id}`, are taken out of the one
-/// path and put into the others. `{id}` may hold slashes, a part of another name none.
+/// path and put into the others. `{id}` may hold slashes, a part of another name none; `{ext}` holds no dot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Pairing {
@@ -234,9 +234,14 @@ impl Card {
             report("root", &message);
         }
         match boxes.format {
-            BoxFormat::Voc if boxes.path.is_none() => report("path", "missing: it says where an image's file is"),
-            BoxFormat::Voc if self.pairing.is_none() => report("path", "needs [pairing], which says what `{id}` is"),
+            BoxFormat::Voc | BoxFormat::Yolo if boxes.path.is_none() => {
+                report("path", "missing: it says where an image's file is");
+            }
+            BoxFormat::Voc | BoxFormat::Yolo if self.pairing.is_none() => {
+                report("path", "needs [pairing], which says what `{id}` is");
+            }
             BoxFormat::Voc if boxes.first_pixel > 1 => report("first_pixel", "must be 0 or 1"),
+            BoxFormat::Yolo if boxes.first_pixel > 0 => report("first_pixel", "has no effect on fractions"),
             BoxFormat::Coco if boxes.path.is_some() => report("path", "has no effect: a split's `boxes` is its file"),
             BoxFormat::Coco if !boxes.root.is_empty() => report("root", "has no effect: a split's `boxes` is its file"),
             BoxFormat::Coco if boxes.first_pixel > 0 => report("first_pixel", "has no effect on COCO JSON"),

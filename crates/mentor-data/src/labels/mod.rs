@@ -14,7 +14,7 @@ pub use self::boxes::{BoxCounts, BoxReader};
 pub use self::masks::{LabelMap, PixelCounts};
 use crate::card::Card;
 use crate::config::ViewsConfig;
-use crate::error::DataError;
+use crate::error::{BadSample, DataError};
 use crate::split::{Entry, LabelFiles, Split};
 
 /// Labels that are read from files and follow the views of their image. Sizes are height and width, in pixels.
@@ -49,6 +49,22 @@ pub trait ReadLabels: Labels {
     /// # Errors
     /// Where it says nothing, or what means nothing.
     fn reader(card: &Card) -> Result<Self::Reader, DataError>;
+
+    /// From now on leaves out of a file what is wrong in it, and uses the rest; else all of it is refused. Default: changes
+    /// nothing, as where labels cannot be wrong in part.
+    fn skip_bad(_: &mut Self::Reader) {}
+
+    /// What people should know of the files that were read so far, a line each. Default: nothing.
+    #[must_use]
+    fn notes(_: &Self::Reader) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// The files read so far out of which something was left, and what. Default: none.
+    #[must_use]
+    fn left_out(_: &Self::Reader) -> Vec<BadSample> {
+        Vec::new()
+    }
 
     /// Pushes the settings of views that they cannot follow, or that change nothing about them: (key below `views`, message).
     /// Strong views matter only where `pairs` are made.
@@ -85,6 +101,16 @@ pub trait ReadLabels: Labels {
     /// What a view of these settings shows of them, through the geometry that leads from it to the image; what lies beyond
     /// the image is `beyond`: ignored or unknown.
     fn view(&self, view_to_source: Geometry, views: &ViewsConfig, beyond: u8) -> Self;
+
+    /// Whether a view of a size through a geometry shows at least a share of something that is labelled, or there is nothing
+    /// such. Default: yes.
+    fn shows(&self, _view_to_source: Geometry, _view_size: [usize; 2], _share: f64) -> bool {
+        true
+    }
+
+    /// The labels of a view that is made of others, each in a rectangle of its own; together they fill it.
+    #[must_use]
+    fn join(parts: Vec<(CutBox, Self)>, view_size: [usize; 2]) -> Self;
 
     /// Adds the labels of the next view to those of a batch.
     fn push(self, targets: &mut Self::Targets);
@@ -124,7 +150,6 @@ mod tests {
     use crate::batches::{BatchMaker, BatchPlan};
     use crate::config::{DataConfig, OnBadSample, StrongConfig};
     use crate::dataset::Dataset;
-    use crate::error::BadSample;
     use mentor_types::{Images, MAX_CLASSES, UNKNOWN};
 
     /// A second kind of label: points with a class, lines of `x y class` in a file beside the image.
@@ -195,6 +220,10 @@ mod tests {
             let inside = |[x, y]: [f64; 2]| (0.0..width as f64).contains(&x) && (0.0..height as f64).contains(&y);
             let moved = self.0.iter().map(|(point, class)| (to_view.apply(*point), *class));
             Self(moved.filter(|(point, _)| inside(*point)).collect())
+        }
+
+        fn join(parts: Vec<(CutBox, Self)>, _: [usize; 2]) -> Self {
+            panic!("nothing is joined here: {parts:?}");
         }
 
         fn push(self, targets: &mut Vec<Self>) {

@@ -212,6 +212,7 @@ impl Reading {
                     Some(class) => classes.push(class),
                     None => self.mistakes.push(BoxMistake {
                         kind: BoxMistakeKind::Category,
+                        line: None,
                         message: format!("image {id}: {key} has {category}, which is no category"),
                     }),
                 }
@@ -240,12 +241,13 @@ impl Reading {
             Ok((image, found, leaves)) => {
                 self.mistakes.extend(leaves.map(|message| BoxMistake {
                     kind: BoxMistakeKind::Leaves,
+                    line: None,
                     message: format!("{place}: {message}"),
                 }));
                 Some((image, found))
             }
             Err((kind, message)) => {
-                self.mistakes.push(BoxMistake { kind, message: format!("{place}: {message}") });
+                self.mistakes.push(BoxMistake { kind, line: None, message: format!("{place}: {message}") });
                 None
             }
         }

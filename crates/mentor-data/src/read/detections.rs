@@ -53,9 +53,11 @@ impl CocoResults {
             match checked(raw, &images, &classes) {
                 Ok((image, found)) => results.images[image].push(found),
                 Err((kind, message)) => {
-                    results
-                        .mistakes
-                        .push(BoxMistake { kind, message: format!("entry {} of the list: {message}", at + 1) });
+                    results.mistakes.push(BoxMistake {
+                        kind,
+                        line: None,
+                        message: format!("entry {} of the list: {message}", at + 1),
+                    });
                 }
             }
         }

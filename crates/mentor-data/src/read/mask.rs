@@ -241,7 +241,7 @@ mod tests {
         bad("");
         std::fs::write(&path, &bytes[..20]).unwrap();
         bad("");
-        assert!(read_rgb(folder.path()).unwrap_err().to_string().ends_with("is a folder, not an image"));
+        assert!(read_rgb(folder.path()).unwrap_err().to_string().ends_with("is a folder, not a file"));
     }
 
     #[test]

@@ -13,6 +13,8 @@ const SHOWN: usize = 5;
 pub struct BoxMistake {
     /// What kind of thing.
     pub kind: BoxMistakeKind,
+    /// Its line in the file, from 1, where the reader knows it.
+    pub line: Option<usize>,
     /// Where it stands and what is wrong, in one line without the name of the file.
     pub message: String,
 }
@@ -24,7 +26,7 @@ pub enum BoxMistakeKind {
     Id,
     /// It is of no image of the file.
     Image,
-    /// It is of no category of the file.
+    /// It is of no category of the file, or its class has the name of one of the card but for capitals.
     Category,
     /// It is not four finite numbers.
     Numbers,
@@ -36,6 +38,10 @@ pub enum BoxMistakeKind {
     Outside,
     /// A part of it, more than a pixel wide or high, lies outside of its image: it is kept.
     Leaves,
+    /// The file names another image than the one that its path leads to: the path holds.
+    FileName,
+    /// Its class is none of the card's, which may name some of a file's alone; the message is the class.
+    OtherClass,
     /// Its area is negative or not finite.
     Area,
     /// Nobody knows whether it is a crowd.
@@ -43,10 +49,22 @@ pub enum BoxMistakeKind {
 }
 
 impl BoxMistake {
-    /// Whether the box is left out.
+    /// Whether a box is left out because something is wrong with it.
     #[must_use]
     pub fn is_dropped(&self) -> bool {
-        self.kind != BoxMistakeKind::Leaves
+        !matches!(self.kind, BoxMistakeKind::Leaves | BoxMistakeKind::FileName | BoxMistakeKind::OtherClass)
+    }
+
+    /// A class of a file that is none of `classes`: wrong where one of these differs by capitals alone, which are other names.
+    pub(crate) fn of_other_class(name: &str, classes: &[String]) -> (BoxMistakeKind, String) {
+        let alike = classes.iter().find(|class| class.to_lowercase() == name.to_lowercase());
+        match alike {
+            Some(class) => {
+                let message = format!("is no class of the card, but `{class}` is: change one of them, or name both");
+                (BoxMistakeKind::Category, message)
+            }
+            None => (BoxMistakeKind::OtherClass, name.to_owned()),
+        }
     }
 
     /// An error that names the first of the boxes that are left out and counts them, where there is one.
@@ -54,15 +72,21 @@ impl BoxMistake {
     /// # Errors
     /// There is one.
     pub fn refuse(mistakes: &[Self], path: &Path) -> Result<(), DataError> {
-        let dropped: Vec<&str> =
-            mistakes.iter().filter(|mistake| mistake.is_dropped()).map(|mistake| mistake.message.as_str()).collect();
-        let rest = match dropped.len().saturating_sub(SHOWN) {
-            _ if dropped.is_empty() => return Ok(()),
-            0 => String::new(),
-            rest => format!("; and {rest} more"),
-        };
-        let shown = dropped.iter().take(SHOWN).copied().collect::<Vec<_>>().join("; ");
-        Err(DataError::Boxes { path: path.to_owned(), message: shown + &rest })
+        let dropped: Vec<&Self> = mistakes.iter().filter(|mistake| mistake.is_dropped()).collect();
+        let Some((first, others)) = dropped.split_first() else { return Ok(()) };
+        let mut message = first.message.clone();
+        for other in others.iter().take(SHOWN - 1) {
+            let line = other.line.map_or_else(String::new, |line| format!("line {line}: "));
+            message += &format!("; {line}{}", other.message);
+        }
+        if dropped.len() > SHOWN {
+            message += &format!("; and {} more", dropped.len() - SHOWN);
+        }
+        let path = path.to_owned();
+        Err(match first.line {
+            Some(line) => DataError::Line { path, line, message },
+            None => DataError::Boxes { path, message },
+        })
     }
 }
 

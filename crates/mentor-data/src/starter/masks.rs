@@ -6,11 +6,18 @@ use std::path::Path;
 
 use rayon::prelude::*;
 
-use super::{Found, IMAGE_FOLDERS, stem};
+use mentor_types::TaskName;
+
+use super::{
+    Starter, StarterSplit, card_text, class_text, crop, display_colour, divide, list_files, recipe_tables, stem,
+};
 use crate::card::MaskFormat;
 use crate::error::{BadSample, DataError};
 use crate::files::images_below;
 use crate::read::decode_raw;
+
+/// The folder names that are taken for images.
+const IMAGE_FOLDERS: [&str; 6] = ["images", "image", "imgs", "img", "photos", "JPEGImages"];
 
 /// The folder names that are taken for masks.
 const MASK_FOLDERS: [&str; 7] = ["labels", "label", "masks", "mask", "annotations", "gt", "SegmentationClass"];
@@ -20,6 +27,55 @@ const MASK_ENDINGS: [&str; 6] = ["_mask", "_label", "_labels", "_gt", "-mask", "
 
 /// Most values of a mask that are listed as classes with every number up to the largest.
 const DENSE_CLASSES: usize = 64;
+
+/// Images with masks, and images alone; paths relative to the folder, sorted.
+pub(super) struct Found {
+    pub pairs: Vec<Pair>,
+    pub alone: Vec<String>,
+}
+
+/// An image and its mask.
+type Pair = (String, String);
+
+/// The starter for images with masks: index or colour masks, the values that occur, every fifth image for val.
+///
+/// # Errors
+/// A single image with a mask, a bad file, or too many values for classes.
+pub(super) fn starter(folder: &Path, found: &Found) -> Result<Starter, DataError> {
+    let fail = |message: String| DataError::Starter { folder: folder.to_owned(), message };
+    if found.pairs.len() < 2 {
+        return Err(fail("holds a single image with a mask; train and val need one each".to_owned()));
+    }
+    let values = values_of(folder, &found.pairs)?;
+    let table = MaskTable::new(&values).map_err(fail)?;
+    let [train, val] = divide(&found.pairs);
+    let crop_px = crop(folder, found.pairs.iter().map(|(image, _)| image))?;
+    let line = |(image, label): &&Pair| format!("{image}\t{label}\n");
+    let split = |name: &str, pairs: &[&Pair]| StarterSplit {
+        name: name.to_owned(),
+        list: pairs.iter().map(line).collect(),
+        images: pairs.len(),
+        boxes: None,
+        is_fifth: name == "val",
+    };
+    let mut splits = vec![split("train", &train), split("val", &val)];
+    if !found.alone.is_empty() {
+        splits.push(StarterSplit::of("unlabelled", &found.alone));
+    }
+    let colours = table.classes.iter().enumerate();
+    let classes = colours.map(|(index, colour)| class_text(&format!("class_{index}"), *colour)).collect::<String>();
+    Ok(Starter {
+        task: TaskName::Seg,
+        card: card_text(folder, &format!("[masks]\n{}", table.text), &splits, "", &classes),
+        lists: list_files(&splits, ""),
+        classes: table.classes.len(),
+        labelled: [train.len(), val.len()],
+        unlabelled: found.alone.len(),
+        crop_px,
+        recipe_tables: recipe_tables(folder, !found.alone.is_empty(), false, crop_px),
+        said: Vec::new(),
+    })
+}
 
 /// The photos of a folder, with those masks that are named after them.
 pub(super) fn pair_up(folder: &Path) -> Result<Found, DataError> {
@@ -71,13 +127,13 @@ fn mask_stem(file: &str) -> &str {
 }
 
 /// What occurs in the masks.
-pub(super) enum Values {
+enum Values {
     Index(BTreeSet<u8>),
     Colours(BTreeSet<[u8; 3]>),
 }
 
-pub(super) fn values_of(folder: &Path, pairs: &[(String, String)]) -> Result<Values, DataError> {
-    let read = |(_, mask): &(String, String)| -> Result<Values, DataError> {
+fn values_of(folder: &Path, pairs: &[Pair]) -> Result<Values, DataError> {
+    let read = |(_, mask): &Pair| -> Result<Values, DataError> {
         let path = folder.join(mask);
         let (format, bytes) = decode_raw(&path)?;
         match format {
@@ -113,15 +169,15 @@ pub(super) fn values_of(folder: &Path, pairs: &[(String, String)]) -> Result<Val
 }
 
 /// The `[masks]` of a card, and the classes that they tell apart.
-pub(super) struct MaskTable {
+struct MaskTable {
     /// The keys of `[masks]`.
-    pub text: String,
+    text: String,
     /// The colours of the classes.
-    pub classes: Vec<[u8; 3]>,
+    classes: Vec<[u8; 3]>,
 }
 
 impl MaskTable {
-    pub fn new(values: &Values) -> Result<Self, String> {
+    fn new(values: &Values) -> Result<Self, String> {
         match values {
             Values::Colours(colours) if colours.len() > mentor_types::MAX_CLASSES => {
                 Err(format!("the masks hold {} colours together, too many for classes", colours.len()))
@@ -158,19 +214,6 @@ impl MaskTable {
         };
         Self { text, classes: (0..count).map(display_colour).collect() }
     }
-}
-
-/// Colours far apart from their neighbours: the index's bits, lowest first, go round the three channels from their
-/// highest bit down, the colour map of PASCAL VOC.
-fn display_colour(index: usize) -> [u8; 3] {
-    let mut colour = [0_u8; 3];
-    for level in 0..3 {
-        for (channel, value) in colour.iter_mut().enumerate() {
-            let bit = (index + 1) >> (3 * level + channel) & 1;
-            *value |= (bit as u8) << (7 - level);
-        }
-    }
-    colour
 }
 
 #[cfg(test)]

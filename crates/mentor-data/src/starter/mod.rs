@@ -1,105 +1,117 @@
-//! A first card for a folder of anyone's images and masks.
+//! A first card for a folder of anyone's images, with masks or boxes.
 
+mod boxes;
 mod masks;
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use self::masks::{MaskTable, pair_up, values_of};
+use mentor_types::TaskName;
+
 use crate::error::DataError;
 use crate::read::read_size;
-
-/// The folder names that are taken for images.
-const IMAGE_FOLDERS: [&str; 6] = ["images", "image", "imgs", "img", "photos", "JPEGImages"];
 
 /// What `mentor new` writes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Starter {
+    /// What can be learnt from the labels.
+    pub task: TaskName,
     /// The text of `dataset.toml`.
     pub card: String,
     /// File names and texts of the split lists, to be written beside the card.
     pub lists: Vec<(String, String)>,
     /// Number of classes found.
     pub classes: usize,
-    /// Images with a mask, those of train and those of val.
+    /// Images with labels, those of train and those of val.
     pub labelled: [usize; 2],
-    /// Images without a mask; where there are any the card has a split `unlabelled`.
+    /// Images without labels; where there are any the card has a split `unlabelled`.
     pub unlabelled: usize,
     /// A crop (height, width) that suits the images: multiples of 32, at most 512.
     pub crop_px: [usize; 2],
     /// A `[data]` and a `[views]` table for a recipe, given the path of the card.
     pub recipe_tables: String,
+    /// What was found, and what of it was left out, a line each.
+    pub said: Vec<String>,
 }
 
-/// Looks at a folder (`images/` with `labels/` or `masks/`, or photos beside masks of the same stem) and writes a card
-/// for it: index or colour masks, the values that occur, every fifth image for val.
+/// Looks at a folder and writes a card for it. Masks: `images/` with `labels/` or `masks/`, or photos beside masks of the same
+/// stem. Boxes: COCO JSON, Pascal VOC's XML or YOLO's text, wherever it lies. Where the folder holds both, `task` decides.
 ///
 /// # Errors
-/// Where no image has a mask, a file is bad, or the masks hold too many values for classes.
-pub fn starter_card(folder: &Path) -> Result<Starter, DataError> {
-    let fail = |message: String| DataError::Starter { folder: folder.to_owned(), message };
+/// Where there are no labels, or both kinds and no task; where a file is bad, or there are too many classes.
+pub fn starter_card(folder: &Path, task: Option<TaskName>) -> Result<Starter, DataError> {
+    let fail = |message: &str| DataError::Starter { folder: folder.to_owned(), message: message.to_owned() };
     if !folder.is_dir() {
-        return Err(fail("is no folder".to_owned()));
+        return Err(fail("is no folder"));
     }
-    let found = pair_up(folder)?;
-    if found.pairs.is_empty() {
-        let message =
-            "holds no image with a mask: put photos into `images/` and PNG masks of the same name into `labels/`";
-        return Err(fail(message.to_owned()));
+    let wants = |other: TaskName| task.is_none_or(|task| task == other);
+    let masks = masks::pair_up(folder)?;
+    // A mask is no image that somebody forgot to label.
+    let known: BTreeSet<&str> = masks.pairs.iter().map(|(_, mask)| mask.as_str()).collect();
+    let is_mask = |image: &str| known.contains(image);
+    let boxes = if wants(TaskName::Det) { boxes::find(folder, &is_mask)? } else { None };
+    match (Some(masks).filter(|found| wants(TaskName::Seg) && !found.pairs.is_empty()), boxes) {
+        (Some(_), Some(found)) if !found.is_empty() => {
+            let format = found.format_name();
+            Err(fail(&format!("holds masks and boxes ({format}): say which with --task seg or --task det")))
+        }
+        (Some(masks), _) => masks::starter(folder, &masks),
+        (None, Some(found)) => boxes::starter(folder, &found),
+        (None, None) => Err(fail(match task {
+            Some(TaskName::Seg) => NO_MASKS,
+            Some(TaskName::Det) => NO_BOXES,
+            None => NO_LABELS,
+        })),
     }
-    if found.pairs.len() < 2 {
-        return Err(fail("holds a single image with a mask; train and val need one each".to_owned()));
-    }
-    let values = values_of(folder, &found.pairs)?;
-    let table = MaskTable::new(&values).map_err(fail)?;
-    let (train, val) = divide(&found.pairs);
-    let crop_px = crop(folder, &found.pairs)?;
-    let name = folder_name(folder);
-    let line = |(image, label): &&(String, String)| format!("{image}\t{label}\n");
-    let mut lists = vec![
-        ("train.txt".to_owned(), train.iter().map(line).collect()),
-        ("val.txt".to_owned(), val.iter().map(line).collect()),
-    ];
-    if !found.alone.is_empty() {
-        lists.push(("unlabelled.txt".to_owned(), found.alone.iter().map(|image| format!("{image}\t\n")).collect()));
-    }
-    let counts = [train.len(), val.len(), found.alone.len()];
-    Ok(Starter {
-        card: card_text(&name, &table, counts),
-        lists,
-        classes: table.classes.len(),
-        labelled: [train.len(), val.len()],
-        unlabelled: found.alone.len(),
-        crop_px,
-        recipe_tables: recipe_tables(folder, !found.alone.is_empty(), crop_px),
-    })
 }
 
-/// Images with masks, and images alone; paths relative to the folder, sorted.
-struct Found {
-    pairs: Vec<(String, String)>,
-    alone: Vec<String>,
+const NO_MASKS: &str =
+    "holds no image with a mask: put photos into `images/` and PNG masks of the same name into `labels/`";
+const NO_BOXES: &str = "holds no image with boxes: neither COCO JSON, nor Pascal VOC's XML or YOLO's text files that are \
+                        named as images are";
+const NO_LABELS: &str = "holds no image with a mask or boxes: put photos into `images/` and PNG masks, or text files of YOLO, \
+                         of the same name into `labels/`, XML of Pascal VOC into `Annotations/`, or COCO JSON beside them";
+
+/// A split of a card and its list.
+struct StarterSplit {
+    name: String,
+    /// The text of the list.
+    list: String,
+    images: usize,
+    /// The file with all of its boxes.
+    boxes: Option<String>,
+    /// Whether it is every fifth image.
+    is_fifth: bool,
+}
+
+impl StarterSplit {
+    /// A split of images whose labels are found without a column for them.
+    fn of<'a>(name: &str, images: impl IntoIterator<Item = &'a String>) -> Self {
+        let lines: Vec<String> = images.into_iter().map(|image| format!("{image}\t\n")).collect();
+        let (name, images) = (name.to_owned(), lines.len());
+        Self { name, list: lines.concat(), images, boxes: None, is_fifth: false }
+    }
+
+    fn list_name(&self, prefix: &str) -> String {
+        format!("{prefix}{}.txt", self.name)
+    }
 }
 
 fn stem(file: &str) -> &str {
     file.rsplit_once('.').map_or(file, |(stem, _)| stem)
 }
 
-/// An image and its mask.
-type Pair = (String, String);
-
-/// Every fifth image is for val, from the third on; with fewer than three the last one.
-fn divide(pairs: &[Pair]) -> (Vec<&Pair>, Vec<&Pair>) {
-    let last = pairs.len() - 1;
-    let for_val = |index: usize| if pairs.len() < 3 { index == last } else { index % 5 == 2 };
-    let of = |val: bool| (0..pairs.len()).filter(|index| for_val(*index) == val).map(|index| &pairs[index]).collect();
-    (of(false), of(true))
+/// Those for train and those for val: every fifth, from the third on; with fewer than three the last one.
+fn divide<T>(all: &[T]) -> [Vec<&T>; 2] {
+    let for_val = |index: usize| if all.len() < 3 { index + 1 == all.len() } else { index % 5 == 2 };
+    [false, true].map(|val| (0..all.len()).filter(|index| for_val(*index) == val).map(|index| &all[index]).collect())
 }
 
 /// The smaller sides of the first images, rounded down to multiples of 32.
-fn crop(folder: &Path, pairs: &[(String, String)]) -> Result<[usize; 2], DataError> {
+fn crop<'a>(folder: &Path, images: impl Iterator<Item = &'a String>) -> Result<[usize; 2], DataError> {
     let mut least = [512_u32; 2];
-    for (image, _) in pairs.iter().take(20) {
+    for image in images.take(20) {
         let (width, height) = read_size(&folder.join(image))?;
         least = [least[0].min(height), least[1].min(width)];
     }
@@ -118,40 +130,66 @@ fn quoted(text: &str) -> String {
     toml::Value::String(text.to_owned()).to_string()
 }
 
-fn card_text(name: &str, table: &MaskTable, [train, val, unlabelled]: [usize; 3]) -> String {
+/// The files of the lists of some splits, with the names that they have after a prefix.
+fn list_files(splits: &[StarterSplit], prefix: &str) -> Vec<(String, String)> {
+    splits.iter().map(|split| (split.list_name(prefix), split.list.clone())).collect()
+}
+
+/// The text of a card with a table of labels (and a pairing, where it needs one).
+fn card_text(folder: &Path, labels: &str, splits: &[StarterSplit], prefix: &str, classes: &str) -> String {
+    let name = quoted(&folder_name(folder));
     let mut text = format!(
         "# A first card, made from the files in this folder: look through it and name the classes.\n\
-         name = {}\n\
-         title = {}\n\
+         name = {name}\n\
+         title = {name}\n\
          licence = \"unknown: write down whose images these are and what may be done with them\"\n\
          source = \"unknown\"\n\
          get = \"the images lie beside this card\"\n\n\
-         [masks]\n{}\n\
-         [splits]\n\
-         train = {{ list = \"train.txt\", count = {train} }}\n\
-         # Every fifth image. Where neighbours are alike (a video, tiles of one photo), choose others.\n\
-         val = {{ list = \"val.txt\", count = {val} }}\n",
-        quoted(name),
-        quoted(name),
-        table.text,
+         {labels}\n\
+         [splits]\n",
     );
-    if unlabelled > 0 {
-        let _ = writeln!(text, "unlabelled = {{ list = \"unlabelled.txt\", count = {unlabelled} }}");
+    for split in splits {
+        let StarterSplit { name, images, .. } = split;
+        if split.is_fifth {
+            text += "# Every fifth image. Where neighbours are alike (a video, tiles of one photo), choose others.\n";
+        }
+        let boxes = split.boxes.as_ref().map_or_else(String::new, |file| format!("boxes = {}, ", quoted(file)));
+        let _ = writeln!(text, "{name} = {{ list = {}, {boxes}count = {images} }}", quoted(&split.list_name(prefix)));
     }
-    for (index, colour) in table.classes.iter().enumerate() {
-        let _ = write!(text, "\n[[classes]]\nname = \"class_{index}\"\ncolor = {colour:?}\n");
-    }
-    text
+    text + classes
 }
 
-fn recipe_tables(folder: &Path, unlabelled: bool, crop_px: [usize; 2]) -> String {
+/// The entry of a class.
+fn class_text(name: &str, colour: [u8; 3]) -> String {
+    format!("\n[[classes]]\nname = {}\ncolor = {colour:?}\n", quoted(name))
+}
+
+/// The tables of a recipe that are about data; `skips` says that bad ones are to be left out.
+fn recipe_tables(folder: &Path, unlabelled: bool, skips: bool, crop_px: [usize; 2]) -> String {
     let card = folder.join("dataset.toml");
     let mut text = format!("[data]\ncard = {}\nlabelled = \"train\"\n", quoted(&card.to_string_lossy()));
     if unlabelled {
-        text += "unlabelled = \"unlabelled\"\n";
+        text += "# For a recipe with a term that learns from them: unlabelled = \"unlabelled\"\n";
     }
-    let _ = write!(text, "val = \"val\"\n\n[views]\ncrop_px = {crop_px:?}\n");
+    text += "val = \"val\"\n";
+    if skips {
+        text += "# Some boxes are none: they are left out, counted and named.\non_bad_sample = \"skip\"\n";
+    }
+    let _ = write!(text, "\n[views]\ncrop_px = {crop_px:?}\n");
     text
+}
+
+/// Colours far apart from their neighbours: the index's bits, lowest first, go round the three channels from their
+/// highest bit down, the colour map of PASCAL VOC.
+fn display_colour(index: usize) -> [u8; 3] {
+    let mut colour = [0_u8; 3];
+    for level in 0..3 {
+        for (channel, value) in colour.iter_mut().enumerate() {
+            let bit = (index + 1) >> (3 * level + channel) & 1;
+            *value |= (bit as u8) << (7 - level);
+        }
+    }
+    colour
 }
 
 #[cfg(test)]
@@ -186,16 +224,19 @@ mod tests {
                 mask.save(folder.path().join(format!("masks/a b/{index:02}_mask.png"))).unwrap();
             }
         }
-        let starter = starter_card(folder.path()).unwrap();
+        let starter = starter_card(folder.path(), None).unwrap();
         assert_eq!((starter.classes, starter.labelled, starter.unlabelled), (3, [8, 2], 2));
         assert_eq!(starter.crop_px, [64, 96]);
-        assert_eq!(starter, starter_card(folder.path()).unwrap());
+        assert_eq!(starter, starter_card(folder.path(), None).unwrap());
         let dataset = save_starter(folder.path(), &starter);
         let stats = dataset.verify_split(&dataset.split("train").unwrap(), OnBadSample::Fail, None).unwrap();
         assert_eq!((stats.images, stats.counts.ignored), (8, 8 * 70));
         assert_eq!(dataset.split("unlabelled").unwrap().len(), 2);
+        // A split that nothing learns from would be refused in a recipe.
         let tables: toml::Table = starter.recipe_tables.parse().unwrap();
-        assert_eq!(tables["data"]["unlabelled"].as_str(), Some("unlabelled"));
+        assert!(
+            tables["data"].get("unlabelled").is_none() && starter.recipe_tables.contains("unlabelled = \"unlabelled\"")
+        );
     }
 
     #[test]
@@ -206,7 +247,7 @@ mod tests {
             let mask = RgbImage::from_fn(40, 40, |x, _| Rgb(if x < 9 { [200, 0, 0] } else { [0, 0, 200] }));
             mask.save(folder.path().join(format!("{index}.png"))).unwrap();
         }
-        let starter = starter_card(folder.path()).unwrap();
+        let starter = starter_card(folder.path(), None).unwrap();
         assert_eq!((starter.classes, starter.labelled), (2, [2, 1]));
         let dataset = save_starter(folder.path(), &starter);
         let stats = dataset.verify_split(&dataset.split("train").unwrap(), OnBadSample::Fail, None).unwrap();
@@ -216,14 +257,16 @@ mod tests {
     #[test]
     fn a_folder_without_masks_says_what_is_missing() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(starter_card(&folder.path().join("none")).unwrap_err().to_string().ends_with("is no folder"));
-        assert!(starter_card(folder.path()).unwrap_err().to_string().contains("holds no image with a mask"));
+        assert!(starter_card(&folder.path().join("none"), None).unwrap_err().to_string().ends_with("is no folder"));
+        assert!(
+            starter_card(folder.path(), None).unwrap_err().to_string().contains("holds no image with a mask or boxes")
+        );
         RgbImage::new(4, 4).save(folder.path().join("a.jpg")).unwrap();
         RgbImage::from_fn(64, 64, |x, y| Rgb([x as u8, y as u8, 0])).save(folder.path().join("a.png")).unwrap();
         RgbImage::new(4, 4).save(folder.path().join("b.jpg")).unwrap();
-        assert!(starter_card(folder.path()).unwrap_err().to_string().contains("a single image"));
+        assert!(starter_card(folder.path(), None).unwrap_err().to_string().contains("a single image"));
         RgbImage::new(4, 4).save(folder.path().join("b.png")).unwrap();
-        let message = starter_card(folder.path()).unwrap_err().to_string();
+        let message = starter_card(folder.path(), None).unwrap_err().to_string();
         assert!(message.contains("a.png: has 4096 colours"), "{message}");
     }
 
@@ -239,7 +282,7 @@ mod tests {
                 let mask = image::ImageBuffer::from_fn(40, 40, |x, _| Luma([values[x as usize / 10]]));
                 image::DynamicImage::ImageLuma16(mask).save(folder.path().join(format!("masks/{index}.png"))).unwrap();
             }
-            starter_card(folder.path())
+            starter_card(folder.path(), None)
         };
         assert_eq!(masks([0, 1, 2, 200]).unwrap().classes, 4);
         for (values, named) in

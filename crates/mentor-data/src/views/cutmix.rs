@@ -38,7 +38,7 @@ pub(crate) fn cutmix<L: ReadLabels>(pairs: &mut Pairs<L>, strong: &StrongConfig,
 
 /// A box with a share of a view's area and a ratio of height to width, at a place given by two numbers in [0, 1). Where
 /// the box would be longer than the view it is cut to it.
-fn place([height, width]: [usize; 2], area: f64, ratio: f64, at: [f64; 2]) -> CutBox {
+pub(super) fn place([height, width]: [usize; 2], area: f64, ratio: f64, at: [f64; 2]) -> CutBox {
     let pixels = area * (height * width) as f64;
     let rows = ((pixels * ratio).sqrt().round() as usize).min(height);
     let columns = ((pixels / ratio).sqrt().round() as usize).min(width);

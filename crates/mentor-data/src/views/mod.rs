@@ -1,6 +1,8 @@
 //! Random views of an image, each a pure function of image, settings and key.
 
 mod cutmix;
+mod erase;
+mod mosaic;
 mod photometric;
 mod resample;
 
@@ -9,6 +11,8 @@ use mentor_types::{Geometry, IGNORE, Key, UNKNOWN};
 use rand::RngExt;
 
 pub(crate) use self::cutmix::cutmix;
+use self::erase::erase;
+pub(crate) use self::mosaic::{mosaic_partners, mosaic_view};
 use self::photometric::{blur, grey, jitter};
 use self::resample::resample_image;
 use crate::config::{Photometric, StrongConfig, ViewsConfig};
@@ -54,7 +58,7 @@ pub(crate) fn labelled_view<L: ReadLabels>(
     views: &ViewsConfig,
     key: Key,
 ) -> LabelledView<L> {
-    let geometry = weak_geometry(image, views, key);
+    let geometry = labelled_geometry(image, labels, views, key);
     LabelledView {
         rgb: weak_image(image, geometry, views, key).into_raw(),
         labels: labels.view(geometry, views, IGNORE),
@@ -86,6 +90,19 @@ pub(crate) fn pair_view<L: ReadLabels>(
         },
         truth: labels.view(weak_to_source, views, UNKNOWN),
     }
+}
+
+/// How often a view is drawn again that is to show an object.
+const TRIES: u64 = 50;
+
+/// The geometry of a labelled view: that of the weak view, drawn again until it shows so much of an object as is asked for,
+/// or else the first.
+fn labelled_geometry<L: ReadLabels>(image: &RgbImage, labels: &L, views: &ViewsConfig, key: Key) -> Geometry {
+    let first = weak_geometry(image, views, key);
+    let Some(share) = views.keep_box else { return first };
+    let again = (1..TRIES).map(|attempt| weak_geometry(image, views, key.at("again", attempt)));
+    let mut all = std::iter::once(first).chain(again);
+    all.find(|geometry| labels.shows(*geometry, views.crop_px, share)).unwrap_or(first)
 }
 
 /// The geometry of the weak view of an image under a key: from its pixels to the image's.
@@ -133,7 +150,7 @@ fn weak_image(image: &RgbImage, geometry: Geometry, views: &ViewsConfig, key: Ke
     }
 }
 
-/// Jitter, grey and blur, in this order. Padding changes its colour with the image.
+/// Jitter, grey, blur and erasing, in this order. Padding changes its colour with the image.
 fn strong_colours(mut view: RgbImage, strong: &StrongConfig, key: Key) -> RgbImage {
     let mut rng = key.at("jitter", 0).rng();
     if rng.random::<f64>() < strong.jitter_probability {
@@ -146,6 +163,10 @@ fn strong_colours(mut view: RgbImage, strong: &StrongConfig, key: Key) -> RgbIma
     let mut rng = key.at("blur", 0).rng();
     if rng.random::<f64>() < strong.blur {
         view = blur(&view, between(strong.blur_sigma, rng.random()));
+    }
+    let mut rng = key.at("erase", 0).rng();
+    if rng.random::<f64>() < strong.erase.unwrap_or(0.0) {
+        view = erase(view, &mut rng);
     }
     view
 }

@@ -4,7 +4,7 @@
 use super::resample::FILL;
 use super::*;
 use image::Rgb;
-use mentor_types::{Images, LabelMask, Pairs};
+use mentor_types::{BoxKind, BoxLabels, Images, LabelBox, LabelMask, Pairs};
 
 use crate::config::{Jitter, Photometric};
 
@@ -197,4 +197,67 @@ fn views_are_functions_of_their_key_and_colours_change_no_geometry() {
     assert_ne!(draw(&wild, 1).strong, still.strong);
     let tiny = pair_view(&coordinates(1, 1, 9), &cells(1, 1), Known::Labels, &wild, Key::new(3));
     assert_eq!(tiny.weak.len(), 72 * 96 * 3);
+}
+
+/// A grey image with a white square of 20 pixels at a place, and its box.
+fn white_square(size: [u32; 2], [left, top]: [u32; 2]) -> (RgbImage, BoxLabels) {
+    let inside = |x: u32, y: u32| (left..left + 20).contains(&x) && (top..top + 20).contains(&y);
+    let image = RgbImage::from_fn(size[1], size[0], |x, y| Rgb(if inside(x, y) { [255; 3] } else { [90; 3] }));
+    let edges = [left, top, left + 20, top + 20].map(|edge| edge as f32);
+    let label = LabelBox { edges, class: 0, kind: BoxKind::Object, area: 400.0 };
+    (image, BoxLabels { boxes: vec![label], looked_for: None })
+}
+
+#[test]
+fn boxes_stay_on_their_objects_from_a_tenth_to_twice_their_size() {
+    let (image, labels) = white_square([130, 150], [70, 40]);
+    let jittered = ViewsConfig { scale: [0.1, 2.0], ..ViewsConfig::of_size([72, 96]) };
+    let (mut padded, mut shown) = (0, 0);
+    for sample in 0..80 {
+        let view = labelled_view(&image, &labels, &jittered, Key::new(2).at("sample", sample));
+        let pixels = view.rgb.as_chunks::<3>().0;
+        padded += usize::from(pixels.iter().filter(|pixel| **pixel == FILL).count() > 96 * 72 / 2);
+        let white: Vec<[f32; 2]> = (0..pixels.len())
+            .filter(|place| pixels[*place][0] > 200)
+            .map(|place| [(place % 96) as f32 + 0.5, (place / 96) as f32 + 0.5])
+            .collect();
+        let Some(label) = view.labels.boxes.first() else {
+            assert!(white.len() < 100, "{} white pixels have no box", white.len());
+            continue;
+        };
+        let [x0, y0, x1, y1] = label.edges;
+        let near = |[x, y]: &[f32; 2]| *x > x0 - 1.0 && *x < x1 + 1.0 && *y > y0 - 1.0 && *y < y1 + 1.0;
+        assert!(white.iter().all(near), "white pixels lie outside of {:?}", label.edges);
+        let area = (x1 - x0) * (y1 - y0);
+        let border = 2.0 * (x1 - x0 + y1 - y0) + 4.0;
+        assert!((white.len() as f32 - area).abs() <= border, "{} white pixels in {:?}", white.len(), label.edges);
+        shown += 1;
+    }
+    assert!(padded >= 8 && shown >= 30, "{padded} padded, {shown} with a box");
+}
+
+#[test]
+fn a_view_that_must_show_an_object_is_drawn_again_and_one_that_does_stays() {
+    let (image, labels) = white_square([200, 200], [120, 60]);
+    let free = ViewsConfig { scale: [1.0, 1.0], ..ViewsConfig::of_size([72, 96]) };
+    let keeping = ViewsConfig { keep_box: Some(0.5), ..free.clone() };
+    let (mut same, mut again) = (0, 0);
+    for sample in 0..60 {
+        let key = Key::new(8).at("sample", sample);
+        let (before, after) =
+            (labelled_view(&image, &labels, &free, key), labelled_view(&image, &labels, &keeping, key));
+        let area = |view: &LabelledView<BoxLabels>| view.labels.boxes.first().map_or(0.0, |label| label.area);
+        assert!(area(&after) >= 200.0, "{}", area(&after));
+        if area(&before) >= 200.0 {
+            assert_eq!(before, after);
+            same += 1;
+        } else {
+            again += 1;
+        }
+    }
+    assert!(same > 0 && again > 20, "{same} the same, {again} drawn again");
+    // What is not there cannot be shown.
+    let none = BoxLabels::default();
+    let key = Key::new(8);
+    assert_eq!(labelled_view(&image, &none, &free, key), labelled_view(&image, &none, &keeping, key));
 }

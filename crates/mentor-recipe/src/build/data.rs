@@ -108,7 +108,7 @@ impl<L: ReadLabels> BuiltData<L> {
         places: &Places,
     ) -> Result<Self, BuildError> {
         let card = places.with_files(card, recipe.data.splits().map(|(_, name)| name))?;
-        let dataset = Arc::new(Dataset::new(card, &places.data)?);
+        let dataset = Arc::new(Dataset::new(card, &places.data)?.on_bad_sample(recipe.data.on_bad_sample));
         let plan = BatchPlan {
             seed: recipe.seed,
             batch_labelled: recipe.train.batch_labelled,

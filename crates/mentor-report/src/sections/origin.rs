@@ -16,8 +16,8 @@ pub(crate) fn skipped(input: &ReportInput) -> String {
     }
     let skipped = count(bad_samples.len() as u64);
     let mut html = opening(
-        &format!("Samples left out: {skipped}"),
-        "These files could not be used; the run went on without them because the recipe says on_bad_sample = \"skip\".",
+        &format!("Files left out, as a whole or in part: {skipped}"),
+        "What is said of these files could not be used; the run went on without it because the recipe says on_bad_sample = \"skip\".",
     );
     html.push_str("<div class=\"card scroll\"><table class=\"skipped\">\n<thead><tr><th>file</th><th>what is wrong</th></tr></thead>\n<tbody>\n");
     for bad in bad_samples {

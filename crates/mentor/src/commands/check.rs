@@ -55,7 +55,7 @@ impl OnRecipe for Check {
         // The lists of drawn scenes are drawn with them.
         let splits = || recipe.data.splits();
         let card = if self.no_data { card } else { places.with_files(card, splits().map(|(_, name)| name))? };
-        let dataset = Dataset::<T::Labels>::new(card, &places.data)?;
+        let dataset = Dataset::<T::Labels>::new(card, &places.data)?.on_bad_sample(recipe.data.on_bad_sample);
         let card = dataset.card();
         let classes = card.class_names().len();
         let mut lists = Vec::new();
@@ -104,6 +104,8 @@ impl Check {
         let dataset = &data.dataset;
         let stats = dataset.verify_split(&dataset.split(&recipe.data.labelled)?, recipe.data.on_bad_sample, None)?;
         T::label_shares(&stats.counts, names).iter().for_each(|line| say(&format!("# {line}")));
+        stats.bad.iter().for_each(|bad| say(&format!("# left out: {bad}")));
+        dataset.notes().iter().for_each(|line| say(&format!("# {line}")));
         let nets = prepared.nets(device)?;
         for (name, report) in &nets.reports {
             say(&format!("# weights of {name}: {report}"));

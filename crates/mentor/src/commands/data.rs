@@ -11,7 +11,7 @@ use mentor_report::pictures::grid;
 
 use super::{DeviceArgs, PlaceArgs, RecipeArgs};
 use crate::device;
-use crate::print::say;
+use crate::print::{note, say};
 use crate::show::{Labelling, Palette, Show, save};
 use crate::tasks::{OnRecipe, on_recipe};
 use crate::weights::RunNets;
@@ -89,6 +89,7 @@ impl OnRecipe for Data {
                 save(&grid(drawn, 4), &self.out.join(format!("{name}.png")))?;
             }
         }
+        data.dataset.notes().iter().for_each(|line| note!("{line}"));
         let (labelled, unlabelled) = (labelled.len(), unlabelled.len());
         say!("{}: {labelled} labelled, {unlabelled} unlabelled samples", self.out.display());
         Ok(ExitCode::SUCCESS)

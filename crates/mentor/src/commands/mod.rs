@@ -46,7 +46,7 @@ enum Command {
     Data(data::Data),
     /// Draw a data set of small towns from above.
     Scenes(scenes::Scenes),
-    /// Write a starter card and recipe for a folder of your own images.
+    /// Write a starter card and recipe for a folder of your own images, with masks or boxes.
     New(new::New),
     /// Evaluate a term of the loss on tensors from a file.
     Term(term::Term),

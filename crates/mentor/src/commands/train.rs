@@ -205,7 +205,7 @@ pub fn run_job<T: Show>(job: &Job<'_, T>) -> Result<Finished> {
         say_stopped(job, outcome.step);
         return Ok(Finished { result: None });
     }
-    let skipped = bad.list().iter().map(skipped).collect();
+    let skipped = bad.list().iter().chain(&data.dataset.left_out()).map(skipped).collect();
     let result = run_result(&outcome, teachers, &info, start.elapsed().as_secs_f64(), skipped)?;
     result.write(folder.path())?;
     if job.report {
@@ -307,6 +307,7 @@ fn introduce<T: Task>(
         unlabelled - partial,
         data.val.len()
     ));
+    data.dataset.notes().iter().for_each(|line| progress.line(line));
     let crop = recipe.views.crop_px;
     let net = |name: &str, net: &T::Net| {
         progress.line(&format!(

@@ -6,7 +6,7 @@ use std::path::Path;
 use mentor_types::{BoxKind, BoxLabels, LabelBox};
 
 use crate::error::{DataError, names};
-use crate::read::{BoxMistake, CocoBox, CocoImage, CocoTruth};
+use crate::read::{BoxMistake, BoxMistakeKind, CocoBox, CocoImage, CocoTruth};
 
 /// What a file says of an image.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,17 +19,20 @@ pub(super) struct Described {
 
 /// The images of a file, by their names there.
 #[derive(Clone, Debug, Default)]
-pub(super) struct BoxFile(BTreeMap<String, Described>);
+pub(super) struct BoxFile {
+    images: BTreeMap<String, Described>,
+    /// What is wrong with single boxes, which are left out, and what is odd.
+    pub(super) mistakes: Vec<BoxMistake>,
+}
 
 impl BoxFile {
     /// Reads COCO JSON; `classes` are the names of the classes, in their order. A category of the file that is none of these is
     /// left out; a class that is no category of the file was not looked for in its images.
     ///
     /// # Errors
-    /// As [`CocoTruth::read`]; boxes that are none; two images of one name; that no category is a class.
+    /// As [`CocoTruth::read`]; two images of one name; that no category is a class.
     pub(super) fn read_coco(path: &Path, classes: &[String]) -> Result<Self, DataError> {
         let truth = CocoTruth::read(path)?;
-        BoxMistake::refuse(&truth.mistakes, path)?;
         let class_of = |name: &String| classes.iter().position(|class| class == name).map(|class| class as u8);
         let known: Vec<Option<u8>> = truth.categories.iter().map(|category| class_of(&category.name)).collect();
         let fail = |message: String| DataError::Boxes { path: path.to_owned(), message };
@@ -47,14 +50,21 @@ impl BoxFile {
                 return Err(fail(format!("two of its images are called `{name}`")));
             }
         }
-        Ok(Self(images))
+        let mut mistakes = truth.mistakes;
+        for (category, _) in truth.categories.iter().zip(&known).filter(|(_, class)| class.is_none()) {
+            let (kind, message) = BoxMistake::of_other_class(&category.name, classes);
+            let is_wrong = kind != BoxMistakeKind::OtherClass;
+            let message = if is_wrong { format!("category `{}` {message}", category.name) } else { message };
+            mistakes.push(BoxMistake { kind, line: None, message });
+        }
+        Ok(Self { images, mistakes })
     }
 
     /// What it says of the image at a path of a split: that of the longest end of the path, cut at slashes, which the file
     /// names, since files name images from a folder of theirs.
     pub(super) fn image(&self, path: &str) -> Option<&Described> {
         let ends = std::iter::once(path).chain(path.match_indices('/').map(|(slash, _)| &path[slash + 1..]));
-        ends.filter_map(|end| self.0.get(end)).next()
+        ends.filter_map(|end| self.images.get(end)).next()
     }
 }
 
@@ -124,12 +134,25 @@ mod tests {
     }
 
     #[test]
+    fn boxes_that_are_none_and_classes_that_the_card_does_not_name_are_left_out_and_noted() {
+        let reversed = FILE.replace("[10, 10, 20, 10]", "[10, 10, -20, 10]");
+        let file = read(&reversed, &["Tree", "car"]).unwrap();
+        assert!(file.image("a.jpg").unwrap().labels.boxes.is_empty());
+        let said: Vec<_> =
+            file.mistakes.iter().map(|mistake| (mistake.is_dropped(), mistake.message.as_str())).collect();
+        assert!(said[0].0 && said[0].1.contains("negative width"), "{said:?}");
+        let rest = [
+            (false, "bird"),
+            (true, "category `tree` is no class of the card, but `Tree` is: change one of them, or name both"),
+        ];
+        assert_eq!(said[1..], rest);
+    }
+
+    #[test]
     fn what_makes_a_file_useless_is_said() {
         let message = read(FILE, &["boat"]).unwrap_err();
         assert!(message.starts_with("a.json: none of its categories (") && message.contains("(`boat`)"), "{message}");
         let twice = FILE.replace("\"sub/a.jpg\"", "\"a.jpg\"");
         assert!(read(&twice, &["car"]).unwrap_err().ends_with("two of its images are called `a.jpg`"));
-        let reversed = FILE.replace("[10, 10, 20, 10]", "[10, 10, -20, 10]");
-        assert!(read(&reversed, &["car"]).unwrap_err().contains("negative width"));
     }
 }

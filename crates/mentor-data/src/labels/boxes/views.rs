@@ -1,6 +1,6 @@
 //! Boxes through views.
 
-use mentor_types::{BoxKind, BoxLabels, Edges, Geometry, LabelBox};
+use mentor_types::{BoxKind, BoxLabels, CutBox, Edges, Geometry, LabelBox};
 
 /// What a view must show of a box at least, in pixels each way.
 const SMALLEST_SIDE: f64 = 1.0;
@@ -11,6 +11,34 @@ pub(super) fn seen(labels: &BoxLabels, view_to_source: Geometry, size: [usize; 2
     let to_view = view_to_source.inverse();
     let boxes = labels.boxes.iter().filter_map(|label| seen_box(label, &to_view, size, visible)).collect();
     BoxLabels { boxes, looked_for: labels.looked_for.clone() }
+}
+
+/// Whether the view shows a share of the box of some object at least, or there is no object.
+pub(super) fn shows(labels: &BoxLabels, view_to_source: Geometry, size: [usize; 2], share: f64) -> bool {
+    let to_view = view_to_source.inverse();
+    let mut objects = labels.boxes.iter().filter(|label| label.kind == BoxKind::Object).peekable();
+    let is_shown =
+        |label: &LabelBox| seen_box(label, &to_view, size, share).is_some_and(|seen| seen.kind == BoxKind::Object);
+    objects.peek().is_none() || objects.any(is_shown)
+}
+
+/// The boxes of some views, each in its rectangle of a view of all. A class was looked for there if it was in each of them.
+pub(super) fn join(parts: Vec<(CutBox, BoxLabels)>) -> BoxLabels {
+    let mut whole = BoxLabels::default();
+    for (cut, part) in parts {
+        let (x, y) = (cut.x as f32, cut.y as f32);
+        whole.boxes.extend(part.boxes.into_iter().map(|label| {
+            let [x0, y0, x1, y1] = label.edges;
+            LabelBox { edges: [x0 + x, y0 + y, x1 + x, y1 + y], ..label }
+        }));
+        whole.looked_for = match (whole.looked_for, part.looked_for) {
+            (Some(all), Some(part)) => {
+                Some(all.into_iter().filter(|class| part.binary_search(class).is_ok()).collect())
+            }
+            (all, part) => all.or(part),
+        };
+    }
+    whole
 }
 
 fn seen_box(label: &LabelBox, to_view: &Geometry, [height, width]: [usize; 2], visible: f64) -> Option<LabelBox> {
@@ -71,5 +99,24 @@ mod tests {
         let corner = Geometry { scale: [1.0, 1.0], shift: [8.0, 8.0] };
         let found = seen(&crowd, corner, [10, 10], 0.25).boxes[0];
         assert_eq!((found.edges, found.kind), ([0.0, 0.0, 2.0, 2.0], BoxKind::Crowd));
+    }
+
+    #[test]
+    fn a_view_shows_an_object_if_enough_of_its_box_is_in_it() {
+        let object = labels([0.0, 0.0, 10.0, 10.0], BoxKind::Object);
+        let moved = |x: f64| Geometry { scale: [1.0, 1.0], shift: [x, 0.0] };
+        let shown = |x: f64, share: f64| shows(&object, moved(x), [20, 20], share);
+        assert_eq!([shown(0.0, 1.0), shown(5.0, 0.5), shown(5.1, 0.5), shown(30.0, 0.0)], [true, true, false, false]);
+        // A crowd need not be shown, and where there is no object nothing need be.
+        assert!(shows(&labels([0.0, 0.0, 10.0, 10.0], BoxKind::Crowd), moved(30.0), [20, 20], 0.5));
+    }
+
+    #[test]
+    fn an_image_smaller_than_its_view_keeps_its_boxes_whole_wherever_it_lies_in_the_padding() {
+        let object = labels([100.0, 50.0, 300.0, 250.0], BoxKind::Object);
+        // Shown at a tenth of its size, 30 columns and 20 rows from the corner of the view.
+        let small = Geometry { scale: [10.0, 10.0], shift: [-300.0, -200.0] };
+        let found = seen(&object, small, [128, 128], 0.25).boxes[0];
+        assert_eq!((found.edges, found.kind, found.area), ([40.0, 25.0, 60.0, 45.0], BoxKind::Object, 400.0));
     }
 }

@@ -67,8 +67,10 @@ impl ReadLabels for LabelMask {
     }
 
     fn check_views(views: &ViewsConfig, _: bool, problems: &mut Vec<(String, String)>) {
-        if views.visible_share.is_some() {
-            problems.push(("visible_share".to_owned(), "has no effect: masks have no boxes".to_owned()));
+        for (key, share) in [("visible_share", views.visible_share), ("keep_box", views.keep_box)] {
+            if share.is_some() {
+                problems.push((key.to_owned(), "has no effect: masks have no boxes".to_owned()));
+            }
         }
     }
 
@@ -115,6 +117,17 @@ impl ReadLabels for LabelMask {
     fn view(&self, view_to_source: Geometry, views: &ViewsConfig, beyond: u8) -> Self {
         let [height, width] = views.crop_px;
         Self::new(width, height, views::resample(self, view_to_source, [height, width], beyond))
+    }
+
+    fn join(parts: Vec<(CutBox, Self)>, [height, width]: [usize; 2]) -> Self {
+        let mut whole = Self::filled(width, height, UNKNOWN);
+        for (cut, part) in parts {
+            for (row, line) in part.labels().chunks_exact(cut.width).enumerate() {
+                let start = (cut.y + row) * width + cut.x;
+                whole.labels_mut()[start..start + cut.width].copy_from_slice(line);
+            }
+        }
+        whole
     }
 
     fn push(self, targets: &mut Vec<u8>) {
