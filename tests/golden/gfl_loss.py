@@ -3,12 +3,12 @@
     python tests/golden/gfl_loss.py
 
 Written from the papers: adaptive training sample selection (arXiv 1912.02424, algorithm 1, with a square of 8 strides about each
-point), quality focal loss and distribution focal loss (arXiv 2006.04388, equations 3 and 6); measures of boxes are torchvision's.
+point), SimOTA (arXiv 2107.08430), quality focal loss and distribution focal loss (arXiv 2006.04388, equations 3 and 6); measures of boxes are torchvision's.
 In double precision over single-precision inputs, for points at ((x + 0.5) * stride, (y + 0.5) * stride).
 
 gfl_loss.safetensors holds, all as f32, for 3 images of 64x96 and levels 0..2 of stride 8, 16, 32:
 class_logits.L [3,2,p], distances.L [3,4,p] in pixels, distribution.L [3,24,p]; boxes.I [m,4], classes.I [m] (image 2 has none);
-positive [3,1,p], one_hot [3,2,p], target_distances [3,4,p];
+positive [3,1,p], one_hot [3,2,p], target_distances [3,4,p]; simota.{positive,one_hot,target_distances}, the same by cost;
 {quality_focal,giou,diou,ciou,distribution_focal}.value, .grad.L (of the class logits, the distances, the distribution); places of giou
 and of distribution_focal count by the highest class probability
 """
@@ -148,6 +148,49 @@ start = 0
 for places in per_level:
     assert positive[:, start : start + places].any(), "a level answers for nothing"
     start += places
+
+
+
+def cheapest(gt, classes, logits, ways):
+    """The box of each place by SimOTA (arXiv 2107.08430), or -1; a place answers for boxes that hold it or whose middle is near."""
+    if not len(gt):
+        return torch.full((len(points),), -1)
+    x, y = points.T
+    edges = torch.stack([x - gt[:, :1], y - gt[:, 1:2], gt[:, 2:3] - x, gt[:, 3:] - y])
+    inside = edges.min(0).values > 0
+    off = (points[None] - ((gt[:, :2] + gt[:, 2:]) / 2)[:, None]).abs().max(-1).values
+    near = off < 2.5 * strides
+    allowed = inside | near
+    overlap = torch.where(allowed, box_iou(gt, torch.cat([points - ways[:, :2], points + ways[:, 2:]], 1)), 0.0)
+    one = torch.nn.functional.one_hot(classes, CLASSES).double()[:, None].expand(-1, len(points), -1)
+    scores = logits[None].expand(len(gt), -1, -1)
+    cost = torch.nn.functional.binary_cross_entropy_with_logits(scores, one, reduction="none").sum(-1)
+    cost = cost - 3 * (overlap + 1e-8).log() + 1e5 * ~(inside & near)
+    cost = torch.where(allowed, cost, torch.inf)
+    sums = overlap.topk(10, 1).values.sum(1)
+    assert ((sums - sums.round()).abs() > 1e-4).all(), "a sum of overlaps at a whole number"
+    chosen = torch.full_like(cost, torch.inf)
+    for box, count in enumerate(sums.int().clamp(min=1).tolist()):
+        best = cost[box].topk(count, largest=False).indices
+        chosen[box, best] = cost[box, best]
+    least = chosen.min(0)
+    return torch.where(least.values.isfinite(), least.indices, -1)
+
+
+simota = {"positive": torch.zeros(IMAGES, 1, len(points))}
+simota |= {"one_hot": torch.zeros(IMAGES, CLASSES, len(points)), "target_distances": torch.zeros(IMAGES, 4, len(points))}
+for image in range(IMAGES):
+    gt, classes = tensors[f"boxes.{image}"].double(), tensors[f"classes.{image}"].long()
+    found = cheapest(gt, classes, all_logits[image].detach().T, all_distances[image].detach().T)
+    for place, box in enumerate(found.tolist()):
+        if box >= 0:
+            simota["positive"][image, 0, place] = 1
+            simota["one_hot"][image, classes[box], place] = 1
+            way = torch.cat([points[place] - gt[box, :2], gt[box, 2:] - points[place]])
+            simota["target_distances"][image, :, place] = way
+for name, x in simota.items():
+    put(f"simota.{name}", x)
+print("simota", int(simota["positive"].sum()), "places")
 
 save_file(tensors, HERE / "gfl_loss.safetensors")
 (HERE / "gfl_loss.safetensors").chmod(0o644)

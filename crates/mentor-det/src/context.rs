@@ -85,7 +85,7 @@ impl Labelled {
         let labelled = targets.edges_nm4.dims()[0];
         assert_eq!(images, labelled, "an output for {images} images, labels of {labelled}");
         let grid = Grid::of(output, &targets.edges_nm4.device());
-        let assignment = config.assign(&grid, targets, classes);
+        let assignment = config.assign(&grid, targets, output, classes);
         Self { targets: targets.clone(), grid, assignment }
     }
 }

@@ -145,7 +145,7 @@ impl DetMethod {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::assign::{AtssAssign, FcosAssign, MaxIouAssign};
+    use crate::assign::{AtssAssign, FcosAssign, MaxIouAssign, SimotaAssign};
     use crate::distill::{ClassKd, CrossKd, Defeat, Ld, TeacherBoxes};
     use crate::nets::{NetConfig, NetTable};
     use crate::supervised::PlaceWeight;
@@ -326,6 +326,7 @@ mod tests {
                 AssignConfig::Atss(AtssAssign::default()),
                 AssignConfig::Fcos(FcosAssign::default()),
                 AssignConfig::MaxIou(MaxIouAssign::default()),
+                AssignConfig::Simota(SimotaAssign::default()),
             ] {
                 let (method, model) = everything_of(head);
                 let what = format!("{assign:?}");

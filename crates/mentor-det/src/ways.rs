@@ -5,6 +5,9 @@ use burn::tensor::{Bool, Tensor};
 use crate::grid::Grid;
 use crate::upload::DetTargets;
 
+/// Keeps the overlap of empty boxes finite.
+const NO_AREA: f64 = 1e-6;
+
 /// The ways from every place to the edges of every box.
 pub(crate) struct Ways {
     /// Left, top, right, bottom, in pixels: positive inside; each `[n, m, p]`.
@@ -47,13 +50,25 @@ impl Ways {
     /// The overlap of the boxes with the anchors of the places: their common area as a part of the area that they cover,
     /// `[n, m, p]`.
     pub fn overlap_with_anchors(&self, grid: &Grid) -> Tensor<3> {
-        let [left, top, right, bottom] = self.edges_nmp.clone();
-        let [width, height] = grid.anchors.clone().map(|side_11p| side_11p.expand(left.shape()));
-        let [half_width, half_height] = [&width, &height].map(|side| side.clone().div_scalar(2.0));
-        let along =
-            |a: Tensor<3>, b: Tensor<3>, half: Tensor<3>| (a.min_pair(half.clone()) + b.min_pair(half)).clamp_min(0.0);
-        let common = along(left, right, half_width) * along(top, bottom, half_height);
-        common.clone() / (self.area() + width * height - common)
+        let half = |axis: usize| grid.anchors[axis].clone().div_scalar(2.0);
+        self.overlap([half(0), half(1), half(0), half(1)])
+    }
+
+    /// The same with boxes about the points of the places, `[n, 4, p]`: left, top, right, bottom from the point.
+    pub fn overlap_with_boxes(&self, distances_n4p: &Tensor<3>) -> Tensor<3> {
+        self.overlap([0, 1, 2, 3].map(|edge| distances_n4p.clone().narrow(1, edge, 1)))
+    }
+
+    fn overlap(&self, others: [Tensor<3>; 4]) -> Tensor<3> {
+        let shape = self.edges_nmp[0].shape();
+        let [left, top, right, bottom] = others.map(|edge| edge.expand(shape.clone()));
+        let area = (left.clone() + right.clone()) * (top.clone() + bottom.clone());
+        let [own_left, own_top, own_right, own_bottom] = self.edges_nmp.clone();
+        let along = |low: Tensor<3>, own_low: Tensor<3>, high: Tensor<3>, own_high: Tensor<3>| {
+            (low.min_pair(own_low) + high.min_pair(own_high)).clamp_min(0.0)
+        };
+        let common = along(left, own_left, right, own_right) * along(top, own_top, bottom, own_bottom);
+        common.clone() / (self.area() + area - common).clamp_min(NO_AREA)
     }
 }
 
@@ -86,5 +101,8 @@ mod tests {
         assert_eq!(overlap([16.0, 16.0]), [64.0 / 256.0, 32.0 / (256.0 + 64.0 - 32.0)]);
         assert_eq!(overlap([8.0, 8.0]), [1.0, 0.0]);
         assert_eq!(overlap([8.0, 16.0]), [0.5, 0.0]);
+        // The box itself, from both points; and one that lies beside its point.
+        let boxes = crate::testing::rows(&[[4.0, 12.0], [4.0, 4.0], [4.0, -8.0], [4.0, 4.0]]);
+        assert_eq!(of_box(ways.overlap_with_boxes(&boxes)), [1.0, 0.5]);
     }
 }

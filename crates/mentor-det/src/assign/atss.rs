@@ -1,11 +1,11 @@
 //! Adaptive training sample selection.
 
-use burn::tensor::{Bool, Int, Tensor};
-use mentor_types::Found;
+use burn::tensor::{Bool, Tensor};
+use mentor_types::{Found, LevelLayout};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Assignment;
+use super::{Assignment, least};
 use crate::grid::Grid;
 use crate::upload::DetTargets;
 use crate::ways::Ways;
@@ -70,7 +70,7 @@ impl AtssAssign {
         let square = |x: Tensor<3>| x.clone() * x;
         let off_nmp = square(left - right) + square(top - bottom);
         let mut count = 0;
-        let of_level = |level: &mentor_types::LevelLayout| {
+        let of_level = |level: &LevelLayout| {
             let off = grid.at_level(level.stride, &off_nmp);
             let [n, m, places] = off.dims();
             let anchors = level.anchors.len();
@@ -96,13 +96,9 @@ impl AtssAssign {
 /// Whether a value is one of the `count` smallest along the last dimension; of equal ones the first. One after the other: a
 /// sort would be done on the host.
 fn nearest(mut values_nmp: Tensor<3>, count: usize) -> Tensor<3, Bool> {
-    let [n, m, places] = values_nmp.dims();
     let mut found: Option<Tensor<3, Bool>> = None;
     for _ in 0..count {
-        let at_nm1 = values_nmp.clone().argmin(2);
-        let options = (&at_nm1.device(), at_nm1.dtype());
-        let all = Tensor::<1, Int>::arange(0..places as i64, options).reshape([1, 1, places]).expand([n, m, places]);
-        let is_next = at_nm1.expand([n, m, places]).equal(all);
+        let is_next = least(&values_nmp);
         values_nmp = values_nmp.mask_fill(is_next.clone(), TAKEN);
         found = Some(match found {
             None => is_next,

@@ -5,9 +5,10 @@
 mod atss;
 mod fcos;
 mod max_iou;
+mod simota;
 
-use burn::tensor::{Int, Tensor};
-use mentor_types::{Found, IGNORE, below};
+use burn::tensor::{Bool, Int, Tensor};
+use mentor_types::{DetOutput, Found, IGNORE, below};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +19,7 @@ use crate::ways::Ways;
 pub use atss::AtssAssign;
 pub use fcos::FcosAssign;
 pub use max_iou::MaxIouAssign;
+pub use simota::SimotaAssign;
 
 /// `[supervised] assign`: which places answer for which objects.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -29,16 +31,19 @@ pub enum AssignConfig {
     Fcos(FcosAssign),
     /// The anchors that overlap with an object by at least so much.
     MaxIou(MaxIouAssign),
+    /// The places at which the student is nearest to the object already.
+    Simota(SimotaAssign),
 }
 
 impl AssignConfig {
-    /// What the places of a net for `classes` classes are to say.
+    /// What the places of a net for `classes` classes are to say; `output` is what it says.
     #[must_use]
-    pub fn assign(&self, grid: &Grid, targets: &DetTargets, classes: usize) -> Assignment {
+    pub fn assign(&self, grid: &Grid, targets: &DetTargets, output: &DetOutput, classes: usize) -> Assignment {
         match self {
             Self::Atss(config) => config.assign(grid, targets, classes),
             Self::Fcos(config) => config.assign(grid, targets, classes),
             Self::MaxIou(config) => config.assign(grid, targets, classes),
+            Self::Simota(config) => config.assign(grid, targets, output, classes),
         }
     }
 
@@ -48,6 +53,7 @@ impl AssignConfig {
             Self::Atss(config) => below("atss", found, |found| config.check(found)),
             Self::Fcos(config) => below("fcos", found, |found| config.check(found)),
             Self::MaxIou(config) => below("max_iou", found, |found| config.check(found)),
+            Self::Simota(config) => below("simota", found, |found| config.check(found)),
         }
     }
 }
@@ -91,6 +97,15 @@ impl Assignment {
         let centerness_n1p = centerness(&distances_n4p);
         Self { positive_n1p, positives, classes_nkp, counted_nkp, distances_n4p, centerness_n1p }
     }
+}
+
+/// Whether a value is the least along the last dimension; of equal ones the first.
+fn least(values_nmp: &Tensor<3>) -> Tensor<3, Bool> {
+    let [n, m, places] = values_nmp.dims();
+    let at_nm1 = values_nmp.clone().argmin(2);
+    let options = (&at_nm1.device(), at_nm1.dtype());
+    let all = Tensor::<1, Int>::arange(0..places as i64, options).reshape([1, 1, places]).expand([n, m, places]);
+    at_nm1.expand([n, m, places]).equal(all)
 }
 
 /// `[n, m]` to `[n, m, k]`: 1 at the class; nowhere for a box of no class.

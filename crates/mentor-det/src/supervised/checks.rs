@@ -7,7 +7,7 @@ use mentor_nets::{BackboneKind, Level};
 use mentor_types::{BoxCoding, BoxKind, BoxLabels, DetLevel, DetOutput, LevelLayout, Taps};
 use mentor_weights::NamedTensors;
 
-use crate::assign::{AssignConfig, AtssAssign, FcosAssign, MaxIouAssign};
+use crate::assign::{AssignConfig, AtssAssign, FcosAssign, MaxIouAssign, SimotaAssign};
 use crate::context::{Context, Labelled};
 use crate::nets::{NetConfig, NetTable};
 use crate::task::Det;
@@ -154,6 +154,19 @@ pub(crate) const GFL: Golden = Golden {
     parts: &[("class_logits", Part::ClassLogits), ("distances", Part::Distances), ("distribution", Part::Distribution)],
     assign: || AssignConfig::Atss(AtssAssign::default()),
 };
+
+#[test]
+fn targets_by_cost_agree_with_the_paper() {
+    let config = AssignConfig::Simota(SimotaAssign::default());
+    let golden = golden(GFL.file);
+    let targets = DetTargets::upload(&GFL.labels(&golden), &Device::flex());
+    let found = Labelled::of(&targets, &GFL.output(&golden), &config).assignment;
+    for (name, found) in
+        [("positive", found.positive_n1p), ("one_hot", found.classes_nkp), ("target_distances", found.distances_n4p)]
+    {
+        close(&values(found), &golden[&format!("simota.{name}")].1, 1e-5);
+    }
+}
 
 fn level_of_stride(stride: usize) -> Level {
     *Level::ALL.iter().find(|level| level.stride() == stride).unwrap()
