@@ -125,6 +125,12 @@ def weighted_cross_entropy(s, t):
     return value.sum() / q.amax(1).sum().clamp(min=1)
 
 
+def class_kd(s, t):
+    q = t.sigmoid()
+    value = (s.sigmoid() - q).abs() * F.binary_cross_entropy_with_logits(s, q, reduction="none")
+    return value.sum() / q.amax(1).sum().clamp(min=1)
+
+
 def adaptive(s, t):
     q = t.sigmoid()
     entropy = F.binary_cross_entropy(q, q, reduction="none")
@@ -175,7 +181,7 @@ def ld(s, t):
 
 TERMS = {
     "features": [pkd, fgd, defeat, hint],
-    "class_logits": [weighted_cross_entropy, adaptive, dist],
+    "class_logits": [weighted_cross_entropy, class_kd, adaptive, dist],
     "distances": [bounded_regression],
     "distribution": [ld],
 }

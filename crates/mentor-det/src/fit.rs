@@ -17,6 +17,7 @@ pub fn check_fit<'a>(
     found: &mut Found,
 ) {
     for (name, teacher) in teachers {
+        check_points([student, teacher], name, distill, found);
         check_ld([student, teacher], name, distill, found);
         check_crosskd([student, teacher], name, distill, found);
         let shares_a_level = student.table().levels.iter().any(|level| teacher.table().levels.contains(level));
@@ -27,6 +28,22 @@ pub fn check_fit<'a>(
                 found.push((format!("distill.{term}"), message));
             }
         }
+    }
+}
+
+/// Reports terms on what is said at points, for nets whose points lie apart.
+fn check_points(nets: [&NetConfig; 2], teacher: &str, distill: &DistillConfig, found: &mut Found) {
+    let [own, other] = nets.map(|net| net.table().points);
+    if own == other {
+        return;
+    }
+    let compares_points = |(name, term): &(&str, &dyn Term<Det>)| {
+        ["crosskd", "regression_imitation"].contains(name) || (term.shared().at.is_empty() && !term.is_on_levels())
+    };
+    for (term, _) in distill.terms().into_iter().filter(compares_points) {
+        let message =
+            format!("compares what both nets say at the same points; `points` of the teacher `{teacher}` differs");
+        found.push((format!("distill.{term}"), message));
     }
 }
 
@@ -58,7 +75,7 @@ fn check_crosskd(nets: [&NetConfig; 2], teacher: &str, distill: &DistillConfig, 
     let [own, other] = nets.map(|net| net.table().head_convs);
     if term.convs > own.min(other) {
         let message = format!(
-            "the student's head has {own} convolutions, that of the teacher `{teacher}` {other}, found {}",
+            "must be at most the `head_convs` of both nets: {own} of the student, {other} of the teacher `{teacher}`, found {}",
             term.convs
         );
         found.push(("distill.crosskd.convs".to_owned(), message));
@@ -70,7 +87,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::distill::{ClassKd, CrossKd, Ld};
-    use crate::nets::NetTable;
+    use crate::nets::{NetTable, Points};
     use mentor_nets::{BackboneKind, Level};
 
     fn net(levels: &[Level]) -> NetConfig {
@@ -81,6 +98,21 @@ mod tests {
         let mut found = Found::new();
         check_fit(student, [("big", teacher)].into_iter(), &SupervisedConfig::default(), distill, &mut found);
         found.into_iter().map(|(key, _)| key).collect()
+    }
+
+    #[test]
+    fn what_is_said_at_points_needs_the_same_ones_and_features_do_not() {
+        let middle = net(&[Level::P3]);
+        let mut corner = middle.clone();
+        let NetConfig::Fcos(table) = &mut corner;
+        table.points = Points::Corner;
+        let distill = DistillConfig { ld: None, ..DistillConfig::all() };
+        let found = keys(&middle, &corner, &distill);
+        for (term, expected) in [("class_kd", true), ("crosskd", true), ("regression_imitation", true), ("pkd", false)]
+        {
+            assert_eq!(found.contains(&format!("distill.{term}")), expected, "{term}: {found:?}");
+        }
+        assert_eq!(keys(&middle, &middle, &distill), [""; 0]);
     }
 
     #[test]
