@@ -7,7 +7,8 @@ of it is code of the papers' authors. One level, p3, of stride 8 with points in 
 anchors of 64x64, three classes, distributions of 5 bins.
 
 det_distill.safetensors holds, all as f32: {student,teacher}.{features [2,4,8,10], class_logits [2,3,8,10],
-distances [2,4,8,10], distribution [2,20,8,10]}; boxes.I [m,4], classes.I [m]; TERM.value, TERM.grad (of what the term compares)
+distances [2,4,8,10], distribution [2,20,8,10]}; boxes.I [m,4], classes.I [m]; TERM.value, TERM.grad (of what the term compares);
+TERM@p3.ADAPTER, the weights of adapters
 """
 
 import pathlib
@@ -110,6 +111,30 @@ def fgd(s, t):
     return (1e-3 * (square * scaled).sum() + 5e-4 * (square * background).sum() + 5e-4 * off) / 2
 
 
+def weights(name, *shape):
+    weight = torch.randn(*shape, generator=random) / 3
+    put(name, weight)
+    return weight.double()
+
+
+def fgd_global(s, t):
+    def with_whole(side, f):
+        layer = lambda name, *shape: weights(f"fgd_global@p3.{side}.{name}", *shape, 1, 1)
+        mask = F.softmax(F.conv2d(f, layer("mask", 1, 4)).flatten(1), 1)
+        whole = torch.einsum("ncp,np->nc", f.flatten(2), mask)[..., None, None]
+        inner = F.conv2d(whole, layer("reduce", 2, 4))
+        inner = F.layer_norm(inner, inner.shape[1:], eps=1e-5).relu()
+        return f + F.conv2d(inner, layer("expand", 4, 2))
+
+    return fgd(s, t) + 0.01 * ((with_whole("student", s) - with_whole("teacher", t)) ** 2).sum() / 2
+
+
+def mgd(s, t):
+    first, last = (weights(f"mgd@p3.{name}", 4, 4, 3, 3) for name in ["first", "last"])
+    made = F.conv2d(F.conv2d(s, first, padding=1).relu(), last, padding=1)
+    return ((made - t) ** 2).sum() / 2
+
+
 def defeat(s, t):
     square = (s - t) ** 2
     return 3 * (square * inside).sum() / (2 * inside.sum()) + 12 * (square * outside).sum() / (2 * outside.sum())
@@ -180,7 +205,7 @@ def ld(s, t):
 
 
 TERMS = {
-    "features": [pkd, fgd, defeat, hint],
+    "features": [pkd, fgd, fgd_global, mgd, defeat, hint],
     "class_logits": [weighted_cross_entropy, class_kd, adaptive, dist],
     "distances": [bounded_regression],
     "distribution": [ld],
