@@ -8,7 +8,7 @@ anchors of 64x64, three classes, distributions of 5 bins.
 
 det_distill.safetensors holds, all as f32: {student,teacher}.{features [2,4,8,10], class_logits [2,3,8,10],
 distances [2,4,8,10], distribution [2,20,8,10]}; boxes.I [m,4], classes.I [m]; TERM.value, TERM.grad (of what the term compares);
-TERM@p3.ADAPTER, the weights of adapters
+TERM@p3.ADAPTER, the weights of adapters; crosskd.SIDE.NAME, those of heads of FCOS with two convolutions of 4 channels in a tower
 """
 
 import pathlib
@@ -204,8 +204,55 @@ def ld(s, t):
     return 100 * (mean(answers) + mean(valuable))
 
 
+HEADS = {}
+for name in ["student", "teacher"]:
+    HEADS[name] = {}
+    for part, last, channels in [("classification", "cls_logits", CLASSES), ("regression", "bbox_reg", 4)]:
+        at = lambda layer: f"head.{part}_head.{layer}"
+        shapes = {at(f"conv.{i}.weight"): (4, 4, 3, 3) for i in (0, 3)} | {at(f"conv.{i}.bias"): (4,) for i in (0, 3)}
+        shapes |= {at(f"conv.{i}.{vector}"): (4,) for i in (1, 4) for vector in ("gamma", "beta")}
+        shapes |= {at(f"{last}.weight"): (channels, 4, 3, 3), at(f"{last}.bias"): (channels,)}
+        for weight, shape in shapes.items():
+            HEADS[name][weight] = weights(f"crosskd.{name}.{weight}", *shape)
+
+
+def crosskd(part, last):
+    """From the student's features to what the teacher's head makes of them, and what it says itself."""
+
+    def partway(side, f):
+        w = lambda name: HEADS[side][f"head.{part}_head.{name}"]
+        return F.group_norm(F.conv2d(f, w("conv.0.weight"), w("conv.0.bias"), padding=1), 1, w("conv.1.gamma"), w("conv.1.beta"))
+
+    def onward(f):
+        w = lambda name: HEADS["teacher"][f"head.{part}_head.{name}"]
+        f = F.conv2d(f.relu(), w("conv.3.weight"), w("conv.3.bias"), padding=1)
+        f = F.group_norm(f, 1, w("conv.4.gamma"), w("conv.4.beta")).relu()
+        return F.conv2d(f, w(f"{last}.weight"), w(f"{last}.bias"), padding=1)
+
+    def value(s, t):
+        own, other = partway("student", s), partway("teacher", t)
+        deviation = other.std((0, 2, 3), keepdim=True, unbiased=False)
+        return onward(standardised(own) * deviation + other.mean((0, 2, 3), keepdim=True)), onward(other)
+
+    return value
+
+
+def crosskd_classes(s, t):
+    return class_kd(*crosskd("classification", "cls_logits")(s, t))
+
+
+def crosskd_boxes(s, t):
+    q = crosskd("classification", "cls_logits")(t, t)[1].sigmoid().amax(1)
+    a, b = (x.relu() * STRIDE for x in crosskd("regression", "bbox_reg")(s, t))
+    area = lambda d: (d[:, 0] + d[:, 2]) * (d[:, 1] + d[:, 3])
+    common, enclosing = area(torch.minimum(a, b)), area(torch.maximum(a, b))
+    union = area(a) + area(b) - common
+    giou = common / (union + 1e-7) - (enclosing - union) / (enclosing + 1e-7)
+    return ((1 - giou) * q * (area(b) > 0)).sum() / q.sum().clamp(min=1)
+
+
 TERMS = {
-    "features": [pkd, fgd, fgd_global, mgd, defeat, hint],
+    "features": [pkd, fgd, fgd_global, mgd, defeat, hint, crosskd_classes, crosskd_boxes],
     "class_logits": [weighted_cross_entropy, class_kd, adaptive, dist],
     "distances": [bounded_regression],
     "distribution": [ld],

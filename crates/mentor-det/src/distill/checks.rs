@@ -102,14 +102,19 @@ impl Part {
     }
 }
 
+/// What `tests/golden/det_distill.py` writes.
+pub(crate) fn golden() -> NamedTensors {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/det_distill.safetensors");
+    from_safetensors(&std::fs::read(path).unwrap()).unwrap()
+}
+
 /// Channels of the features there.
 const FEATURES: usize = 4;
 
 /// Compares value and gradient of a term with those that `tests/golden/det_distill.py` wrote under `name`, for two images with
 /// boxes on a net with the one level p3.
 pub(crate) fn agrees(name: &'static str, part: Part, term: &dyn Term<Det>) {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/det_distill.safetensors");
-    let golden: NamedTensors = from_safetensors(&std::fs::read(path).unwrap()).unwrap();
+    let golden = golden();
     let read = |name: String| {
         let (shape, values) = &golden[&name];
         map(shape.as_slice().try_into().unwrap(), |i| values[i])
