@@ -136,7 +136,7 @@ def mgd(s, t):
 
 
 def defeat(s, t):
-    square = (s - t) ** 2
+    square = ((s - t) ** 2).mean(1, keepdim=True)
     return 3 * (square * inside).sum() / (2 * inside.sum()) + 12 * (square * outside).sum() / (2 * outside.sum())
 
 
