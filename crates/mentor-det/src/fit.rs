@@ -50,6 +50,9 @@ fn check_points(nets: [&NetConfig; 2], teacher: &str, distill: &DistillConfig, f
 /// The heads that say distributions over where the edges of boxes lie.
 const WITH_DISTRIBUTIONS: [&str; 1] = ["gfl"];
 
+/// The heads that can be entered in the middle: those that say so in `Head`.
+const ENTERED: [&str; 1] = ["fcos"];
+
 /// Reports nets whose edges have no distributions.
 fn check_ld(nets: [&NetConfig; 2], teacher: &str, distill: &DistillConfig, found: &mut Found) {
     let sides = [("the student".to_owned(), nets[0]), (format!("the teacher `{teacher}`"), nets[1])];
@@ -71,6 +74,8 @@ fn check_crosskd(nets: [&NetConfig; 2], teacher: &str, distill: &DistillConfig, 
              the teacher `{teacher}` is {other}"
         );
         found.push(("distill.crosskd".to_owned(), message));
+    } else if !ENTERED.contains(&own) {
+        found.push(("distill.crosskd".to_owned(), format!("a head of {own} cannot be entered in the middle")));
     }
     let [own, other] = nets.map(|net| net.table().head_convs);
     if term.convs > own.min(other) {
