@@ -20,12 +20,25 @@ fn text(rest: &str, width: usize, channels: usize) -> String {
     )
 }
 
-/// Every term, taught by a wider net; `class_kd` on the unlabelled stream, too.
+/// Every term that this net can feed, taught by a wider one; `class_kd` on the unlabelled stream, too.
 const TAUGHT: &str = r#"
 [distill.imitation]
-at = [{ student = "p3", teacher = "p3" }, { student = "p4", teacher = "p4" }]
 [distill.regression_imitation]
 at = [{ student = "p3", teacher = "p3" }]
+[distill.pkd]
+[distill.fgd]
+[distill.weighted_cross_entropy]
+[distill.bounded_regression]
+[distill.hint]
+weight = 0.01
+[distill.defeat]
+weight = 0.001
+[distill.crosskd]
+convs = 1
+[distill.mgd]
+[distill.cwd]
+[distill.dist]
+[distill.adaptive]
 [distill.class_kd]
 on = ["labelled", "unlabelled"]
 [distill.teacher_boxes]
@@ -74,6 +87,9 @@ fn a_detector_is_taught_resumes_bit_for_bit_is_judged_and_draws_its_boxes() {
         "imitation@p3",
         "imitation@p4",
         "regression_imitation@p3",
+        "fgd@p4",
+        "crosskd@reg_tower",
+        "mgd@p3",
         "class_kd/unlabelled",
     ] {
         assert!(whole.0[0].to_string().contains(column), "{column}: {}", whole.0[0]);
@@ -140,6 +156,13 @@ fn what_does_not_fit_boxes_is_said_before_the_first_step() {
     let (folder, path) = prepare();
     let said = |set: &str| fail(mentor().arg("check").arg(&path).arg("--set").arg(set));
     assert!(said("views.strong.cutmix=0.5").contains("`views.strong.cutmix`: must be 0: boxes do not follow"));
+    let unfit = said("distill.ld.weight=1.0");
+    assert!(unfit.contains("distill.ld") && unfit.contains("the student (fcos) has none"), "{unfit}");
+    assert!(
+        said("distill.crosskd.convs=2").contains("at most the `head_convs` of both nets"),
+        "{}",
+        said("distill.crosskd.convs=2")
+    );
     let place = "distill.imitation.at=[{student=\"p5\",teacher=\"p5\"}]";
     assert!(said(place).contains("p5"), "{}", said(place));
     let masks = fs::read_to_string(&path).unwrap().replace("task = \"det\"", "task = \"seg\"");

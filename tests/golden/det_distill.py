@@ -7,7 +7,8 @@ of it is code of the papers' authors. One level, p3, of stride 8 with points in 
 anchors of 64x64, three classes, distributions of 5 bins.
 
 det_distill.safetensors holds, all as f32: {student,teacher}.{features [2,4,8,10], class_logits [2,3,8,10],
-distances [2,4,8,10], distribution [2,20,8,10]}; boxes.I [m,4], classes.I [m]; TERM.value, TERM.grad (of what the term compares)
+distances [2,4,8,10], distribution [2,20,8,10]}; boxes.I [m,4], classes.I [m]; TERM.value, TERM.grad (of what the term compares);
+TERM@p3.ADAPTER, the weights of adapters; crosskd.SIDE.NAME, those of heads of FCOS with two convolutions of 4 channels in a tower
 """
 
 import pathlib
@@ -110,8 +111,32 @@ def fgd(s, t):
     return (1e-3 * (square * scaled).sum() + 5e-4 * (square * background).sum() + 5e-4 * off) / 2
 
 
+def weights(name, *shape):
+    weight = torch.randn(*shape, generator=random) / 3
+    put(name, weight)
+    return weight.double()
+
+
+def fgd_global(s, t):
+    def with_whole(side, f):
+        layer = lambda name, *shape: weights(f"fgd_global@p3.{side}.{name}", *shape, 1, 1)
+        mask = F.softmax(F.conv2d(f, layer("mask", 1, 4)).flatten(1), 1)
+        whole = torch.einsum("ncp,np->nc", f.flatten(2), mask)[..., None, None]
+        inner = F.conv2d(whole, layer("reduce", 2, 4))
+        inner = F.layer_norm(inner, inner.shape[1:], eps=1e-5).relu()
+        return f + F.conv2d(inner, layer("expand", 4, 2))
+
+    return fgd(s, t) + 0.01 * ((with_whole("student", s) - with_whole("teacher", t)) ** 2).sum() / 2
+
+
+def mgd(s, t):
+    first, last = (weights(f"mgd@p3.{name}", 4, 4, 3, 3) for name in ["first", "last"])
+    made = F.conv2d(F.conv2d(s, first, padding=1).relu(), last, padding=1)
+    return ((made - t) ** 2).sum() / 2
+
+
 def defeat(s, t):
-    square = (s - t) ** 2
+    square = ((s - t) ** 2).mean(1, keepdim=True)
     return 3 * (square * inside).sum() / (2 * inside.sum()) + 12 * (square * outside).sum() / (2 * outside.sum())
 
 
@@ -122,6 +147,12 @@ def hint(s, t):
 def weighted_cross_entropy(s, t):
     q = t.sigmoid()
     value = -(q * F.logsigmoid(s) + 1.5 * (1 - q) * F.logsigmoid(-s))
+    return value.sum() / q.amax(1).sum().clamp(min=1)
+
+
+def class_kd(s, t):
+    q = t.sigmoid()
+    value = (s.sigmoid() - q).abs() * F.binary_cross_entropy_with_logits(s, q, reduction="none")
     return value.sum() / q.amax(1).sum().clamp(min=1)
 
 
@@ -173,9 +204,56 @@ def ld(s, t):
     return 100 * (mean(answers) + mean(valuable))
 
 
+HEADS = {}
+for name in ["student", "teacher"]:
+    HEADS[name] = {}
+    for part, last, channels in [("classification", "cls_logits", CLASSES), ("regression", "bbox_reg", 4)]:
+        at = lambda layer: f"head.{part}_head.{layer}"
+        shapes = {at(f"conv.{i}.weight"): (4, 4, 3, 3) for i in (0, 3)} | {at(f"conv.{i}.bias"): (4,) for i in (0, 3)}
+        shapes |= {at(f"conv.{i}.{vector}"): (4,) for i in (1, 4) for vector in ("gamma", "beta")}
+        shapes |= {at(f"{last}.weight"): (channels, 4, 3, 3), at(f"{last}.bias"): (channels,)}
+        for weight, shape in shapes.items():
+            HEADS[name][weight] = weights(f"crosskd.{name}.{weight}", *shape)
+
+
+def crosskd(part, last):
+    """From the student's features to what the teacher's head makes of them, and what it says itself."""
+
+    def partway(side, f):
+        w = lambda name: HEADS[side][f"head.{part}_head.{name}"]
+        return F.group_norm(F.conv2d(f, w("conv.0.weight"), w("conv.0.bias"), padding=1), 1, w("conv.1.gamma"), w("conv.1.beta"))
+
+    def onward(f):
+        w = lambda name: HEADS["teacher"][f"head.{part}_head.{name}"]
+        f = F.conv2d(f.relu(), w("conv.3.weight"), w("conv.3.bias"), padding=1)
+        f = F.group_norm(f, 1, w("conv.4.gamma"), w("conv.4.beta")).relu()
+        return F.conv2d(f, w(f"{last}.weight"), w(f"{last}.bias"), padding=1)
+
+    def value(s, t):
+        own, other = partway("student", s), partway("teacher", t)
+        deviation = other.std((0, 2, 3), keepdim=True, unbiased=False)
+        return onward(standardised(own) * deviation + other.mean((0, 2, 3), keepdim=True)), onward(other)
+
+    return value
+
+
+def crosskd_classes(s, t):
+    return class_kd(*crosskd("classification", "cls_logits")(s, t))
+
+
+def crosskd_boxes(s, t):
+    q = crosskd("classification", "cls_logits")(t, t)[1].sigmoid().amax(1)
+    a, b = (x.relu() * STRIDE for x in crosskd("regression", "bbox_reg")(s, t))
+    area = lambda d: (d[:, 0] + d[:, 2]) * (d[:, 1] + d[:, 3])
+    common, enclosing = area(torch.minimum(a, b)), area(torch.maximum(a, b))
+    union = area(a) + area(b) - common
+    giou = common / (union + 1e-7) - (enclosing - union) / (enclosing + 1e-7)
+    return ((1 - giou) * q * (area(b) > 0)).sum() / q.sum().clamp(min=1)
+
+
 TERMS = {
-    "features": [pkd, fgd, defeat, hint],
-    "class_logits": [weighted_cross_entropy, adaptive, dist],
+    "features": [pkd, fgd, fgd_global, mgd, defeat, hint, crosskd_classes, crosskd_boxes],
+    "class_logits": [weighted_cross_entropy, class_kd, adaptive, dist],
     "distances": [bounded_regression],
     "distribution": [ld],
 }

@@ -118,7 +118,7 @@ fn check_crosskd(nets: [&NetConfig; 2], teacher: &str, distill: &DistillConfig, 
     let [own, other] = nets.map(|net| net.table().head_convs);
     if term.convs > own.min(other) {
         let message = format!(
-            "the student's head has {own} convolutions, that of the teacher `{teacher}` {other}, found {}",
+            "must be at most the `head_convs` of both nets: {own} of the student, {other} of the teacher `{teacher}`, found {}",
             term.convs
         );
         found.push(("distill.crosskd.convs".to_owned(), message));
@@ -141,7 +141,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::distill::{ClassKd, CrossKd, Ld, RegressionImitation};
-    use crate::nets::NetTable;
+    use crate::nets::{NetTable, Points};
     use crate::supervised::{Centerness, DistributionFocal, Giou, SmoothL1};
     use crate::unlabelled::UnbiasedTeacher;
     use mentor_distill::Place;
@@ -157,6 +157,22 @@ mod tests {
         let (supervised, unlabelled) = (SupervisedConfig::default(), UnlabelledConfig::default());
         check_fit(student, [("big", teacher)].into_iter(), &supervised, distill, &unlabelled, &mut found);
         found.into_iter().map(|(key, _)| key).collect()
+    }
+
+    #[test]
+    fn what_is_said_at_points_needs_the_same_ones_and_features_do_not() {
+        let middle = net(&[Level::P3]);
+        let mut corner = middle.clone();
+        if let NetConfig::Fcos(table) = &mut corner {
+            table.points = Points::Corner;
+        }
+        let distill = DistillConfig { ld: None, ..DistillConfig::all() };
+        let found = keys(&middle, &corner, &distill);
+        for (term, expected) in [("class_kd", true), ("crosskd", true), ("regression_imitation", true), ("pkd", false)]
+        {
+            assert_eq!(found.contains(&format!("distill.{term}")), expected, "{term}: {found:?}");
+        }
+        assert_eq!(keys(&middle, &middle, &distill), [""; 0]);
     }
 
     #[test]
@@ -191,7 +207,7 @@ mod tests {
     fn scores_and_boxes_need_the_same_anchors_and_points() {
         let fcos = net(&[Level::P3]);
         let table = fcos.table().clone();
-        let corner = NetConfig::Fcos(NetTable { points: crate::nets::Points::Corner, ..table.clone() });
+        let corner = NetConfig::Fcos(NetTable { points: Points::Corner, ..table.clone() });
         let (retinanet, gfl) = (NetConfig::Retinanet(table.clone()), NetConfig::Gfl(table));
         let at = vec![Place::at(Tap::P3)];
         let distill = DistillConfig {

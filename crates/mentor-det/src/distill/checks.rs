@@ -1,10 +1,11 @@
 //! What the tests of all terms share.
 #![allow(clippy::unwrap_used)]
 
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 use mentor_distill::{Term, columns};
-use mentor_types::{BoxCoding, BoxKind, BoxLabels, DetOutput, Tap, Taps};
-use mentor_weights::{NamedTensors, from_safetensors};
+use mentor_nets::Adapter;
+use mentor_types::{AdapterSpec, BoxCoding, BoxKind, BoxLabels, DetOutput, Tap, Taps};
+use mentor_weights::{NamedTensors, from_safetensors, load_named};
 
 use crate::context::Context;
 use crate::task::Det;
@@ -101,11 +102,19 @@ impl Part {
     }
 }
 
+/// What `tests/golden/det_distill.py` writes.
+pub(crate) fn golden() -> NamedTensors {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/det_distill.safetensors");
+    from_safetensors(&std::fs::read(path).unwrap()).unwrap()
+}
+
+/// Channels of the features there.
+const FEATURES: usize = 4;
+
 /// Compares value and gradient of a term with those that `tests/golden/det_distill.py` wrote under `name`, for two images with
 /// boxes on a net with the one level p3.
 pub(crate) fn agrees(name: &'static str, part: Part, term: &dyn Term<Det>) {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/det_distill.safetensors");
-    let golden: NamedTensors = from_safetensors(&std::fs::read(path).unwrap()).unwrap();
+    let golden = golden();
     let read = |name: String| {
         let (shape, values) = &golden[&name];
         map(shape.as_slice().try_into().unwrap(), |i| values[i])
@@ -134,7 +143,14 @@ pub(crate) fn agrees(name: &'static str, part: Part, term: &dyn Term<Det>) {
         .collect();
     let labels = seen(&output, &labels);
     let column = columns(name, term, &[Tap::P3]).swap_remove(0);
-    let value = term.value(&Context { teacher: Some(&teacher), ..Context::of(&output, Some(&labels)) }, &column);
+    let specs = column.place.map_or_else(Vec::new, |_| term.adapters(&column, [FEATURES; 2]));
+    let adapter = |spec: &AdapterSpec| {
+        let weight = NamedTensors::from([("conv.weight".to_owned(), golden[&spec.name].clone())]);
+        load_named(Adapter::fresh(spec, 0, &Device::flex().autodiff()), weight).unwrap()
+    };
+    let adapters: Vec<_> = specs.iter().map(adapter).collect();
+    let context = Context { teacher: Some(&teacher), adapters: &adapters, ..Context::of(&output, Some(&labels)) };
+    let value = term.value(&context, &column);
     let gradient = student.grad(&value.backward()).unwrap();
     close(&values(value), &golden[&format!("{name}.value")].1, 1e-5);
     close(&values(gradient), &golden[&format!("{name}.grad")].1, 1e-4);

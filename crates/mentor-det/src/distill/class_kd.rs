@@ -95,7 +95,7 @@ impl ClassKd {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::distill::checks::{Case, check_term};
+    use crate::distill::checks::{Case, Part, agrees, check_term};
     use crate::testing::{output, values};
     use mentor_types::DetOutput;
 
@@ -110,6 +110,11 @@ mod tests {
         let column = Column::of("class_kd", &term.shared()).swap_remove(0);
         let context = Context { teacher: Some(teacher), ..Context::of(student, None) };
         term.value(&context, &column)
+    }
+
+    #[test]
+    fn it_agrees_with_pytorch() {
+        agrees("class_kd", Part::ClassLogits, &ClassKd::default());
     }
 
     #[test]

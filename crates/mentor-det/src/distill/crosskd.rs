@@ -191,12 +191,13 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::context::Nets;
+    use crate::distill::checks::golden;
     use crate::nets::{NetConfig, NetTable};
-    use crate::testing::{close, map, values};
+    use crate::testing::{close, map, output, values};
     use burn::module::Module;
     use burn::tensor::Device;
     use mentor_nets::{Adapter, BackboneKind};
-    use mentor_weights::named_weights;
+    use mentor_weights::{NamedTensors, load_named, named_weights};
 
     fn net(channels: usize, seed: u64) -> DetNet {
         net_of(NetConfig::Fcos, channels, seed)
@@ -224,6 +225,81 @@ mod tests {
         let context = Context { teacher: Some(&taught), nets, adapters, ..Context::of(&output, None) };
         let columns = Column::of("crosskd", &term.shared());
         [0, 1].map(|index| term.value(&context, &columns[index]))
+    }
+
+    /// A net whose head has the weights that the golden file has for a side.
+    fn of_golden(golden: &NamedTensors, side: &str) -> DetNet {
+        let table =
+            NetTable { width: Some(4), head_channels: Some(4), head_convs: 2, ..NetTable::new(BackboneKind::Resnet18) };
+        let table = NetTable { levels: vec![Level::P3], ..table };
+        let net = NetConfig::Fcos(table).init(3, 0, &Device::flex().autodiff());
+        let mut weights = named_weights(&net);
+        let mut taken = 0;
+        for (path, tensor) in &mut weights {
+            // Variants of enums are no part of the names there.
+            let parts = path.split('.').filter(|part| !part.starts_with(char::is_uppercase));
+            let name = format!("crosskd.{side}.{}", parts.collect::<Vec<_>>().join("."));
+            if let Some(own) = golden.get(&name) {
+                *tensor = own.clone();
+                taken += 1;
+            }
+        }
+        assert_eq!(taken, 20);
+        load_named(net, weights).unwrap()
+    }
+
+    /// The values at both towers of heads of the golden file, for a student of these features.
+    fn of_heads(golden: &NamedTensors, nets: Nets<'_>, features_nchw: &Tensor<4>) -> [Tensor<1>; 2] {
+        let side = |features_nchw: Tensor<4>| {
+            let [n, _, height, width] = features_nchw.dims();
+            let mut output = output(&[(8, [height, width])], n, 3, |_| 0.0);
+            output.taps.insert(Tap::P3, features_nchw);
+            output
+        };
+        let teacher = nets.teacher.net();
+        let of_teacher = features(golden, "teacher");
+        let (output, mut taught) = (side(features_nchw.clone()), side(of_teacher.clone()));
+        let [cls, reg] = [Tower::Classes, Tower::Boxes].map(|tower| teacher.partway(tower, 0, of_teacher.clone()));
+        let level = &mut taught.levels[0];
+        level.class_logits = teacher.classes_onward(0, cls);
+        level.distances = teacher.boxes_onward(0, &level.layout, reg).0;
+        let context = Context { teacher: Some(&taught), nets: Some(nets), ..Context::of(&output, None) };
+        let columns = Column::of("crosskd", &term(1).shared());
+        [0, 1].map(|index| term(1).value(&context, &columns[index]))
+    }
+
+    fn features(golden: &NamedTensors, side: &str) -> Tensor<4> {
+        let (shape, values) = &golden[&format!("{side}.features")];
+        map(shape.as_slice().try_into().unwrap(), |i| values[i])
+    }
+
+    #[test]
+    fn it_agrees_with_pytorch() {
+        let golden = golden();
+        let (student, teacher) = (of_golden(&golden, "student"), Frozen::of(&of_golden(&golden, "teacher")));
+        let leaf = Tensor::from_inner(features(&golden, "student")).require_grad();
+        let found = of_heads(&golden, Nets { student: &student, teacher: &teacher }, &leaf);
+        for (value, name) in found.into_iter().zip(["crosskd_classes", "crosskd_boxes"]) {
+            close(&values(leaf.grad(&value.backward()).unwrap()), &golden[&format!("{name}.grad")].1, 1e-4);
+            close(&values(value), &golden[&format!("{name}.value")].1, 1e-5);
+        }
+    }
+
+    #[test]
+    fn each_tower_alone_halves_on_a_fixed_batch() {
+        let golden = golden();
+        let (net, teacher) = (of_golden(&golden, "student"), Frozen::of(&of_golden(&golden, "teacher")));
+        let nets = Nets { student: &net, teacher: &teacher };
+        for (tower, rate) in [(0, 30.0), (1, 10.0)] {
+            let (mut student, mut course) = (features(&golden, "student"), Vec::new());
+            for _ in 0..100 {
+                let leaf = Tensor::from_inner(student.clone()).require_grad();
+                let value = of_heads(&golden, nets, &leaf)[tower].clone();
+                student = student - leaf.grad(&value.backward()).unwrap().mul_scalar(rate);
+                course.push(values(value)[0]);
+            }
+            assert!(course[99] < course[0] / 2.0, "tower {tower}: {course:?}");
+        }
     }
 
     #[test]

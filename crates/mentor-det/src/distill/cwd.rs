@@ -32,20 +32,20 @@ use crate::task::Det;
 /// If a tap or an adapter is missing.
 ///
 /// # Source
-/// Shu et al. 2021, arXiv 2011.13256 (`unchecked`); the official code for segmentation, irfanICMLL/TorchDistiller, with its
-/// temperature. Factors for detectors were not found.
+/// Shu et al. 2021, arXiv 2011.13256 (`unchecked`); the official code for segmentation, irfanICMLL/TorchDistiller. Weight and
+/// temperature are those of open-mmlab/mmrazor for the pyramids of detectors.
 ///
 /// # Differs
 /// The official adapter has a batch norm and an activation behind the convolution, and is there in any case.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Cwd {
-    /// Factor in the loss. Default 1.
+    /// Factor in the loss. Default 10.
     pub weight: f64,
     /// Where features are compared, one log column each: levels of the student's pyramid. Default: every level that both nets
     /// have.
     pub at: Vec<Place>,
-    /// Softens the distributions of both sides; above 0. Default 4.
+    /// Softens the distributions of both sides; above 0. Default 1.
     pub temperature: f64,
     /// The images it is computed on. Default `["labelled"]`.
     pub on: Vec<Stream>,
@@ -55,7 +55,7 @@ pub struct Cwd {
 
 impl Default for Cwd {
     fn default() -> Self {
-        Self { weight: 1.0, at: Vec::new(), temperature: 4.0, on: vec![Stream::Labelled], ramp_steps: 0 }
+        Self { weight: 10.0, at: Vec::new(), temperature: 1.0, on: vec![Stream::Labelled], ramp_steps: 0 }
     }
 }
 
@@ -93,22 +93,23 @@ mod tests {
     use crate::distill::checks::{Case, check_term, of_features};
     use crate::testing::{labelled, map, values};
 
-    fn value(student: &Tensor<4>, teacher: &Tensor<4>) -> Tensor<1> {
-        of_features(("cwd", &Cwd::default()), student, teacher, &labelled(&[]))
+    fn value(term: &Cwd, student: &Tensor<4>, teacher: &Tensor<4>) -> Tensor<1> {
+        of_features(("cwd", term), student, teacher, &labelled(&[]))
     }
 
     #[test]
     fn one_channel_by_hand() {
-        // At temperature 4 the teacher has (3/4, 1/4), the student (1/2, 1/2).
-        let teacher = map([1, 1, 1, 2], |i| [4.0 * 3f32.ln(), 0.0][i]);
-        let found = values(value(&map([1, 1, 1, 2], |_| 1.0), &teacher))[0];
-        assert!((found - 16.0 * (0.75 * 1.5f32.ln() + 0.25 * 0.5f32.ln())).abs() < 1e-5, "{found}");
+        // At temperature 2 the teacher has (3/4, 1/4), the student (1/2, 1/2).
+        let teacher = map([1, 1, 1, 2], |i| [2.0 * 3f32.ln(), 0.0][i]);
+        let term = Cwd { temperature: 2.0, ..Cwd::default() };
+        let found = values(value(&term, &map([1, 1, 1, 2], |_| 1.0), &teacher))[0];
+        assert!((found - 4.0 * (0.75 * 1.5f32.ln() + 0.25 * 0.5f32.ln())).abs() < 1e-5, "{found}");
     }
 
     #[test]
     fn it_passes_the_checks_of_every_term() {
         check_term(&Case {
-            value: &|student, teacher, _| value(student, teacher),
+            value: &|student, teacher, _| value(&Cwd::default(), student, teacher),
             dims: [2, 3, 4, 4],
             rate: 5.0,
             needs_boxes: false,

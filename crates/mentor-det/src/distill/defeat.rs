@@ -15,15 +15,15 @@ use crate::task::Det;
 
 /// Pulls the student's features towards the teacher's in the boxes of objects and, with a weight of its own, outside.
 ///
-/// `foreground / (2 F) sum_i f_i |A(s_i) - t_i|^2 + background / (2 B) sum_i b_i |A(s_i) - t_i|^2`, where `f_i` is 1 at the `F`
-/// places in boxes, `b_i` is 1 at the `B` places outside; `A` is an adapter where the widths differ.
+/// `foreground / (2 c F) sum_i f_i |A(s_i) - t_i|^2 + background / (2 c B) sum_i b_i |A(s_i) - t_i|^2`, where `f_i` is 1 at the `F`
+/// places in boxes, `b_i` is 1 at the `B` places outside; `c` is the number of channels, `A` an adapter where the widths differ.
 ///
 /// # Shapes
 /// Features `[n, c, h, w]` of both at a level of the pyramid. Where the student has another number of channels, an adapter, a
-/// learnable 1x1 convolution without bias, brings it to the teacher's. A teacher's map of another size is resized bilinearly.
+/// learnable 3x3 convolution without bias, brings it to the teacher's. A teacher's map of another size is resized bilinearly.
 ///
 /// # Units and ranges
-/// Squares of activations, summed over channels; not negative. With `background = 0` features in boxes alone are compared.
+/// Squares of activations, averaged over channels; not negative. With `background = 0` features in boxes alone are compared.
 ///
 /// # Reduction
 /// Half the mean over the places of each region in the batch; a region without any is a zero with a zero gradient. Crowds and
@@ -40,7 +40,8 @@ use crate::task::Det;
 /// of its configuration for Pascal VOC.
 ///
 /// # Differs
-/// The part on class scores, also apart in and outside of boxes, is left out. A box holds the cells that `fgd` says.
+/// The part on class scores, also apart in and outside of boxes, is left out. The official code averages over the levels, has an
+/// adapter in any case, and can let the factors fade to 0 over the training. A box holds the cells that `fgd` says.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Defeat {
@@ -77,7 +78,7 @@ impl Term<Det> for Defeat {
     }
 
     fn adapters(&self, column: &Column, channels: [usize; 2]) -> Vec<AdapterSpec> {
-        conv_adapter(column, channels, 1)
+        conv_adapter(column, channels, 3)
     }
 
     fn value(&self, context: &Context<'_>, column: &Column) -> Tensor<1> {
@@ -85,7 +86,7 @@ impl Term<Det> for Defeat {
         let (student_nchw, teacher_nchw) = context.features(place, &column.name);
         let layout = &level_of(context.student, place.student).layout;
         let Regions { inside, outside, .. } = Regions::of(layout, &context.labelled().targets);
-        let square_n1hw = (student_nchw - teacher_nchw).powi_scalar(2).sum_dim(1);
+        let square_n1hw = (student_nchw - teacher_nchw).powi_scalar(2).mean_dim(1);
         let mean = |region_n1hw: Tensor<4>, factor: f64| {
             let sum = sum_all(square_n1hw.clone() * region_n1hw.clone());
             sum / sum_all(region_n1hw).clamp_min(1.0).mul_scalar(2.0) * factor
@@ -123,12 +124,12 @@ mod tests {
 
     #[test]
     fn regions_by_hand() {
-        // |(3, 4)|^2 in the box, |(1, 0)|^2 outside.
+        // |(3, 4)|^2 / 2 in the box, |(1, 0)|^2 / 2 outside.
         let at = |i: usize| usize::from(i % 3 == 2);
         let student = map([1, 2, 2, 3], |i| if i < 6 { [3.0, 1.0][at(i)] } else { [4.0, 0.0][at(i)] });
         let teacher = map([1, 2, 2, 3], |_| 0.0);
         let found = values(value(&Defeat::default(), &student, &teacher, &object()))[0];
-        assert!((found - (3.0 * 12.5 + 12.0 * 0.5)).abs() < 1e-4, "{found}");
+        assert!((found - (3.0 * 6.25 + 12.0 * 0.25)).abs() < 1e-4, "{found}");
     }
 
     #[test]
@@ -140,7 +141,7 @@ mod tests {
                     value(&term, student, teacher, &if boxes { object() } else { labelled(&[]) })
                 },
                 dims: [2, 3, 4, 4],
-                rate: 1.0,
+                rate: 3.0,
                 needs_boxes,
             });
         }

@@ -218,6 +218,7 @@ mod tests {
     #[test]
     fn it_agrees_with_pytorch() {
         agrees("fgd", Part::Features, &focal());
+        agrees("fgd_global", Part::Features, &Fgd { global: 0.01, ..Fgd::default() });
     }
 
     #[test]

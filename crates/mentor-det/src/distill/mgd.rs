@@ -121,6 +121,7 @@ impl Mgd {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::distill::checks::{Part, agrees};
     use crate::testing::{map, output, values};
     use burn::tensor::Device;
     use mentor_distill::columns;
@@ -153,6 +154,11 @@ mod tests {
         let (student, teacher) = (side(student.clone()), side(map(student.dims(), |_| 0.0)));
         let context = Context { teacher: Some(&teacher), adapters, key: Key::new(step), ..Context::of(&student, None) };
         term.value(&context, &column(term))
+    }
+
+    #[test]
+    fn it_agrees_with_pytorch_where_nothing_is_masked() {
+        agrees("mgd", Part::Features, &Mgd { masked: 0.0, ..Mgd::default() });
     }
 
     #[test]
