@@ -78,14 +78,21 @@ impl Card {
     pub fn entries(&self, split: &str, roots: &[PathBuf], files: LabelFiles<'_>) -> Result<Vec<Entry>, DataError> {
         let spec = self.split_spec(split)?;
         let fail = |message: String| DataError::Split { card: self.name.clone(), split: split.to_owned(), message };
-        let entries = match (&spec.list, &spec.all_of) {
-            (Some(list), _) => self.read_list(&self.find_list(split, list, roots)?, files)?,
-            (None, None) => {
+        let entries = match &spec.all_of {
+            None => {
+                let lists = spec.list.iter().chain(&spec.lists);
+                let lists = lists.map(|list| self.read_list(list, &self.find_list(split, list, roots)?, files));
                 let folders = spec.folder.iter().chain(&spec.folders);
-                let parts = folders.map(|folder| self.scan(split, folder, roots, files));
-                parts.collect::<Result<Vec<_>, _>>()?.concat()
+                let parts = lists.chain(folders.map(|folder| self.scan(split, folder, roots, files)));
+                let entries = parts.collect::<Result<Vec<_>, _>>()?.concat();
+                let mut known = BTreeSet::new();
+                let twice = entries.iter().find(|entry| !spec.lists.is_empty() && !known.insert(&entry.image));
+                if let Some(twice) = twice {
+                    return Err(fail(format!("`{}` is in two of its lists", twice.image)));
+                }
+                entries
             }
-            (None, Some(all_of)) => {
+            Some(all_of) => {
                 let all = self.entries(all_of, roots, files)?;
                 match (&spec.minus, spec.one_in) {
                     (Some(minus), _) => without(all, &self.entries(minus, roots, files)?)
@@ -110,7 +117,7 @@ impl Card {
     /// On an unknown split.
     pub fn sources(&self, split: &str) -> Result<Vec<&str>, DataError> {
         let spec = self.split_spec(split)?;
-        let own = spec.list.iter().chain(&spec.folder).chain(&spec.folders);
+        let own = spec.list.iter().chain(&spec.lists).chain(&spec.folder).chain(&spec.folders);
         let mut sources: Vec<&str> = own.map(String::as_str).collect();
         for other in spec.all_of.iter().chain(&spec.minus) {
             sources.extend(self.sources(other)?);
@@ -147,7 +154,11 @@ impl Card {
         })
     }
 
-    fn read_list(&self, path: &Path, files: LabelFiles<'_>) -> Result<Vec<Entry>, DataError> {
+    /// The images of a list; `list` is its path in the card, `path` where it lies.
+    fn read_list(&self, list: &str, path: &Path, files: LabelFiles<'_>) -> Result<Vec<Entry>, DataError> {
+        let folder = list.rsplit_once('/').map(|(folder, _)| format!("{folder}/"));
+        let before =
+            folder.filter(|_| self.pairing.as_ref().is_some_and(|pairing| pairing.with_list)).unwrap_or_default();
         let bytes = std::fs::read(path).map_err(|source| DataError::io(path, source))?;
         let text = std::str::from_utf8(&bytes).map_err(|error| {
             let before = &bytes[..error.valid_up_to()];
@@ -163,7 +174,7 @@ impl Card {
                 continue;
             }
             let fail = |message: String| DataError::Line { path: path.to_owned(), line, message };
-            let entry = self.parse_line(text, files).map_err(fail)?;
+            let entry = self.parse_line(&before, text, files).map_err(fail)?;
             if let Some(before) = lines_by_image.insert(entry.image.clone(), line) {
                 return Err(fail(format!("`{}` is already in line {before}", entry.image)));
             }
@@ -172,7 +183,7 @@ impl Card {
         Ok(entries)
     }
 
-    fn parse_line(&self, text: &str, files: LabelFiles<'_>) -> Result<Entry, String> {
+    fn parse_line(&self, before: &str, text: &str, files: LabelFiles<'_>) -> Result<Entry, String> {
         // Tabs separate where there are any, so that paths may hold spaces.
         let columns: Vec<&str> = if text.contains('\t') {
             text.split('\t').map(str::trim).collect()
@@ -194,7 +205,7 @@ impl Card {
         if label.is_none() && classes.is_some() {
             return Err("names labelled classes but no label".to_owned());
         }
-        self.entry(image, label, classes, files)
+        self.entry(&format!("{before}{image}"), label, classes, files)
     }
 
     fn entry(
@@ -380,7 +391,8 @@ mod tests {
     #[test]
     fn a_pairing_makes_masks_for_lines_without_a_label_column() {
         let pair = |card: &mut Card, replace_column: bool, root: &str| {
-            card.pairing = Some(Pairing { id: "photo/{id}_photo.png".into(), also: Vec::new(), image: None });
+            card.pairing =
+                Some(Pairing { id: "photo/{id}_photo.png".into(), also: Vec::new(), with_list: false, image: None });
             let masks = card.masks.as_mut().unwrap();
             (masks.path, masks.replace_column) = (Some("truth/{id}_truth.png".into()), replace_column);
             masks.root = root.into();
@@ -393,6 +405,37 @@ mod tests {
         assert_eq!(labels(replaced), ["deep/truth/a_truth.png", "deep/truth/b_truth.png"]);
         let message = read_with("a.png", |card| pair(card, false, "")).unwrap_err().to_string();
         assert!(message.contains(":1: `a.png` is not of the form `photo/{id}_photo.png`"), "{message}");
+    }
+
+    #[test]
+    fn a_split_may_be_several_lists_whose_folders_say_where_their_images_are() {
+        let folder = tempfile::tempdir().unwrap();
+        for (list, text) in [("old/lists/a.txt", "1\n2\n"), ("new/lists/a.txt", "1\n"), ("new/lists/b.txt", "3\n1\n")] {
+            let path = folder.path().join(list);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        let mut card = card("format = \"index\"", 3).unwrap();
+        card.folder = folder.path().to_owned();
+        card.pairing = Some(Pairing {
+            id: "{part}/lists/{id}".into(),
+            also: Vec::new(),
+            with_list: true,
+            image: Some("{part}/photos/{id}.jpg".into()),
+        });
+        card.masks.as_mut().unwrap().path = Some("{part}/masks/{id}.png".into());
+        let mut split = |name: &str, lists: &[&str]| {
+            let lists = lists.iter().map(|list| (*list).to_owned()).collect();
+            card.splits.insert(name.to_owned(), SplitSpec { lists, ..SplitSpec::default() });
+        };
+        split("both", &["old/lists/a.txt", "new/lists/a.txt"]);
+        split("twice", &["new/lists/a.txt", "new/lists/b.txt"]);
+        assert_eq!(card.sources("both").unwrap(), ["old/lists/a.txt", "new/lists/a.txt"]);
+        let found: Vec<_> = entries(&card, "both").unwrap().into_iter().map(|e| (e.image, e.label.unwrap())).collect();
+        let pair = |part: &str, id: u8| (format!("{part}/photos/{id}.jpg"), format!("{part}/masks/{id}.png"));
+        assert_eq!(found, [pair("old", 1), pair("old", 2), pair("new", 1)]);
+        let message = entries(&card, "twice").unwrap_err().to_string();
+        assert!(message.ends_with("`new/photos/1.jpg` is in two of its lists"), "{message}");
     }
 
     #[test]

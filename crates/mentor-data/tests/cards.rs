@@ -43,6 +43,7 @@ fn every_card_parses_under_its_own_name_and_brings_no_file_of_anybody_else() {
         "coco2017",
         "voc2007",
         "voc2012",
+        "voc0712",
         "ade20k",
         "camvid",
         "cityscapes",
@@ -155,6 +156,18 @@ fn sets_of_boxes_lead_to_files_as_they_are_downloaded() {
     }
     assert_eq!(labelled::<BoxLabels>("voc2007", "1_10", root.path()), [voc("000012")]);
     assert_eq!(labelled::<BoxLabels>("voc2007", "unlabelled_1_10", root.path()), [voc("000017")]);
+    lists(
+        root.path(),
+        &[
+            ("VOC2007/ImageSets/Main/trainval.txt", "000012\n"),
+            ("VOC2012/ImageSets/Main/trainval.txt", "2008_000002\n"),
+        ],
+    );
+    let of =
+        |year: &str, id: &str| pair(&format!("{year}/JPEGImages/{id}.jpg"), &format!("{year}/Annotations/{id}.xml"));
+    let both = [of("VOC2007", "000012"), of("VOC2012", "2008_000002")];
+    assert_eq!(labelled::<BoxLabels>("voc0712", "trainval", root.path()), both);
+    assert_eq!(labelled::<BoxLabels>("voc0712", "trainval_2012", root.path()), both[1..]);
     for part in ["train", "val"] {
         let [(image, label)] = &labelled::<BoxLabels>("coco2017", part, root.path())[..] else { panic!("one image") };
         assert!(image.starts_with(&format!("{part}2017/0")), "{image}");

@@ -82,18 +82,25 @@ pub(crate) struct Pairing {
     /// Other forms that it has in some lists. The first that fits holds. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) also: Vec<String>,
+    /// Whether the folder of a list stands before each of its lines, as `VOC2007/ImageSets/Main/000005`, so that lists in several
+    /// folders lead to images in several. Default: it does not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) with_list: bool,
     /// The path of the image. Default: the first column itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) image: Option<String>,
 }
 
-/// One split: exactly one of `list`, `folder`, `folders` and `all_of` (with `minus` or `one_in`).
+/// One split: exactly one of `list`, `lists`, `folder`, `folders` and `all_of` (with `minus` or `one_in`).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SplitSpec {
     /// A list file beside the card, or below the root: lines of `image [label [classes]]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) list: Option<String>,
+    /// Several lists, one after the other; no image stands in two.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) lists: Vec<String>,
     /// A folder below the root: all images in it and below it, in the order of their paths.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub folder: Option<String>,
@@ -192,7 +199,7 @@ impl Card {
     pub fn is_listed(&self, split: &str) -> bool {
         let Some(spec) = self.splits.get(split) else { return true };
         let others = [&spec.all_of, &spec.minus].into_iter().flatten();
-        let own = spec.list.iter().all(|list| self.folder.join(list).is_file());
+        let own = spec.list.iter().chain(&spec.lists).all(|list| self.folder.join(list).is_file());
         own && spec.folder.is_none() && spec.folders.is_empty() && others.into_iter().all(|other| self.is_listed(other))
     }
 
@@ -366,21 +373,24 @@ impl SplitSpec {
     fn check(&self, name: &str, splits: &BTreeMap<String, Self>, found: &mut Found) {
         let place = format!("splits.{}", show_key(name));
         let ways = [&self.list, &self.folder, &self.all_of].into_iter().flatten().count();
-        let ways = ways + usize::from(!self.folders.is_empty());
+        let ways = ways + usize::from(!self.folders.is_empty()) + usize::from(!self.lists.is_empty());
         let parts = usize::from(self.minus.is_some()) + usize::from(self.one_in.is_some());
         if ways != 1 || parts != usize::from(self.all_of.is_some()) {
-            let message =
-                "must have exactly one of `list`, `folder`, `folders`, `all_of` with `minus`, `all_of` with `one_in`";
+            let message = "must have exactly one of `list`, `lists`, `folder`, `folders`, `all_of` with `minus`, `all_of` with `one_in`";
             found.push((place.clone(), message.to_owned()));
         }
         if self.one_in.is_some_and(|one_in| one_in < 2) {
             found.push((format!("{place}.one_in"), "must be at least 2".to_owned()));
         }
-        let folders = self.folders.iter().enumerate().map(|(index, path)| (format!("folders[{index}]"), path));
+        let several = |key: &'static str, paths: &'_ [String]| {
+            let paths = paths.iter().enumerate();
+            paths.map(|(index, path)| (format!("{key}[{index}]"), path.clone())).collect::<Vec<_>>()
+        };
+        let several = [several("folders", &self.folders), several("lists", &self.lists)].concat();
         let one = [("list", &self.list), ("folder", &self.folder), ("boxes", &self.boxes)];
-        let one = one.into_iter().filter_map(|(field, path)| Some((field.to_owned(), path.as_ref()?)));
-        for (field, path) in one.chain(folders) {
-            if let Err(message) = check_relative(path) {
+        let one = one.into_iter().filter_map(|(field, path)| Some((field.to_owned(), path.clone()?)));
+        for (field, path) in one.chain(several) {
+            if let Err(message) = check_relative(&path) {
                 found.push((format!("{place}.{field}"), message));
             }
         }
@@ -484,6 +494,12 @@ color = [4, 5, 6]
         for (old, new, expected) in [
             ("ignore = [255]", "ignore = 255", "9:10: `masks.ignore`: expected an array, found the integer 255"),
             ("list = \"train.txt\"", "list = \"../t.txt\"", "11:11: `splits.train.list`: `../t.txt` leads out of its"),
+            (
+                "list = \"few.txt\"",
+                "lists = [\"a.txt\", \"../b.txt\"]",
+                "12:27: `splits.few.lists[1]`: `../b.txt` leads",
+            ),
+            ("list = \"few.txt\"", "list = \"a\", lists = [\"b\"]", "12:1: `splits.few`: must have exactly one of"),
             (", minus = \"few\"", "", "13:1: `splits.rest`: must have exactly one of"),
             ("minus = \"few\"", "minus = \"rest\"", "13:28: `splits.rest.minus`: `rest` must itself be a list"),
             ("name = \"b\"", "name = \"7\"", "18:1: `classes[1].name`: `7` is no class name: it is a number"),

@@ -119,6 +119,8 @@ pub(super) fn find(folder: &Path, is_mask: &dyn Fn(&str) -> bool) -> Result<Opti
     let list = |is_wanted: &dyn Fn(&Path) -> bool| {
         let mut files = Vec::new();
         files_below(folder, folder, is_wanted, &mut files)?;
+        // What systems leave in folders and archives: `.git`, `._photo.jpg`, `__MACOSX`.
+        files.retain(|file| !file.split('/').any(|part| part.starts_with('.') || part == "__MACOSX"));
         files.sort();
         Ok::<_, DataError>(files)
     };

@@ -22,6 +22,9 @@ pub(super) struct Layout {
     pub outside: usize,
 }
 
+/// Parts that stand for folders whose names do not matter.
+const ANY: [&str; 3] = ["{folder}", "{folder_2}", "{folder_3}"];
+
 /// How the folders of an image and of its file differ: what both begin with, then that of each.
 type Differ<'a> = (Vec<&'a str>, Vec<&'a str>, Vec<&'a str>);
 
@@ -41,7 +44,11 @@ pub(super) fn pair_up(images: &[String], labels: &[String], ending: &str) -> Opt
             continue;
         };
         let (image_at, label_at) = (folders(image), folders(label));
-        let (before, of_image, of_label) = differ(&image_at, &label_at);
+        let (before, mut of_image, of_label) = differ(&image_at, &label_at);
+        // Folders of images, as one for each split, that those of the files have no counterpart of.
+        for (folder, any) in of_image.iter_mut().skip(of_label.len()).zip(ANY) {
+            *folder = any;
+        }
         // Where they lie side by side, how deep does not matter.
         let depth = if image_at == label_at { 0 } else { before.len() };
         groups.entry((depth, of_image, of_label)).or_default().push((image, label));
@@ -143,6 +150,12 @@ mod tests {
                 ["d/train/labels/a.txt", "d/val/labels/a.txt"],
                 "d/{part_2}/images/{id}.{ext}",
                 "d/{part_2}/labels/{id}.txt",
+            ),
+            (
+                ["images/train/a.jpg", "images/val/b.jpg"],
+                ["Annotations/a.txt", "Annotations/b.txt"],
+                "images/{folder}/{id}.{ext}",
+                "Annotations/{id}.txt",
             ),
             (["i/a.jpg", "i/b.jpg"], ["i/l/a.txt", "i/l/b.txt"], "i/{id}.{ext}", "i/l/{id}.txt"),
         ] {

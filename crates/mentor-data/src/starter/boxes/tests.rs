@@ -68,6 +68,7 @@ fn yolo_as_exported_by_tools_keeps_its_splits_and_the_names_of_data_yaml() {
     fs::remove_file(folder.join("train/labels/1_jpg.rf.7.txt")).unwrap();
     put(folder, "data.yaml", "train: ../train/images\nval: ../valid/images\nnc: 2\nnames: ['7', \"gull\"]\n");
     put(folder, "README.txt", "Exported by a tool.\n");
+    put(folder, "__MACOSX/train/images/._0.jpg", "no image");
     let starter = starter(folder);
     assert_eq!((starter.labelled, starter.unlabelled, starter.classes), ([3, 2], 1, 2));
     assert_eq!(class_names(&starter), ["class_0", "gull"]);
