@@ -89,14 +89,15 @@ impl SimotaAssign {
 
     /// The places of least cost, as many as are wanted.
     fn cheapest(&self, mut cost_nmp: Tensor<3>, wanted_nm1: &Tensor<3>) -> Tensor<3, Bool> {
-        let shape = cost_nmp.shape();
-        let places = cost_nmp.dims()[2];
-        let mut chosen = cost_nmp.clone().greater_scalar(f64::INFINITY);
-        for index in 0..self.most.min(places) {
-            let is_next = least(&cost_nmp);
-            cost_nmp = cost_nmp.mask_fill(is_next.clone(), MUCH);
+        let (shape, places) = (cost_nmp.shape(), cost_nmp.dims()[2]);
+        // At least one is wanted.
+        let mut is_next = least(&cost_nmp);
+        let mut chosen = is_next.clone();
+        for index in 1..self.most.min(places) {
+            cost_nmp = cost_nmp.mask_fill(is_next, MUCH);
+            is_next = least(&cost_nmp);
             let is_wanted = wanted_nm1.clone().greater_scalar(index as f64 + 0.5).expand(shape.clone());
-            chosen = chosen.bool_or(is_next.bool_and(is_wanted));
+            chosen = chosen.bool_or(is_next.clone().bool_and(is_wanted));
         }
         chosen
     }
