@@ -1,6 +1,5 @@
 //! One step of detection, read top to bottom.
 
-use burn::module::Module;
 use burn::tensor::{DType, Tensor};
 use mentor_distill::{Stream, Term, TermTable, evaluate};
 use mentor_nets::{Frozen, Student};
@@ -14,7 +13,7 @@ use crate::distill::DistillConfig;
 use crate::nets::DetNet;
 use crate::supervised::{SupervisedConfig, supervised};
 use crate::task::Det;
-use crate::unlabelled::{UnlabelledConfig, unlabelled};
+use crate::unlabelled::{Labellers, UnlabelledConfig, unlabelled};
 use crate::upload::DeviceBatch;
 use crate::views::Views;
 
@@ -126,13 +125,8 @@ impl DetMethod {
 
     /// What a labeller of weak views says of them, off the graph.
     fn labels_of(&self, model: &Student<DetNet>, teaching: Teaching, weak: &Tensor<4>) -> DetOutput {
-        match teaching {
-            Teaching::Student => self.see(&model.net.valid(), weak),
-            Teaching::Ema => {
-                let average = self.average.as_ref().expect("a checked recipe has an [ema] where a term needs one");
-                self.see(average.net(), weak)
-            }
-        }
+        let average = self.average.as_ref().map(Average::net);
+        Labellers { student: &model.net, average, precision: self.precision }.weak(teaching, weak)
     }
 
     /// What a net says of images, at the precision of the run.

@@ -1,5 +1,7 @@
 //! Learning from unlabelled images: a labeller finds boxes in the weak view, the student learns them on the strong view.
 
+mod taught;
+
 use burn::tensor::Tensor;
 use mentor_distill::{TermTable, evaluate, terms};
 use mentor_ops::sum_all;
@@ -7,6 +9,8 @@ use mentor_types::{LossTerms, Stats};
 
 use crate::context::Context;
 use crate::task::Det;
+
+pub use taught::{Labellers, Taught, pseudo_of, truth_of};
 
 terms! {
     /// `[unlabelled]`: what is learnt from unlabelled images.

@@ -12,10 +12,11 @@ use image::RgbImage;
 use mentor_data::{BoxCounts, Dataset, read_image};
 use mentor_det::metrics::DetMetrics;
 use mentor_det::nets::DetNet;
+use mentor_det::unlabelled::{Labellers, Taught, pseudo_of};
 use mentor_det::{Det, EvalConfig, found_in};
 use mentor_distill::Column;
 use mentor_report::pictures;
-use mentor_types::{Batch, BoxLabels, Detection, Images};
+use mentor_types::{Batch, BoxLabels, Detection, Images, Pairs};
 use mentor_weights::write_atomically;
 use serde_json::json;
 
@@ -25,7 +26,7 @@ use super::{AskedTerm, Drawn, Judge, Labelling, Palette, Show, Shown, pictures_o
 const DRAWN_SCORE: f32 = 0.3;
 
 impl Show for Det {
-    fn batch(palette: &Palette, batch: &Batch<BoxLabels>, _: Option<Labelling<'_, Self>>) -> Drawn {
+    fn batch(palette: &Palette, batch: &Batch<BoxLabels>, nets: Option<Labelling<'_, Self>>) -> Drawn {
         let labelled = pictures_of(&batch.labelled.images);
         let labelled = labelled.into_iter().zip(&batch.labelled.targets).map(|(view, labels)| {
             let drawn = pictures::labelled_boxes(&view, labels, &palette.colours);
@@ -33,8 +34,11 @@ impl Show for Det {
             explained(palette, &pictures::panel(&[("view", &view), ("boxes", &drawn)]), &[labels], &[])
         });
         let pairs = batch.unlabelled.iter().flat_map(|pairs| {
-            let views = pictures_of(&pairs.weak).into_iter().zip(pictures_of(&pairs.strong));
-            views.map(|(weak, strong)| pictures::panel(&[("weak view", &weak), ("strong view", &strong)]))
+            let taught = nets.as_ref().map_or_else(Vec::new, |nets| taught_by(nets, pairs));
+            let views = pictures_of(&pairs.weak).into_iter().zip(pictures_of(&pairs.strong)).enumerate();
+            views
+                .map(|(index, (weak, strong))| drawn_pair(palette, [&weak, &strong], &taught, index))
+                .collect::<Vec<_>>()
         });
         Drawn { labelled: labelled.collect(), unlabelled: pairs.collect() }
     }
@@ -108,6 +112,34 @@ impl Show for Det {
     fn term(asked: &AskedTerm<'_, Self>) -> Result<Vec<(Column, f32)>> {
         term::values(asked)
     }
+}
+
+/// What the terms of a run teach about unlabelled images.
+fn taught_by(nets: &Labelling<'_, Det>, pairs: &Pairs<BoxLabels>) -> Vec<Taught> {
+    let labellers = Labellers {
+        student: &nets.nets.student,
+        average: nets.nets.average.as_ref(),
+        precision: nets.recipe.train.precision.dtype(),
+    };
+    pseudo_of(&nets.recipe.unlabelled, labellers, pairs, nets.device)
+}
+
+/// Over the pseudo-labels of a term: its name, where there are several.
+fn title(taught: &[Taught], term: &Taught) -> String {
+    if taught.len() > 1 { format!("pseudo-labels of {}", term.term) } else { "pseudo-labels".to_owned() }
+}
+
+/// The views of an unlabelled image, with what each term teaches about it.
+fn drawn_pair(palette: &Palette, [weak, strong]: [&RgbImage; 2], taught: &[Taught], index: usize) -> RgbImage {
+    let labels: Vec<&BoxLabels> = taught.iter().map(|term| &term.views[index]).collect();
+    let drawn = labels.iter().map(|labels| pictures::labelled_boxes(strong, labels, &palette.colours));
+    let drawn: Vec<(String, RgbImage)> = taught.iter().map(|term| title(taught, term)).zip(drawn).collect();
+    // As large as those with boxes.
+    let [weak, strong] =
+        [weak, strong].map(|view| if drawn.is_empty() { view.clone() } else { pictures::without_boxes(view) });
+    let views = [("weak view", &weak), ("strong view", &strong)];
+    let tiles: Vec<_> = views.into_iter().chain(drawn.iter().map(|(title, tile)| (title.as_str(), tile))).collect();
+    explained(palette, &pictures::panel(&tiles), &labels, &[])
 }
 
 /// The boxes that are worth drawing.

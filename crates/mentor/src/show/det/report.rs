@@ -3,13 +3,15 @@
 use anyhow::Result;
 use mentor_data::DataError;
 use mentor_det::metrics::{CocoScores, DetMetrics, FoundBox, ImageTruth, Mistakes, RECALLS};
+use mentor_det::unlabelled::{Taught, truth_of};
 use mentor_det::{Det, found_in};
+use mentor_distill::TermTable;
 use mentor_report::{
     Class, Example, Gallery, LineChart, PlotLine, Plots, Section, TILE_WIDTH, Tally, TallyRow, pictures,
 };
 use mentor_types::{BoxKind, BoxLabels, Detection, Scores};
 
-use super::{explained, shown_boxes};
+use super::{explained, shown_boxes, taught_by, title};
 use crate::show::{Judge, Palette, Shown, best_and_worst, halves, pictures_of};
 
 /// Val, predicted once more image by image.
@@ -37,6 +39,7 @@ pub fn shown(judge: &Judge<'_, Det>) -> Result<Shown> {
             Section::Plots(curves(&scores, &palette.names)),
             Section::Tally(tally(&mistakes)),
             Section::Gallery(gallery(&examples, &palette)),
+            Section::Gallery(pseudo_gallery(judge, &palette)?),
         ],
     })
 }
@@ -198,4 +201,46 @@ fn gallery(examples: &[Predicted], palette: &Palette) -> Gallery {
         legend: pictures::box_legend(&palette.names, &palette.colours, &classes, false),
         groups: halves(examples.iter().map(example).collect()),
     }
+}
+
+/// Unlabelled images in a report.
+const PSEUDO: usize = 6;
+
+/// What the terms of the last steps taught about their unlabelled images, by the nets of the run.
+fn pseudo_gallery(judge: &Judge<'_, Det>, palette: &Palette) -> Result<Gallery> {
+    let mut examples = Vec::new();
+    let mut step = judge.recipe.train.steps;
+    while examples.len() < PSEUDO && step > 0 && !judge.recipe.unlabelled.terms().is_empty() {
+        step -= 1;
+        let Some(pairs) = judge.data.maker.make(step, 0)?.unlabelled else { break };
+        let taught = taught_by(&judge.labelling(), &pairs);
+        let views = pictures_of(&pairs.weak).into_iter().zip(pictures_of(&pairs.strong));
+        for ((index, views), truth) in
+            views.enumerate().zip(truth_of(&pairs, judge.device)).take(PSEUDO - examples.len())
+        {
+            let drawn = |labels: &BoxLabels| pictures::labelled_boxes(&views.1, labels, &palette.colours);
+            let mut tiles = vec![("weak view".to_owned(), pictures::without_boxes(&views.0))];
+            if !truth.boxes.is_empty() {
+                tiles.push(("truth".to_owned(), drawn(&truth)));
+            }
+            tiles.extend(taught.iter().map(|term| (title(&taught, term), drawn(&term.views[index]))));
+            let tiles = tiles.into_iter().map(|(title, tile)| (title, pictures::shrink(&tile, TILE_WIDTH))).collect();
+            let count =
+                |term: &Taught| term.views[index].boxes.iter().filter(|one| one.kind == BoxKind::Object).count();
+            let found: Vec<String> = taught.iter().map(|term| count(term).to_string()).collect();
+            let name = format!("step {}, image {index}: {} boxes taught", step + 1, found.join(" and "));
+            examples.push(Example { name, scores: Vec::new(), tiles });
+        }
+    }
+    let classes: Vec<u8> = (0..=u8::MAX).take(palette.names.len()).collect();
+    Ok(Gallery {
+        id: "pseudo",
+        short: "Pseudo-labels",
+        heading: "What unlabelled images were taught".to_owned(),
+        lead: "Boxes that were found in the weak view teach the student on the strong one, where they are drawn; inside of dashed \
+               ones nothing is learnt."
+            .to_owned(),
+        legend: pictures::box_legend(&palette.names, &palette.colours, &classes, false),
+        groups: vec![(String::new(), examples)],
+    })
 }
