@@ -43,8 +43,7 @@ convs = 1
 on = ["labelled", "unlabelled"]
 [distill.teacher_boxes]
 threshold = 0.05
-[distill.pkd]
-[distill.fgd]
+[distill.box_kd]
 [unlabelled.unbiased_teacher]
 threshold = 0.05
 burn_in_steps = 2
@@ -91,11 +90,21 @@ fn a_detector_is_taught_resumes_bit_for_bit_is_judged_and_draws_its_boxes() {
         "crosskd@reg_tower",
         "mgd@p3",
         "class_kd/unlabelled",
+        "teacher_boxes/unlabelled",
     ] {
         assert!(whole.0[0].to_string().contains(column), "{column}: {}", whole.0[0]);
     }
+    let has = |line: &Value, column: &str| line.to_string().contains(column);
+    assert!(!has(&whole.0[1], "unbiased_teacher") && has(&whole.0[2], "unbiased_teacher_boxes"), "its burn-in");
     let page = fs::read_to_string(out.join("report.html")).unwrap();
-    for part in ["AP50", "building", "teacher wide", "Where it does best and worst"] {
+    for part in [
+        "AP50",
+        "building",
+        "teacher wide",
+        "Where it does best and worst",
+        "Precision over recall",
+        "What unlabelled images",
+    ] {
         assert!(page.contains(part), "{part}");
     }
     assert!(fs::read_dir(out.join("pictures")).unwrap().count() > 0);

@@ -108,6 +108,7 @@ mod tests {
     use super::*;
     use crate::nets::{NetConfig, NetTable};
     use crate::unlabelled::UnbiasedTeacher;
+    use burn::module::Param;
     use mentor_nets::{BackboneKind, Level};
     use mentor_types::{Geometry, Images, Key};
     use rand::RngExt;
@@ -115,7 +116,11 @@ mod tests {
     fn net(seed: u64) -> DetNet {
         let table = NetTable::new(BackboneKind::Resnet18);
         let (width, levels) = (Some(4), vec![Level::P3, Level::P4]);
-        NetConfig::Fcos(NetTable { width, levels, head_convs: 1, ..table }).init(3, seed, &Device::flex())
+        let net = NetConfig::Fcos(NetTable { width, levels, head_convs: 1, ..table }).init(3, seed, &Device::flex());
+        let DetNet::Fcos(mut net) = net else { panic!("FCOS was built") };
+        // Boxes of a fresh net have hardly an area.
+        net.head.regression_head.bbox_reg.bias = Some(Param::from_tensor(Tensor::ones([4], &Device::flex())));
+        DetNet::Fcos(net)
     }
 
     fn pairs() -> Pairs<BoxLabels> {
