@@ -238,8 +238,12 @@ impl Card {
 
     /// A third column: class names or indices, with commas.
     fn parse_classes(&self, column: &str) -> Result<Vec<u8>, String> {
-        let mut classes = BTreeSet::new();
+        let (mut classes, mut named) = (BTreeSet::new(), false);
         for name in column.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+            named = true;
+            if self.without_labels.iter().any(|other| other == name) {
+                continue;
+            }
             let index = match name.parse::<usize>() {
                 Ok(index) => Some(index).filter(|index| *index < self.classes.len()),
                 Err(_) => self.classes.iter().position(|class| class.name == name),
@@ -250,7 +254,7 @@ impl Card {
             })?;
             classes.insert(u8::try_from(index).unwrap_or(u8::MAX));
         }
-        if classes.is_empty() {
+        if !named {
             return Err("the third column names no class; leave it out where all classes were labelled".to_owned());
         }
         Ok(classes.into_iter().collect())

@@ -16,7 +16,7 @@ fn cards() -> PathBuf {
 }
 
 /// A small set, drawn by whichever test asks first.
-fn scenes() -> Dataset<LabelMask> {
+fn scenes<L: ReadLabels>() -> Dataset<L> {
     let spec = SetSpec { seed: 0, count: 96, size: 96, season: Season::Summer };
     let folder = kept_set(Path::new(env!("CARGO_TARGET_TMPDIR")), &spec, &Part::ALL, &|_| {}).unwrap();
     Dataset::new(Card::find(folder.to_str().unwrap(), &[]).unwrap(), &[]).unwrap()
@@ -188,7 +188,7 @@ fn label_ids_follow_the_official_map() {
 
 #[test]
 fn a_drawn_set_is_read_whole_and_its_partial_labels_are_partial() {
-    let dataset = scenes();
+    let dataset = scenes::<LabelMask>();
     let stats = |name: &str| {
         let split = dataset.split(name).unwrap();
         dataset.verify_split(&split, OnBadSample::Fail, None).unwrap()
@@ -205,6 +205,24 @@ fn a_drawn_set_is_read_whole_and_its_partial_labels_are_partial() {
     }
     let (whole, as_ground) = (stats("train").counts.classes, stats("train_rest_as_ground").counts.classes);
     assert!(as_ground[0] > whole[0] && as_ground[1..].iter().zip(&whole[1..]).all(|(some, all)| some < all));
+}
+
+#[test]
+fn boxes_of_classes_that_a_list_does_not_name_are_unknown_and_those_that_a_file_leaves_out_are_background() {
+    let dataset = scenes::<BoxLabels>();
+    let counts = |name: &str| {
+        let split = dataset.split(name).unwrap();
+        dataset.verify_split(&split, OnBadSample::Fail, None).unwrap().counts
+    };
+    let (all, some, rest) = (counts("train"), counts("train_some_classes"), counts("train_rest_as_ground"));
+    // Every eighth of 25 scenes is labelled whole.
+    assert_eq!([all.partial, some.partial, rest.partial], [0, 21, 0]);
+    assert_eq!(some.classes, rest.classes);
+    assert!(some.classes.iter().sum::<u64>() < all.classes.iter().sum());
+    let sample = |index: usize| dataset.sample(&dataset.split("train_some_classes").unwrap(), index).unwrap().labels;
+    // Buildings and trees, cars and boats, or ground, road and water, which have no boxes.
+    assert_eq!([1, 2, 3].map(|index| sample(index).looked_for), [Some(vec![0, 1]), Some(vec![2, 3]), Some(vec![])]);
+    assert_eq!(sample(8).looked_for, None);
 }
 
 #[test]
@@ -281,7 +299,7 @@ fn accumulation_divides_a_step_and_changes_none_of_its_samples() {
 
 #[test]
 fn evaluation_reads_a_split_in_order_at_full_size() {
-    let dataset = Arc::new(scenes());
+    let dataset = Arc::new(scenes::<LabelMask>());
     let split = dataset.split("val").unwrap();
     let loader = EvalLoader::start(dataset.clone(), split.clone(), &data("train", None)).unwrap();
     let samples: Vec<_> = loader.map(Result::unwrap).collect();
@@ -294,7 +312,7 @@ fn evaluation_reads_a_split_in_order_at_full_size() {
 
 #[test]
 fn a_fingerprint_tells_splits_apart() {
-    let dataset = scenes();
+    let dataset = scenes::<LabelMask>();
     let print = |name| dataset.fingerprint(&dataset.split(name).unwrap()).unwrap();
     assert_eq!(print("val"), print("val"));
     assert_ne!(print("val"), print("test"));

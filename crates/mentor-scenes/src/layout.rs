@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::classes::{CLASSES, COLOURS, THINGS};
 use crate::labels::Object;
-use crate::partial::{SOME, all_classes};
+use crate::partial::{SOME, all_classes, is_labelled};
 use crate::scene::VERSION;
 use crate::spec::{Part, SetSpec};
 
@@ -23,9 +23,21 @@ pub(crate) const IMAGES: &str = "images";
 pub(crate) const MASKS: &str = "masks";
 pub(crate) const REST_AS_GROUND: &str = "masks_rest_as_ground";
 pub(crate) const SCRIBBLES: &str = "scribbles";
-/// The files of boxes in a part: all, and of the scenes to train on also half of them.
+/// The files of boxes in a part: all, and of the scenes to train on also some of them.
 pub(crate) const BOXES: &str = "instances.json";
 pub(crate) const HALF_OF_BOXES: &str = "instances_half.json";
+pub(crate) const BOXES_OF_SOME: &str = "instances_rest_as_ground.json";
+
+/// Which boxes a file holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kept {
+    /// All of them.
+    All,
+    /// Every second one; images say of which classes there may be more, as LVIS does.
+    Half,
+    /// Those of the classes that were labelled in the scene; of the others the file says nothing.
+    OfSomeClasses,
+}
 
 /// The path of an image in its part.
 pub(crate) fn image_name(index: u64) -> String {
@@ -42,9 +54,10 @@ pub(crate) fn mask_folders(part: Part) -> &'static [&'static str] {
     if part == Part::Train { &[MASKS, REST_AS_GROUND, SCRIBBLES] } else { &[MASKS] }
 }
 
-/// The files of boxes in a part, each with whether it leaves out half of them.
-pub(crate) fn box_files(part: Part) -> &'static [(&'static str, bool)] {
-    if part == Part::Train { &[(BOXES, false), (HALF_OF_BOXES, true)] } else { &[(BOXES, false)] }
+/// The files of boxes in a part, each with what it holds.
+pub(crate) fn box_files(part: Part) -> &'static [(&'static str, Kept)] {
+    let of_train = &[(BOXES, Kept::All), (HALF_OF_BOXES, Kept::Half), (BOXES_OF_SOME, Kept::OfSomeClasses)];
+    if part == Part::Train { of_train } else { &of_train[..1] }
 }
 
 /// The paths of all files of a part.
@@ -89,11 +102,11 @@ pub(crate) fn lists(spec: &SetSpec, part: Part) -> Vec<List> {
         for fraction in FRACTIONS {
             list(format!("train_1_{fraction}"), fraction, Some(BOXES), &whole);
         }
-        list("train_some_classes".to_owned(), 1, None, &|index| {
+        list("train_some_classes".to_owned(), 1, Some(BOXES), &|index| {
             let some = names(SOME[index as usize % 3]);
             whole(index) + &if all_classes(index) { String::new() } else { format!(" {some}") }
         });
-        list("train_rest_as_ground".to_owned(), 1, None, &|index| mask_name(REST_AS_GROUND, index));
+        list("train_rest_as_ground".to_owned(), 1, Some(BOXES_OF_SOME), &|index| mask_name(REST_AS_GROUND, index));
         list("train_scribbles".to_owned(), 1, None, &|index| mask_name(SCRIBBLES, index));
     }
     lists
@@ -104,16 +117,18 @@ fn names(classes: &[u8]) -> String {
 }
 
 /// The boxes of a part, given the objects of each scene, in the format of COCO, with how far things are occluded or cut
-/// off as further keys. With `half`, every second box is left out, and images say of which classes there may be more (as
-/// LVIS does).
-pub(crate) fn coco(spec: &SetSpec, part: Part, objects: &[Vec<Object>], half: bool) -> Value {
+/// off as further keys.
+pub(crate) fn coco(spec: &SetSpec, part: Part, objects: &[Vec<Object>], kept: Kept) -> Value {
     let (mut images, mut annotations) = (Vec::new(), Vec::new());
     for (index, objects) in spec.scenes(part).zip(objects) {
         let mut chance = crate::chance::Chance::new(Key::new(spec.seed).at("half of the boxes", index));
         let mut not_exhaustive: Vec<u8> = Vec::new();
         for object in objects {
-            if half && chance.happens(0.5) {
+            if kept == Kept::Half && chance.happens(0.5) {
                 not_exhaustive.push(object.class);
+                continue;
+            }
+            if kept == Kept::OfSomeClasses && !is_labelled(object.class, index) {
                 continue;
             }
             let [left, top, right, bottom] = object.extent;
@@ -130,7 +145,7 @@ pub(crate) fn coco(spec: &SetSpec, part: Part, objects: &[Vec<Object>], half: bo
         }
         let file_name = format!("{}/{}", part.as_str(), image_name(index));
         let mut image = json!({ "id": index, "file_name": file_name, "width": spec.size, "height": spec.size });
-        if half {
+        if kept == Kept::Half {
             let is_there = |class: &u8| objects.iter().any(|object| object.class == *class);
             not_exhaustive.sort_unstable();
             not_exhaustive.dedup();

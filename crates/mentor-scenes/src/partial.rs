@@ -13,11 +13,14 @@ pub(crate) fn all_classes(index: u64) -> bool {
     index.is_multiple_of(8)
 }
 
+/// Whether a class was labelled in a scene of that split.
+pub(crate) fn is_labelled(class: u8, index: u64) -> bool {
+    all_classes(index) || SOME[index as usize % 3].contains(&class)
+}
+
 /// A mask as it is where the classes that nobody labelled are taken for ground.
 pub(crate) fn rest_as_ground(mask: &LabelMask, index: u64) -> LabelMask {
-    let labelled = SOME[index as usize % 3];
-    let keeps = |class: u8| all_classes(index) || labelled.contains(&class);
-    let labels = mask.labels().iter().map(|class| if keeps(*class) { *class } else { GROUND });
+    let labels = mask.labels().iter().map(|class| if is_labelled(*class, index) { *class } else { GROUND });
     LabelMask::new(mask.width(), mask.height(), labels.collect())
 }
 

@@ -75,8 +75,8 @@ fn write_files(folder: &Path, spec: &SetSpec, part: Part, done: &(dyn Fn() + Syn
         Ok(scene.objects)
     };
     let objects = spec.scenes(part).into_par_iter().map(scene).collect::<Result<Vec<_>, _>>()?;
-    for (file, half) in box_files(part) {
-        writer.put(file, coco(spec, part, &objects, *half).to_string().as_bytes())?;
+    for (file, kept) in box_files(part) {
+        writer.put(file, coco(spec, part, &objects, *kept).to_string().as_bytes())?;
     }
     for list in lists(spec, part) {
         writer.put(&list.file, list.text.as_bytes())?;
@@ -146,6 +146,29 @@ mod tests {
         let file = folder.path().join("file");
         fs::write(&file, "").unwrap();
         assert!(refused(&SPEC, &file.join("towns")).contains("file"));
+    }
+
+    #[test]
+    fn boxes_of_some_classes_are_those_whose_masks_are_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("towns");
+        write_set(&out, &SetSpec { count: 40, size: 64, ..SPEC }, &|| {}).unwrap();
+        let read = |name: &str| -> Vec<Value> {
+            let set: Value = serde_json::from_str(&fs::read_to_string(out.join(name)).unwrap()).unwrap();
+            set["annotations"].as_array().unwrap().clone()
+        };
+        let (all, some) = (read("train/instances.json"), read("train/instances_rest_as_ground.json"));
+        let key = |one: &Value| (one["image_id"].as_u64().unwrap(), one["category_id"].as_u64().unwrap());
+        // Of scene 1 buildings and trees, of scene 2 cars and boats, of scene 3 nothing; of scene 8 everything.
+        let keeps = |(scene, class): (u64, u64)| match scene {
+            _ if scene % 8 == 0 => true,
+            _ if scene % 3 == 1 => class == 2 || class == 3,
+            _ if scene % 3 == 2 => class == 5 || class == 6,
+            _ => false,
+        };
+        let expected: Vec<_> = all.iter().map(key).filter(|one| keeps(*one)).collect();
+        assert!(expected.len() < all.len() && expected.len() > 5);
+        assert_eq!(some.iter().map(key).collect::<Vec<_>>(), expected);
     }
 
     #[test]

@@ -57,6 +57,9 @@ pub struct Card {
     pub splits: BTreeMap<String, SplitSpec>,
     /// The classes, in the order of their indices.
     pub classes: Vec<Class>,
+    /// The names of classes that have no labels of the kind that is read: a list may name them, which says nothing.
+    #[serde(skip)]
+    pub(crate) without_labels: Vec<String>,
     /// The folder that the card was read from, or that its scenes are drawn in.
     #[serde(skip)]
     pub folder: PathBuf,

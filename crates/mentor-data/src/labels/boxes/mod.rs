@@ -134,7 +134,10 @@ impl ReadLabels for BoxLabels {
     fn classes_of(mut card: Card) -> Card {
         if let Some(boxes) = card.boxes.as_ref().filter(|boxes| !boxes.classes.is_empty()) {
             let named = |name: &String| card.classes.iter().find(|class| class.name == *name).cloned();
-            card.classes = boxes.classes.iter().filter_map(named).collect();
+            let classes = boxes.classes.iter().filter_map(named).collect();
+            let others = card.classes.iter().filter(|class| !boxes.classes.contains(&class.name));
+            card.without_labels = others.map(|class| class.name.clone()).collect();
+            card.classes = classes;
         }
         card
     }
