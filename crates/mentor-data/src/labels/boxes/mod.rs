@@ -136,7 +136,9 @@ impl ReadLabels for BoxLabels {
             let named = |name: &String| card.classes.iter().find(|class| class.name == *name).cloned();
             let classes = boxes.classes.iter().filter_map(named).collect();
             let others = card.classes.iter().filter(|class| !boxes.classes.contains(&class.name));
-            card.without_labels = others.map(|class| class.name.clone()).collect();
+            // A card may come here twice; the second time it has no others.
+            let others: Vec<String> = others.map(|class| class.name.clone()).collect();
+            card.without_labels.extend(others);
             card.classes = classes;
         }
         card
