@@ -1,6 +1,6 @@
 //! The views of unlabelled images: what a labeller finds in the weak ones, carried to the strong ones.
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
 
 use burn::tensor::{Int, Tensor};
 use mentor_types::DetOutput;
@@ -20,6 +20,8 @@ pub struct Views<'a> {
     labeller: &'a dyn Fn(Teaching) -> DetOutput,
     /// By [`Teaching`].
     weak: [OnceCell<DetOutput>; 2],
+    /// By the name of the term.
+    pseudo: RefCell<Vec<(&'static str, DetTargets)>>,
 }
 
 impl std::fmt::Debug for Views<'_> {
@@ -32,13 +34,24 @@ impl<'a> Views<'a> {
     /// The views that `labels` belong to; `labeller` says what there is in the weak ones.
     #[must_use]
     pub fn new(labels: &'a PairLabels, labeller: &'a dyn Fn(Teaching) -> DetOutput) -> Self {
-        Self { labels, labeller, weak: Default::default() }
+        Self { labels, labeller, weak: Default::default(), pseudo: RefCell::default() }
     }
 
     /// What a labeller says of the weak views.
     #[must_use]
     pub fn weak(&self, teaching: Teaching) -> &DetOutput {
         self.weak[teaching as usize].get_or_init(|| (self.labeller)(teaching))
+    }
+
+    /// The pseudo-labels of a term, which are made once: its loss and its statistics ask for them.
+    #[must_use]
+    pub(crate) fn pseudo_labels(&self, term: &'static str, make: impl FnOnce() -> DetTargets) -> DetTargets {
+        let made = self.pseudo.borrow().iter().find(|(name, _)| *name == term).map(|(_, labels)| labels.clone());
+        made.unwrap_or_else(|| {
+            let labels = make();
+            self.pseudo.borrow_mut().push((term, labels.clone()));
+            labels
+        })
     }
 
     /// What labels of the weak views are on the strong ones of `size` (height, width): moved with the geometry, and cut off at

@@ -1,13 +1,14 @@
 //! `[distill.box_kd]`: the teacher's boxes at every place where it sees something.
 
+use burn::tensor::Tensor;
 use burn::tensor::activation::sigmoid;
-use burn::tensor::{DType, Tensor};
 use mentor_distill::{Column, Shared, Stream, Term};
 use mentor_ops::sum_all;
-use mentor_types::{DetLevel, Found, check_probability};
+use mentor_types::{Found, check_probability};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::places::both;
 use crate::context::Context;
 use crate::overlap::giou;
 use crate::task::Det;
@@ -68,13 +69,9 @@ impl Term<Det> for BoxKd {
     }
 
     fn value(&self, context: &Context<'_>, _column: &Column) -> Tensor<1> {
-        let (student, taught): (Vec<_>, Vec<_>) = context.shared_levels().into_iter().unzip();
-        let all = |levels: &[&DetLevel], part: fn(&DetLevel) -> &Tensor<3>| {
-            Tensor::cat(levels.iter().map(|level| part(level).clone().cast(DType::F32)).collect(), 2)
-        };
-        let boxes_n4p = all(&student, |level| &level.distances);
-        let taught_n4p = all(&taught, |level| &level.distances).inner();
-        let sure_n1p = sigmoid(all(&taught, |level| &level.class_logits).inner()).max_dim(1);
+        let [boxes_n4p, taught_n4p] = both(context, |level| &level.distances);
+        let [_, taught_nkp] = both(context, |level| &level.class_logits);
+        let sure_n1p = sigmoid(taught_nkp).max_dim(1);
         let side = |edge: usize| taught_n4p.clone().narrow(1, edge, 1) + taught_n4p.clone().narrow(1, edge + 2, 1);
         let counts =
             sure_n1p.clone().greater_equal_scalar(self.min_score).bool_and((side(0) * side(1)).greater_scalar(0.0));

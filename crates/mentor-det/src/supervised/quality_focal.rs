@@ -1,7 +1,6 @@
 //! `[supervised.quality_focal]`: class scores that say how well the box fits.
 
 use burn::tensor::Tensor;
-use burn::tensor::activation::sigmoid;
 use mentor_distill::{Column, Shared, Stream, Term};
 use mentor_ops::sum_all;
 use mentor_types::Found;
@@ -10,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::assign::Assignment;
 use crate::context::Context;
-use crate::cross_entropy::binary_cross_entropy;
+use crate::cross_entropy::quality_focal;
 use crate::grid::at_all_places;
 use crate::overlap::iou;
 use crate::task::Det;
@@ -76,13 +75,7 @@ impl Term<Det> for QualityFocal {
         let Assignment { classes_nkp, counted_nkp, distances_n4p: own_n4p, positives, .. } =
             context.labelled().assignment.clone();
         let y_nkp = classes_nkp * iou(distances_n4p, own_n4p);
-        let value_nkp = binary_cross_entropy(logits_nkp.clone(), y_nkp.clone()) * counted_nkp;
-        let value_nkp = match self.beta {
-            0.0 => value_nkp,
-            // At 0 a power below 1 has no slope, and one of 0 none that is a number.
-            beta => value_nkp * (sigmoid(logits_nkp) - y_nkp).abs().clamp_min(1e-12).powf_scalar(beta),
-        };
-        sum_all(value_nkp) / positives
+        sum_all(quality_focal(logits_nkp, y_nkp, self.beta) * counted_nkp) / positives
     }
 
     fn check(&self, found: &mut Found) {

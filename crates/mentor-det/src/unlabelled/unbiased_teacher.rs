@@ -124,9 +124,11 @@ impl UnbiasedTeacher {
     /// The labels of the strong views: those that there are, and the boxes that were found of other classes.
     fn pseudo_labels(&self, context: &Context<'_>) -> DetTargets {
         let views = context.views();
-        let found = FoundBoxes::of(views.weak(self.teacher), self.nms_iou, self.most);
-        let labels = views.completed(found.labels(self.threshold, self.ignored_from));
-        views.carried(&labels, context.student.image_size)
+        views.pseudo_labels("unbiased_teacher", || {
+            let found = FoundBoxes::of(views.weak(self.teacher), self.nms_iou, self.most);
+            let labels = views.completed(found.labels(self.threshold, self.ignored_from));
+            views.carried(&labels, context.student.image_size)
+        })
     }
 }
 
