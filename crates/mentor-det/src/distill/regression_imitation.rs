@@ -2,7 +2,7 @@
 
 use burn::tensor::activation::sigmoid;
 use burn::tensor::{DType, Tensor};
-use mentor_distill::{Column, Place, Shared, Stream, Term};
+use mentor_distill::{Column, Place, Shared, Stream, Term, standardised};
 use mentor_ops::sum_all;
 use mentor_types::{AdapterSpec, DetLevel, Found, check_probability, check_weight};
 use schemars::JsonSchema;
@@ -19,7 +19,8 @@ use crate::task::Det;
 /// `sum_i w_i |A(s_i) - t_i|^2 / (c max(sum_i w_i, 1))` with `w_i = max(floor, max(0, IoU(b^T_i, g_i) - IoU(b^S_i, g_i))^power)` at
 /// the places `i` that answer for an object with the box `g_i`, where `b` are the boxes that student and teacher give, and 0
 /// elsewhere; of several anchors at a point the largest counts; `c` is the number of channels, `A` an adapter where the widths
-/// differ. On unlabelled images the teacher's boxes stand for those of objects: `w_i = q_i max(floor, (1 - IoU(b^S_i,
+/// differ; with `standardise`, both sides are moved and scaled channel by channel to a mean of 0 and a deviation of 1 over the images
+/// and places of the batch first, as `pkd` does. On unlabelled images the teacher's boxes stand for those of objects: `w_i = q_i max(floor, (1 - IoU(b^S_i,
 /// b^T_i))^power)` where the teacher's highest score `q_i` is at least `min_score`, and 0 elsewhere.
 ///
 /// # Shapes
@@ -27,7 +28,7 @@ use crate::task::Det;
 /// number of channels, an adapter, a learnable 1x1 convolution without bias, brings it to the teacher's.
 ///
 /// # Units and ranges
-/// Squares of activations, averaged over channels; not negative. Zero where the student's boxes are as good as the teacher's, unless
+/// Squares of activations, averaged over channels, or of their deviations with `standardise`; not negative. Zero where the student's boxes are as good as the teacher's, unless
 /// there is a floor. `power` is at least 0, and at 0 all places that count do so alike; `floor` and `min_score` lie in [0, 1]. A
 /// score is a class probability, or the root of its product with the centerness where the teacher says one, as in decoding.
 ///
@@ -60,6 +61,9 @@ pub struct RegressionImitation {
     /// What each place that answers for an object counts at least, so that objects that neither net finds are imitated, too, in
     /// [0, 1]. Default 0.
     pub floor: f64,
+    /// Whether the channels of both sides are standardised before they are compared, so that neither the size of the teacher's
+    /// features nor the student's first steps set the pace. Default false.
+    pub standardise: bool,
     /// The score from which on the teacher's box stands for an object on unlabelled images, in [0, 1]. Default 0.3.
     pub min_score: f64,
     /// The images it is computed on. Default `["labelled"]`.
@@ -75,6 +79,7 @@ impl Default for RegressionImitation {
             at: Vec::new(),
             power: 1.0,
             floor: 0.0,
+            standardise: false,
             min_score: 0.3,
             on: vec![Stream::Labelled],
             ramp_steps: 0,
@@ -103,6 +108,8 @@ impl Term<Det> for RegressionImitation {
         let place = column.place();
         let (student_nchw, teacher_nchw) = context.features(place, &column.name);
         let channels = student_nchw.dims()[1];
+        let [student_nchw, teacher_nchw] = [student_nchw, teacher_nchw]
+            .map(|features| if self.standardise { standardised(features) } else { features });
         let gap_n1hw = self.gap(context, place);
         let distance_n1hw = (student_nchw - teacher_nchw).powi_scalar(2).sum_dim(1).div_scalar(channels as f64);
         sum_all(distance_n1hw * gap_n1hw.clone()) / sum_all(gap_n1hw).clamp_min(1.0)
@@ -210,6 +217,30 @@ mod tests {
             let found = value_of(&term, student, teacher, &object());
             assert!((found - expected * 4.5).abs() < 1e-4, "{found} at power {power} and floor {floor}");
             assert_eq!(value_of(&term, student, teacher, &labelled(&[])), 0.0);
+        }
+    }
+
+    #[test]
+    fn standardised_features_do_not_mind_the_size_of_the_teachers() {
+        let student = map([1, 2, 2, 2], |i| ((i * 5) % 7) as f32);
+        let of = |factor: f32, shift: f32| {
+            let teacher = map([1, 2, 2, 2], |i| factor * ((i * 3) % 5) as f32 + shift);
+            let term = RegressionImitation { standardise: true, ..term() };
+            let halves: [&dyn Fn(usize) -> f32; 2] = [&|_| 2.0, &|_| 4.0];
+            values(value_at_p3(("regression_imitation", &term), &student, &teacher, &object(), halves))[0]
+        };
+        // The first place alone answers for the object, with a gap of 3/4; channels (0, 5, 3, 1), (6, 4, 2, 0) against
+        // (0, 3, 1, 4), (2, 0, 3, 1).
+        let standard = |x: [f32; 4]| {
+            let mean = x.iter().sum::<f32>() / 4.0;
+            (x[0] - mean) / (x.iter().map(|x| (x - mean).powi(2)).sum::<f32>() / 4.0).sqrt()
+        };
+        let sides = [([0.0, 5.0, 3.0, 1.0], [0.0, 3.0, 1.0, 4.0]), ([6.0, 4.0, 2.0, 0.0], [2.0, 0.0, 3.0, 1.0])];
+        let apart: f32 = sides.map(|(student, teacher)| (standard(student) - standard(teacher)).powi(2)).iter().sum();
+        let expected = 0.75 * apart / 2.0;
+        for (factor, shift) in [(1.0, 0.0), (30.0, 7.0)] {
+            let found = of(factor, shift);
+            assert!((found - expected).abs() < 1e-3 && expected > 0.1, "{found} instead of {expected}");
         }
     }
 
