@@ -2,7 +2,7 @@
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use mentor_nets::images::DeviceImages;
-use mentor_types::{Batch, BoxKind, BoxLabels, Geometry, MAX_CLASSES, Pairs, Samples};
+use mentor_types::{Batch, BoxKind, BoxLabels, Geometry, IGNORE, MAX_CLASSES, Pairs, Samples};
 
 /// Tensors of boxes have room for at least so many in each image.
 const FEWEST_BOXES: usize = 16;
@@ -119,6 +119,21 @@ pub struct DetTargets {
 }
 
 impl DetTargets {
+    /// The boxes of some classes, `[n, MAX_CLASSES]` with 1 at each: nobody looked for the others.
+    #[must_use]
+    pub fn of_classes(self, kept: Tensor<2>) -> Self {
+        // A box of any class is of none of them in particular, and says something of all that are kept.
+        let any_nm = self.classes_nm.clone().equal_elem(i32::from(IGNORE));
+        let own_nm =
+            kept.clone().gather(1, self.classes_nm.clone().mask_fill(any_nm.clone(), 0)).mask_fill(any_nm, 1.0);
+        Self {
+            objects_nm: self.objects_nm * own_nm.clone(),
+            ignored_nm: self.ignored_nm * own_nm,
+            looked_for: self.looked_for * kept,
+            ..self
+        }
+    }
+
     /// Uploads the boxes of images to the plain device.
     ///
     /// # Panics
@@ -159,7 +174,6 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::testing::{labelled, values};
-    use mentor_types::IGNORE;
 
     fn images(boxes: usize) -> Vec<BoxLabels> {
         let one = ([1.0, 2.0, 3.0, 4.0], 2, BoxKind::Object);
@@ -173,6 +187,23 @@ mod tests {
             assert_eq!(targets.edges_nm4.dims(), [2, room, 4]);
             assert_eq!(values(targets.objects_nm).iter().sum::<f32>(), boxes as f32);
         }
+    }
+
+    #[test]
+    fn boxes_of_some_classes_leave_the_others_unknown() {
+        let boxes =
+            [([0.0; 4], 1, BoxKind::Object), ([1.0; 4], 2, BoxKind::Difficult), ([2.0; 4], IGNORE, BoxKind::Crowd)];
+        let partly = BoxLabels { looked_for: Some(vec![0, 2]), ..labelled(&boxes) };
+        let device = Device::flex();
+        let kept = |classes: &[usize]| {
+            let of: Vec<f32> = (0..MAX_CLASSES).map(|class| f32::from(u8::from(classes.contains(&class)))).collect();
+            let targets = DetTargets::upload(&[partly.clone()], &device);
+            let left = targets.of_classes(Tensor::from_data(TensorData::new(of, [1, MAX_CLASSES]), &device));
+            let row = |x: Tensor<2>| values(x)[..3].to_vec();
+            (row(left.objects_nm), row(left.ignored_nm), row(left.looked_for))
+        };
+        assert_eq!(kept(&[0, 1]), (vec![1.0, 0.0, 0.0], vec![0.0, 0.0, 1.0], vec![1.0, 0.0, 0.0]));
+        assert_eq!(kept(&[2]), (vec![0.0, 0.0, 0.0], vec![0.0, 1.0, 1.0], vec![0.0, 0.0, 1.0]));
     }
 
     #[test]

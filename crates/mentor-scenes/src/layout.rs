@@ -107,6 +107,10 @@ pub(crate) fn lists(spec: &SetSpec, part: Part) -> Vec<List> {
             whole(index) + &if all_classes(index) { String::new() } else { format!(" {some}") }
         });
         list("train_rest_as_ground".to_owned(), 1, Some(BOXES_OF_SOME), &|index| mask_name(REST_AS_GROUND, index));
+        for (things, classes) in [("buildings_and_trees", SOME[1]), ("cars_and_boats", SOME[2])] {
+            let some = names(&classes[1..]);
+            list(format!("train_{things}"), 1, Some(BOXES), &|index| format!("{} {some}", whole(index)));
+        }
         list("train_scribbles".to_owned(), 1, None, &|index| mask_name(SCRIBBLES, index));
     }
     lists

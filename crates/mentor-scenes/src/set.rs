@@ -169,6 +169,12 @@ mod tests {
         let expected: Vec<_> = all.iter().map(key).filter(|one| keeps(*one)).collect();
         assert!(expected.len() < all.len() && expected.len() > 5);
         assert_eq!(some.iter().map(key).collect::<Vec<_>>(), expected);
+        for (split, classes) in [("buildings_and_trees", "building,tree"), ("cars_and_boats", "car,boat")] {
+            let list = fs::read_to_string(out.join(format!("train/train_{split}.txt"))).unwrap();
+            let first = list.lines().next().unwrap();
+            assert_eq!(first, format!("train/images/000000.jpg train/masks/000000.png {classes}"));
+            assert!(list.lines().all(|line| line.ends_with(classes)), "{list}");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use mentor_types::{Found, check_probability};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::context::{Context, Learnt};
+use crate::context::{Context, Labelled, Learnt};
 use crate::found::FoundBoxes;
 use crate::task::Det;
 
@@ -14,7 +14,8 @@ use crate::task::Det;
 ///
 /// The supervised loss with the teacher's boxes for labels: those that score at least `threshold` are objects, with the
 /// classes at which the teacher scores them highest; inside of those that score at least `ignored_from` nothing is learnt;
-/// whatever else is background.
+/// whatever else is background. On labelled images that is so for the classes alone that nobody looked for there: what the
+/// labels say, the labels teach.
 ///
 /// # Shapes
 /// Whatever the parts of the supervised loss take; the value has one element. Teacher and student may have other levels and
@@ -82,7 +83,12 @@ impl Term<Det> for TeacherBoxes {
 
     fn value(&self, context: &Context<'_>, _column: &Column) -> Tensor<1> {
         let found = FoundBoxes::of(context.taught(), self.nms_iou, self.most);
-        context.loss_on(&found.labels(self.threshold, self.ignored_from), Learnt::All)
+        let labels = found.labels(self.threshold, self.ignored_from);
+        let labels = match context.labelled {
+            Some(Labelled { targets, .. }) => labels.of_classes(targets.looked_for.clone().neg().add_scalar(1.0)),
+            None => labels,
+        };
+        context.loss_on(&labels, Learnt::All)
     }
 
     fn check(&self, found: &mut Found) {
@@ -105,7 +111,7 @@ mod tests {
     use crate::context::{Part, Parts};
     use crate::supervised::{Focal, Giou};
     use crate::testing::{labelled, map, output, seen, values};
-    use mentor_types::{BoxKind, DetOutput};
+    use mentor_types::{BoxKind, BoxLabels, DetOutput};
 
     /// A teacher with a coarser pyramid, which is sure of one box of class 1 about (8, 8), and half sure of another of class 0.
     fn teacher() -> DetOutput {
@@ -141,5 +147,21 @@ mod tests {
         };
         let expected: f32 = all.iter().map(of_part).sum();
         assert!((found - expected).abs() < 1e-5 && expected > 0.1, "{found} instead of {expected}");
+
+        // On an image where 0 and 2 were looked for, the teacher's box of class 1 is learnt, and its channel alone.
+        let value_with = |looked_for| {
+            let given = seen(&student, &[BoxLabels { looked_for, ..labelled(&[]) }]);
+            values(term.value(&Context { labelled: Some(&given), ..context }, &column))[0]
+        };
+        let partly = BoxLabels { looked_for: Some(vec![1]), ..labelled(&boxes[..1]) };
+        let labels = seen(&student, &[partly]);
+        let of_part = |(name, part): &Part<'_>| {
+            let column = Column::of(name, &part.shared()).swap_remove(0);
+            values(part.value(&Context::of(&student, Some(&labels)), &column))[0]
+        };
+        let expected: f32 = all.iter().map(of_part).sum();
+        let found = value_with(Some(vec![0, 2]));
+        assert!((found - expected).abs() < 1e-5 && expected > 0.1, "{found} instead of {expected}");
+        assert_eq!(value_with(None), 0.0);
     }
 }
