@@ -5,14 +5,15 @@
 //! second, and then everything stops, whatever `on_bad_sample` is. Else a busy machine would change what is learnt and
 //! what is measured.
 
+use std::collections::BTreeSet;
 use std::io::{Error, ErrorKind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::error::{BadSample, DataError};
 
 /// The extensions of images, in lower case.
-pub(crate) const IMAGE_EXTENSIONS: [&str; 7] = ["jpg", "jpeg", "png", "bmp", "tif", "tiff", "webp"];
+pub(crate) const IMAGE_EXTENSIONS: [&str; 8] = ["jpg", "jpeg", "png", "bmp", "tif", "tiff", "webp", "gif"];
 
 /// The largest file that is read, in bytes.
 const MAX_FILE_BYTES: u64 = 512 * 1024 * 1024;
@@ -99,35 +100,93 @@ pub(crate) fn read_text(path: &Path) -> Result<String, DataError> {
     })
 }
 
-/// The paths of all images in `folder` and below it, relative to `start`, with forward slashes, in no order.
-pub(crate) fn images_below(start: &Path, folder: &Path, images: &mut Vec<String>) -> Result<(), DataError> {
-    files_below(start, folder, &is_image_name, images)
+/// What lies in a folder and below it. Linked folders are followed, each folder once.
+#[derive(Debug, Default)]
+pub(crate) struct Below {
+    /// The paths of the files, relative to a start, with forward slashes, sorted.
+    pub files: Vec<String>,
+    /// How many files are left out because systems and tools leave them behind: what begins with a dot, as `._photo.jpg` or
+    /// what is in `.ipynb_checkpoints`, and what is in `__MACOSX`.
+    pub hidden: usize,
+    /// Links that lead nowhere.
+    pub broken: Vec<String>,
 }
 
-/// The paths of all files with some names in `folder` and below it, as [`images_below`].
-pub(crate) fn files_below(
-    start: &Path,
-    folder: &Path,
-    is_wanted: &dyn Fn(&Path) -> bool,
-    files: &mut Vec<String>,
-) -> Result<(), DataError> {
-    for entry in std::fs::read_dir(folder).map_err(|source| DataError::io(folder, source))? {
-        let entry = entry.map_err(|source| DataError::io(folder, source))?;
-        let path = entry.path();
-        let kind = entry.file_type().map_err(|source| DataError::io(&path, source))?;
-        // Linked folders are not followed: they could lead round in a circle.
-        if kind.is_dir() {
-            files_below(start, &path, is_wanted, files)?;
-        }
-        if kind.is_dir() || !is_wanted(&path) {
-            continue;
-        }
-        let relative = path.strip_prefix(start).unwrap_or(&path);
-        let parts: Option<Vec<&str>> = relative.iter().map(|part| part.to_str()).collect();
-        let parts = parts.ok_or_else(|| BadSample::new(&path, "its name is no UTF-8 text"))?;
-        files.push(parts.join("/"));
+impl Below {
+    /// The images in `folder` and below it, with paths relative to `start`.
+    pub(crate) fn images(start: &Path, folder: &Path) -> Result<Self, DataError> {
+        Self::of(start, folder, &is_image_name)
     }
-    Ok(())
+
+    /// The files of some names in `folder` and below it, with paths relative to `start`.
+    pub(crate) fn of(start: &Path, folder: &Path, is_wanted: &dyn Fn(&Path) -> bool) -> Result<Self, DataError> {
+        let mut walk = Walk { start, is_wanted, found: Self::default(), seen: BTreeSet::new(), links: Vec::new() };
+        walk.folder(folder, false)?;
+        // Last, so that a folder that is here is found where it is, and not where something links to it.
+        while let Some(link) = walk.links.pop() {
+            walk.folder(&link, false)?;
+        }
+        walk.found.files.sort();
+        walk.found.broken.sort();
+        Ok(walk.found)
+    }
+}
+
+/// A walk through folders.
+struct Walk<'a> {
+    start: &'a Path,
+    is_wanted: &'a dyn Fn(&Path) -> bool,
+    found: Below,
+    /// The folders where it was, as they are without links.
+    seen: BTreeSet<PathBuf>,
+    /// The links to folders that it met.
+    links: Vec<PathBuf>,
+}
+
+impl Walk<'_> {
+    fn folder(&mut self, folder: &Path, is_hidden: bool) -> Result<(), DataError> {
+        let io = |path: &Path, source| DataError::io(path, source);
+        if !self.seen.insert(folder.canonicalize().map_err(|source| io(folder, source))?) {
+            return Ok(());
+        }
+        let mut entries = Vec::new();
+        for entry in std::fs::read_dir(folder).map_err(|source| io(folder, source))? {
+            let entry = entry.map_err(|source| io(folder, source))?;
+            entries.push((entry.path(), entry.file_type().map_err(|source| io(&entry.path(), source))?));
+        }
+        entries.sort_by(|(path, _), (other, _)| path.cmp(other));
+        for (path, kind) in entries {
+            let is_hidden = is_hidden || is_left_behind(&path);
+            match kind.is_symlink().then(|| std::fs::metadata(&path)) {
+                _ if kind.is_dir() => self.folder(&path, is_hidden)?,
+                Some(Ok(target)) if target.is_dir() && !is_hidden => self.links.push(path),
+                Some(Ok(target)) if target.is_dir() => {}
+                Some(Err(_)) if (self.is_wanted)(&path) && !is_hidden => {
+                    let path = self.relative(&path)?;
+                    self.found.broken.push(path);
+                }
+                _ if !(self.is_wanted)(&path) => {}
+                _ if is_hidden => self.found.hidden += 1,
+                _ => {
+                    let path = self.relative(&path)?;
+                    self.found.files.push(path);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn relative(&self, path: &Path) -> Result<String, DataError> {
+        let relative = path.strip_prefix(self.start).unwrap_or(path);
+        let parts: Option<Vec<&str>> = relative.iter().map(|part| part.to_str()).collect();
+        Ok(parts.ok_or_else(|| BadSample::new(path, "its name is no UTF-8 text"))?.join("/"))
+    }
+}
+
+/// Whether systems and tools leave files of such a name behind.
+fn is_left_behind(path: &Path) -> bool {
+    let name = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+    name.starts_with('.') || name == "__MACOSX"
 }
 
 #[cfg(test)]
@@ -161,5 +220,31 @@ mod tests {
     fn endings_are_known_in_any_case() {
         assert!(is_image_name(Path::new("a/b.JPEG")) && is_image_name(Path::new("b.tif")));
         assert!(!is_image_name(Path::new("png")) && !is_image_name(Path::new("a.txt")));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn linked_folders_are_followed_once_and_what_systems_leave_is_left_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let start = folder.path().join("start");
+        for sub in ["start/a", "start/.ipynb_checkpoints", "start/__MACOSX", "elsewhere/deep"] {
+            std::fs::create_dir_all(folder.path().join(sub)).unwrap();
+        }
+        let files = ["a/1.png", "a/._1.png", "a/2.txt", ".ipynb_checkpoints/1-checkpoint.png", "__MACOSX/1.png"];
+        files.iter().for_each(|file| std::fs::write(start.join(file), "").unwrap());
+        std::fs::write(folder.path().join("elsewhere/deep/3.JPG"), "").unwrap();
+        let link = |target: &str, link: &str| std::os::unix::fs::symlink(target, start.join(link)).unwrap();
+        // Another folder, the start itself, a folder that is here anyway, a file, and nothing.
+        link("../elsewhere", "other");
+        link("..", "a/round");
+        link("a", "0");
+        link("a/1.png", "4.png");
+        link("nowhere.png", "5.png");
+        link("nowhere.txt", "5.txt");
+        let below = Below::images(&start, &start).unwrap();
+        let found: Vec<&str> = below.files.iter().map(String::as_str).collect();
+        assert!(found.contains(&"a/1.png") && found.contains(&"4.png") && found.len() == 3, "{found:?}");
+        assert_eq!(found.iter().filter(|file| file.ends_with("deep/3.JPG")).count(), 1, "{found:?}");
+        assert_eq!((below.hidden, below.broken), (3, vec!["5.png".to_owned()]));
     }
 }

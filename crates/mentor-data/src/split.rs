@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::card::{Card, Pairing, SplitSpec};
 use crate::error::{DataError, folders, hint, names};
-use crate::files::images_below;
+use crate::files::Below;
 use crate::paths::{Filled, Pattern, check_relative};
 
 /// One image of a split.
@@ -278,9 +278,7 @@ impl Card {
             });
         };
         let start = root.join(&self.image_root);
-        let mut images = Vec::new();
-        images_below(&start, &start.join(folder), &mut images)?;
-        images.sort();
+        let images = Below::images(&start, &start.join(folder))?.files;
         let fail = |message: String| DataError::Split { card: self.name.clone(), split: split.to_owned(), message };
         images.iter().map(|image| self.entry(image, None, None, files).map_err(fail)).collect()
     }

@@ -29,15 +29,44 @@ pub(crate) fn read_mask(path: &Path, map: &LabelMap) -> Result<LabelMask, DataEr
     Ok(mask.map_err(|reason| BadSample::new(path, reason))?)
 }
 
-/// A mask of a kind that is yet unknown: its kind, and its indices or its bytes of red, green, blue.
-pub(crate) fn decode_raw(path: &Path) -> Result<(MaskFormat, Vec<u8>), DataError> {
+/// A mask of a kind that is yet unknown.
+#[derive(Debug)]
+pub(crate) struct RawMask {
+    pub format: MaskFormat,
+    pub width: usize,
+    pub height: usize,
+    /// Its indices, or its bytes of red, green, blue.
+    pub bytes: Vec<u8>,
+}
+
+/// Reads a mask of a kind that is yet unknown.
+pub(crate) fn decode_raw(path: &Path) -> Result<RawMask, DataError> {
     let bytes = read_file(path)?;
     refuse_jpeg(path, &bytes)?;
     match decode_index(path, &bytes) {
-        Ok((_, _, raw)) => Ok((MaskFormat::Index, raw)),
-        Err(NoIndex::Colours) => Ok((MaskFormat::Color, decode_colours(path, &bytes)?.into_raw())),
+        Ok((width, height, bytes)) => Ok(RawMask { format: MaskFormat::Index, width, height, bytes }),
+        Err(NoIndex::Colours) => {
+            let rgb = decode_colours(path, &bytes)?;
+            let (width, height) = (rgb.width() as usize, rgb.height() as usize);
+            Ok(RawMask { format: MaskFormat::Color, width, height, bytes: rgb.into_raw() })
+        }
         Err(error) => Err(error.at(path).into()),
     }
+}
+
+/// Whether nothing differs in an image but how opaque its pixels are.
+pub(crate) fn has_alpha_alone(path: &Path, bytes: &[u8]) -> Result<bool, DataError> {
+    let picture = decode(path, bytes)?;
+    if !picture.color().has_alpha() {
+        return Ok(false);
+    }
+    let rgba = picture.into_rgba8();
+    let mut pixels = rgba.pixels();
+    let Some(first) = pixels.next() else { return Ok(false) };
+    let differs = |channels: std::ops::Range<usize>| {
+        rgba.pixels().any(|pixel| pixel.0[channels.clone()] != first.0[channels.clone()])
+    };
+    Ok(differs(3..4) && !differs(0..3))
 }
 
 fn refuse_jpeg(path: &Path, bytes: &[u8]) -> Result<(), BadSample> {

@@ -14,7 +14,7 @@ pub use coco::{CocoBox, CocoCategory, CocoImage, CocoTruth};
 pub use detections::{CocoFound, CocoResults};
 pub(crate) use image_boxes::ImageBoxes;
 pub use json::CocoId;
-pub(crate) use mask::{decode_raw, read_mask};
+pub(crate) use mask::{RawMask, decode_raw, has_alpha_alone, read_mask};
 pub use mistakes::{BoxMistake, BoxMistakeKind};
 pub use photo::read_image;
 pub(crate) use photo::{read_rgb, read_size};

@@ -1,12 +1,12 @@
 //! Photos to pixels, with limits, and one line where a file cannot be used.
 //!
 //! Photos become 8-bit RGB whatever they are: grey is repeated, 16 bits are rounded to 8, CMYK JPEGs are converted, alpha
-//! is dropped (not composited). The EXIF orientation is ignored, because the masks of data sets are drawn over the
-//! pixels as stored.
+//! is dropped (not composited). They are turned upright by their EXIF orientation, as viewers and labelling tools do.
 
 use std::io::Cursor;
 use std::path::Path;
 
+use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, RgbImage};
 use mentor_types::Images;
 
@@ -39,16 +39,32 @@ pub(crate) fn read_rgb(path: &Path) -> Result<RgbImage, DataError> {
     Ok(decode_rgb(path, &bytes)?)
 }
 
-/// Width and height from the header alone.
+/// Width and height of an upright photo, from the header alone.
 pub(crate) fn read_size(path: &Path) -> Result<(u32, u32), DataError> {
     // An empty file would be reported as an unknown format.
     check_file(path)?;
-    let size = ask(path, || match ImageReader::open(path)?.with_guessed_format()?.into_dimensions() {
+    let upright = || {
+        let mut decoder = ImageReader::open(path)?.with_guessed_format()?.into_decoder()?;
+        let (width, height) = decoder.dimensions();
+        Ok(if lies(orientation(&mut decoder)) { (height, width) } else { (width, height) })
+    };
+    let size = ask(path, || match upright() {
         // The system's own word comes through the decoder, too.
         Err(image::ImageError::IoError(error)) if error.raw_os_error().is_some() => Err(error),
         size => Ok(size),
     })?;
     Ok(size.map_err(|error| BadSample::new(path, reason(&error)))?)
+}
+
+/// How a photo is to be turned; one whose tag is broken is not.
+fn orientation(decoder: &mut impl ImageDecoder) -> Orientation {
+    decoder.orientation().unwrap_or(Orientation::NoTransforms)
+}
+
+/// Whether an orientation makes height of width.
+fn lies(orientation: Orientation) -> bool {
+    use Orientation::{Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH};
+    matches!(orientation, Rotate90 | Rotate270 | Rotate90FlipH | Rotate270FlipH)
 }
 
 pub(super) fn check_size(width: u32, height: u32) -> Result<(), String> {
@@ -65,10 +81,18 @@ pub(super) fn check_size(width: u32, height: u32) -> Result<(), String> {
 }
 
 fn decode_rgb(path: &Path, bytes: &[u8]) -> Result<RgbImage, BadSample> {
-    Ok(decode(path, bytes)?.into_rgb8())
+    let (mut picture, orientation) = decode_turned(path, bytes)?;
+    picture.apply_orientation(orientation);
+    Ok(picture.into_rgb8())
 }
 
+/// An image as its pixels are stored, whatever its orientation.
 pub(super) fn decode(path: &Path, bytes: &[u8]) -> Result<DynamicImage, BadSample> {
+    Ok(decode_turned(path, bytes)?.0)
+}
+
+/// An image as its pixels are stored, and how it is to be turned.
+fn decode_turned(path: &Path, bytes: &[u8]) -> Result<(DynamicImage, Orientation), BadSample> {
     let fail = |error: image::ImageError| BadSample::new(path, reason(&error));
     let mut reader = ImageReader::new(Cursor::new(bytes))
         .with_guessed_format()
@@ -77,13 +101,14 @@ pub(super) fn decode(path: &Path, bytes: &[u8]) -> Result<DynamicImage, BadSampl
     let mut limits = image::Limits::default();
     limits.max_alloc = Some(MAX_DECODER_BYTES);
     reader.limits(limits);
-    let decoder = reader.into_decoder().map_err(fail)?;
+    let mut decoder = reader.into_decoder().map_err(fail)?;
+    let orientation = orientation(&mut decoder);
     let (width, height) = decoder.dimensions();
     check_size(width, height).map_err(|reason| BadSample::new(path, reason))?;
     if format == Some(ImageFormat::Jpeg) && !jpeg_ends(bytes) {
         return Err(BadSample::new(path, "is a truncated JPEG (it has no end marker)"));
     }
-    DynamicImage::from_decoder(decoder).map_err(fail)
+    Ok((DynamicImage::from_decoder(decoder).map_err(fail)?, orientation))
 }
 
 /// Whether an end marker follows the last scan. The decoder itself fills what is missing with grey and says nothing.
@@ -131,6 +156,39 @@ mod tests {
         RgbaImage::from_pixel(1, 2, Rgba([200, 100, 50, 0])).save(&path).unwrap();
         assert_eq!(read_rgb(&path).unwrap().get_pixel(0, 1), &Rgb([200, 100, 50]));
         assert_eq!(read_size(&path).unwrap(), (1, 2));
+    }
+
+    /// A JPEG with an EXIF orientation.
+    fn save_turned(path: &Path, picture: &image::RgbImage, orientation: u8) {
+        let mut bytes = Vec::new();
+        let encoder = image::codecs::jpeg::JpegEncoder::new_with_quality(&mut bytes, 100);
+        picture.write_with_encoder(encoder).unwrap();
+        // Behind the marker of the start: APP1 with one entry of a TIFF header of little end.
+        let mut exif = b"\xff\xe1\x00\x22Exif\0\0II\x2a\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0".to_vec();
+        exif.extend([orientation, 0, 0, 0, 0, 0, 0, 0]);
+        bytes.splice(2..2, exif);
+        std::fs::write(path, bytes).unwrap();
+    }
+
+    #[test]
+    fn photos_are_turned_upright_and_so_is_their_size() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("photo.jpg");
+        // Red at the left, blue at the right; stored so by a camera that lay on its side.
+        let picture = RgbImage::from_fn(32, 16, |x, _| if x < 16 { Rgb([250, 0, 0]) } else { Rgb([0, 0, 250]) });
+        for (orientation, size, red_at, blue_at) in [
+            (1, (32, 16), (4, 8), (28, 8)),
+            (3, (32, 16), (28, 8), (4, 8)),
+            (6, (16, 32), (8, 4), (8, 28)),
+            (8, (16, 32), (8, 28), (8, 4)),
+            (99, (32, 16), (4, 8), (28, 8)),
+        ] {
+            save_turned(&path, &picture, orientation);
+            let upright = read_rgb(&path).unwrap();
+            assert_eq!((upright.dimensions(), read_size(&path).unwrap()), (size, size), "{orientation}");
+            let channel = |(x, y): (u32, u32), channel: usize| upright.get_pixel(x, y).0[channel];
+            assert!(channel(red_at, 0) > 200 && channel(blue_at, 2) > 200, "{orientation}");
+        }
     }
 
     #[test]

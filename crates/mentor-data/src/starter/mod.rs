@@ -48,7 +48,7 @@ pub fn starter_card(folder: &Path, task: Option<TaskName>) -> Result<Starter, Da
     let wants = |other: TaskName| task.is_none_or(|task| task == other);
     let masks = masks::pair_up(folder)?;
     // A mask is no image that somebody forgot to label.
-    let known: BTreeSet<&str> = masks.pairs.iter().map(|(_, mask)| mask.as_str()).collect();
+    let known: BTreeSet<&str> = masks.pairs.iter().map(|pair| pair.mask.as_str()).collect();
     let is_mask = |image: &str| known.contains(image);
     let boxes = if wants(TaskName::Det) { boxes::find(folder, &is_mask)? } else { None };
     match (Some(masks).filter(|found| wants(TaskName::Seg) && !found.pairs.is_empty()), boxes) {
@@ -88,7 +88,7 @@ struct StarterSplit {
 impl StarterSplit {
     /// A split of images whose labels are found without a column for them.
     fn of<'a>(name: &str, images: impl IntoIterator<Item = &'a String>) -> Self {
-        let lines: Vec<String> = images.into_iter().map(|image| format!("{image}\t\n")).collect();
+        let lines: Vec<String> = images.into_iter().map(|image| list_line(image, None)).collect();
         let (name, images) = (name.to_owned(), lines.len());
         Self { name, list: lines.concat(), images, boxes: None, is_fifth: false }
     }
@@ -96,6 +96,47 @@ impl StarterSplit {
     fn list_name(&self, prefix: &str) -> String {
         format!("{prefix}{}.txt", self.name)
     }
+}
+
+/// A line of a list. Where a name begins as a comment does, its folder comes first.
+fn list_line(image: &str, label: Option<&str>) -> String {
+    let here = if image.starts_with('#') { "./" } else { "" };
+    format!("{here}{image}\t{}\n", label.unwrap_or_default())
+}
+
+/// The splits and how large they are, for people.
+fn splits_said(splits: &[StarterSplit]) -> String {
+    let sizes = splits.iter().map(|split| {
+        let fifth = if split.is_fifth { ", every fifth" } else { "" };
+        format!("{} {} images{fifth}", split.name, split.images)
+    });
+    format!("splits: {}", sizes.collect::<Vec<_>>().join("; "))
+}
+
+/// How many of what is left out are named.
+const SHOWN: usize = 3;
+
+/// The first of some things, and how many more there are.
+fn first(all: &[String]) -> String {
+    let shown = all.iter().take(SHOWN).cloned().collect::<Vec<_>>().join("; ");
+    if all.len() > SHOWN { format!("{shown}; and {} more", all.len() - SHOWN) } else { shown }
+}
+
+/// Which split a path is said to be in by the names of its folders, or of itself: the last that says it.
+fn part_of(path: &str) -> &'static str {
+    let words = path.split(|letter: char| !letter.is_alphabetic());
+    let part = |word: &str| match word.to_lowercase().as_str() {
+        "train" | "training" => Some("train"),
+        "val" | "valid" | "validation" => Some("val"),
+        "test" | "testing" => Some("test"),
+        _ => None,
+    };
+    words.rev().find_map(part).unwrap_or_default()
+}
+
+/// Whether a card can hold a class of this name.
+fn is_class_name(name: &str) -> bool {
+    name.trim() == name && !name.is_empty() && !name.contains([',', '\t', '\n']) && name.parse::<u64>().is_err()
 }
 
 fn stem(file: &str) -> &str {

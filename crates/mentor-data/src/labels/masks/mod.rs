@@ -88,7 +88,13 @@ impl ReadLabels for LabelMask {
         let mask = read_mask(&path, map)?;
         if (mask.width(), mask.height()) != (width, height) {
             let (mask_width, mask_height) = (mask.width(), mask.height());
-            let reason = format!("the mask is {mask_width} x {mask_height} pixels, its image {width} x {height}");
+            let turned = (mask_width, mask_height) == (height, width);
+            let hint = if turned {
+                " (photos are turned upright by their EXIF orientation: was this mask drawn over the pixels as they are stored?)"
+            } else {
+                ""
+            };
+            let reason = format!("the mask is {mask_width} x {mask_height} pixels, its image {width} x {height}{hint}");
             return Err(BadSample::new(&path, reason).into());
         }
         Ok(Some(mask))

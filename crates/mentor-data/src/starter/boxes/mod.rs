@@ -14,15 +14,13 @@ use rayon::prelude::*;
 
 use self::pairs::Layout;
 use super::{
-    Starter, StarterSplit, card_text, class_text, crop, display_colour, divide, list_files, quoted, recipe_tables,
+    Starter, StarterSplit, card_text, class_text, crop, display_colour, divide, first, is_class_name, list_files,
+    part_of, quoted, recipe_tables, splits_said,
 };
 use crate::card::BoxFormat;
 use crate::error::DataError;
-use crate::files::{files_below, is_image_name};
+use crate::files::{Below, is_image_name};
 use crate::read::{ImageBoxes, read_size};
-
-/// How many of what is left out are named.
-const SHOWN: usize = 3;
 
 /// Images with boxes of one format.
 pub(super) struct FoundBoxes {
@@ -116,14 +114,7 @@ impl FoundBoxes {
 
 /// The boxes of a folder, in that format in which most images have some; masks are none of its images.
 pub(super) fn find(folder: &Path, is_mask: &dyn Fn(&str) -> bool) -> Result<Option<FoundBoxes>, DataError> {
-    let list = |is_wanted: &dyn Fn(&Path) -> bool| {
-        let mut files = Vec::new();
-        files_below(folder, folder, is_wanted, &mut files)?;
-        // What systems leave in folders and archives: `.git`, `._photo.jpg`, `__MACOSX`.
-        files.retain(|file| !file.split('/').any(|part| part.starts_with('.') || part == "__MACOSX"));
-        files.sort();
-        Ok::<_, DataError>(files)
-    };
+    let list = |is_wanted: &dyn Fn(&Path) -> bool| Ok::<_, DataError>(Below::of(folder, folder, is_wanted)?.files);
     let ending = |ending: &'static str| {
         move |path: &Path| path.extension().is_some_and(|other| other.eq_ignore_ascii_case(ending))
     };
@@ -267,11 +258,7 @@ fn said(found: &FoundBoxes, splits: &[StarterSplit]) -> Vec<String> {
         0 => {}
         empty => said.push(format!("{empty} images without a box: all of them is background")),
     }
-    let sizes = splits.iter().map(|split| {
-        let fifth = if split.is_fifth { ", every fifth" } else { "" };
-        format!("{} {} images{fifth}", split.name, split.images)
-    });
-    said.push(format!("splits: {}", sizes.collect::<Vec<_>>().join("; ")));
+    said.push(splits_said(splits));
     if !found.alone.is_empty() {
         said.push(format!("{} images that nobody labelled are the split `unlabelled`", found.alone.len()));
     }
@@ -289,12 +276,6 @@ fn said(found: &FoundBoxes, splits: &[StarterSplit]) -> Vec<String> {
         said.push(format!("left out: {}", first(&found.left_out)));
     }
     said
-}
-
-/// The first of some things, and how many more there are.
-fn first(all: &[String]) -> String {
-    let shown = all.iter().take(SHOWN).cloned().collect::<Vec<_>>().join("; ");
-    if all.len() > SHOWN { format!("{shown}; and {} more", all.len() - SHOWN) } else { shown }
 }
 
 /// What the file of each image of a layout holds, given the image's height and width, or why it cannot be used.
@@ -341,26 +322,9 @@ fn short(folder: &Path, error: &DataError) -> String {
     error.to_string().replacen(&format!("{}/", folder.trim_end_matches('/')), "", 1)
 }
 
-/// Which split a path is said to be in by the names of its folders, or of itself: the last that says it.
-fn part_of(path: &str) -> &'static str {
-    let words = path.split(|letter: char| !letter.is_alphabetic());
-    let part = |word: &str| match word.to_lowercase().as_str() {
-        "train" | "training" => Some("train"),
-        "val" | "valid" | "validation" => Some("val"),
-        "test" | "testing" => Some("test"),
-        _ => None,
-    };
-    words.rev().find_map(part).unwrap_or_default()
-}
-
 /// The folder of a path.
 fn folder_of(path: &str) -> &str {
     path.rsplit_once('/').map_or("", |(folder, _)| folder)
-}
-
-/// Whether a card can hold a class of this name.
-fn is_class_name(name: &str) -> bool {
-    name.trim() == name && !name.is_empty() && !name.contains([',', '\t', '\n']) && name.parse::<u64>().is_err()
 }
 
 #[cfg(test)]

@@ -195,7 +195,8 @@ fn of_masks_and_boxes_the_task_decides_and_what_is_missing_is_said() {
     assert_eq!(starter(folder).labelled, [2, 1]);
     fs::create_dir(folder.join("masks")).unwrap();
     for at in 0..3 {
-        image::GrayImage::new(64, 48).save(folder.join(format!("masks/{at}.png"))).unwrap();
+        let mask = image::GrayImage::from_fn(64, 48, |x, _| image::Luma([u8::from(x < 9)]));
+        mask.save(folder.join(format!("masks/{at}.png"))).unwrap();
     }
     assert!(error(None).contains("holds masks and boxes (COCO JSON): say which with --task"), "{}", error(None));
     assert_eq!(starter_card(folder, Some(TaskName::Seg)).unwrap().task, TaskName::Seg);

@@ -61,13 +61,12 @@ fn is_of_pascal(folder: &Path, layout: &Layout) -> Result<bool, DataError> {
 
 /// The splits of images by their stems, from the lists in a folder `ImageSets/Main`.
 fn lists(folder: &Path) -> Result<BTreeMap<String, &'static str>, DataError> {
-    let mut files = Vec::new();
     let is_list = |path: &Path| {
         let name = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
         path.parent().is_some_and(|folder| folder.ends_with("ImageSets/Main"))
             && ["train", "val", "test"].contains(&name)
     };
-    crate::files::files_below(folder, folder, &is_list, &mut files)?;
+    let files = crate::files::Below::of(folder, folder, &is_list)?.files;
     let mut parts = BTreeMap::new();
     for file in files {
         let part = part_of(stem(file.rsplit('/').next().unwrap_or(&file)));
