@@ -24,8 +24,10 @@ const SHOWN: usize = 12;
 const COMMON: f64 = 0.02;
 const MOST: f64 = 0.8;
 
-/// The share of rare values' pixels that lie on edges, from which on they are in-between ones.
+/// Of the pixels of rare values, the share near lower and higher ones from which on they are in-between ones; and the share
+/// amid their like up to which they are.
 const ON_EDGES: f64 = 0.9;
+const AMID: f64 = 0.02;
 
 /// How often each value occurs in all masks.
 #[derive(Debug)]
@@ -140,13 +142,14 @@ fn in_between(counts: &BTreeMap<u8, u64>, folder: &Path, pairs: &[Pair]) -> Resu
     if between < 3 || between <= common.len() {
         return Ok(None);
     }
-    let on_edges = |pair: &Pair| -> Result<[u64; 2], DataError> {
+    let on_edges = |pair: &Pair| -> Result<[u64; 3], DataError> {
         let RawMask { width, height, bytes, .. } = decode_raw(&folder.join(&pair.mask))?;
         Ok(rare_on_edges(&bytes, [width, height], &common))
     };
-    let found: Result<Vec<[u64; 2]>, DataError> = pairs.par_iter().map(on_edges).collect();
-    let [there, at_edges] = found?.into_iter().fold([0; 2], |[a, b], [c, d]| [a + c, b + d]);
-    if (at_edges as f64) < ON_EDGES * there as f64 {
+    let found: Result<Vec<[u64; 3]>, DataError> = pairs.par_iter().map(on_edges).collect();
+    let [there, at_edges, amid] =
+        found?.into_iter().fold([0; 3], |sum, of_mask| [0, 1, 2].map(|at| sum[at] + of_mask[at]));
+    if (at_edges as f64) < ON_EDGES * there as f64 || amid as f64 > AMID * there as f64 {
         return Ok(None);
     }
     let named: Vec<String> = common.iter().map(u8::to_string).collect();
@@ -160,10 +163,11 @@ fn in_between(counts: &BTreeMap<u8, u64>, folder: &Path, pairs: &[Pair]) -> Resu
     )))
 }
 
-/// How many pixels have no common value, and of how many of these a lower and a higher common one is near.
-fn rare_on_edges(labels: &[u8], [width, height]: [usize; 2], common: &BTreeSet<u8>) -> [u64; 2] {
-    const NEAR: usize = 3;
-    let mut counts = [0; 2];
+/// How many pixels have no common value; of how many of these a lower and a higher common one is near; and how many of them have
+/// their own value on all sides.
+fn rare_on_edges(labels: &[u8], [width, height]: [usize; 2], common: &BTreeSet<u8>) -> [u64; 3] {
+    const NEAR: usize = 8;
+    let mut counts = [0; 3];
     for (place, value) in labels.iter().enumerate().filter(|(_, value)| !common.contains(value)) {
         let (x, y) = (place % width, place / width);
         let rows = y.saturating_sub(NEAR)..(y + NEAR + 1).min(height);
@@ -176,8 +180,12 @@ fn rare_on_edges(labels: &[u8], [width, height]: [usize; 2], common: &BTreeSet<u
             lower |= other < *value;
             higher |= other > *value;
         }
+        let inside = x > 0 && x + 1 < width && y > 0 && y + 1 < height;
+        let is_amid =
+            inside && [place - 1, place + 1, place - width, place + width].iter().all(|at| labels[*at] == *value);
         counts[0] += 1;
         counts[1] += u64::from(lower && higher);
+        counts[2] += u64::from(is_amid);
     }
     counts
 }
@@ -291,13 +299,13 @@ mod tests {
 
     #[test]
     fn edges_that_were_smoothed_are_refused_and_many_small_classes_are_not() {
-        // A disc whose edge fades over two pixels, between 0 and 255, and between 0, 10 and 20.
+        // A disc whose edge fades over four pixels, between 0 and 255, and between 0, 10 and 20.
         let distance = |x: u32, y: u32| (f64::from(x) - 31.5).hypot(f64::from(y) - 31.5);
-        let disc = |x, y, radius: f64| ((radius - distance(x, y)) / 2.0 + 0.5).clamp(0.0, 1.0);
+        let disc = |x, y, radius: f64| ((radius - distance(x, y)) / 4.0 + 0.5).clamp(0.0, 1.0);
         let message = masks(|x, y| (255.0 * disc(x, y, 20.0)) as u8).unwrap_err();
         assert!(message.contains("look like interpolation") && message.contains("between 0, 255"), "{message}");
         let message = masks(|x, y| (10.0 * disc(x, y, 28.0) + 10.0 * disc(x, y, 14.0)) as u8).unwrap_err();
-        assert!(message.contains("between 0, 10, 20"), "{message}");
+        assert!(message.contains("look like interpolation"), "{message}");
         // Without the fading it is a mask, and so is one with ten classes of a few squares each.
         assert!(masks(|x, y| 255 * u8::from(distance(x, y) < 20.0)).is_ok());
         let squares = |x: u32, y: u32| match (x / 4, y / 4) {
