@@ -134,6 +134,43 @@ fn a_detector_is_taught_resumes_bit_for_bit_is_judged_and_draws_its_boxes() {
 }
 
 #[test]
+fn what_a_detector_finds_in_a_split_is_labels_that_another_learns() {
+    let folder = tempfile::tempdir().unwrap();
+    let teacher = recipe(folder.path(), "teacher.toml", &text("", 4, 8));
+    train(&teacher, &folder.path().join("teacher"), &["--no-report", "--set", "train.steps=2"]);
+    let found = folder.path().join("found");
+    let mut predict = mentor();
+    predict.arg("predict").arg(folder.path().join("teacher")).args(["--split", "unlabelled", "--as-labels"]);
+    succeed(predict.arg("--out").arg(&found));
+    let file: Value = serde_json::from_str(&fs::read_to_string(found.join("instances.json")).unwrap()).unwrap();
+    let name = file["images"][0]["file_name"].as_str().unwrap();
+    assert!(name.starts_with("unlabelled/"), "{name}");
+    // The path is found beside the recipe. A fresh detector is sure of nothing.
+    let stac = text("[unlabelled.stac]\n", 4, 8)
+        .replace(
+            "val = \"val\"",
+            "unlabelled = \"unlabelled\"\nval = \"val\"\n\
+             pseudo_labels = { file = \"found/instances.json\", min_score = 0.05 }",
+        )
+        .replace("batch_labelled = 2", "batch_labelled = 2\nbatch_unlabelled = 2");
+    let path = recipe(folder.path(), "stac.toml", &stac);
+    let out = folder.path().join("run");
+    train(&path, &out, &["--set", "train.steps=2"]);
+    let log = log_without_times(&out);
+    assert!(log[0].to_string().contains("\"stac\"") && log[0].to_string().contains("stac_boxes"), "{}", log[0]);
+    assert!(fs::read_to_string(out.join("report.html")).unwrap().contains("What unlabelled images were taught"));
+
+    let refused = |set: &[&str]| fail(mentor().arg("check").arg(&path).args(set));
+    assert!(refused(&["--unset", "data.pseudo_labels"]).contains("`unlabelled.stac`: learns labels on file: add"));
+    let idle = refused(&["--unset", "unlabelled.stac", "--set", "unlabelled.unbiased_teacher.teacher=\"student\""]);
+    assert!(idle.contains("`data.pseudo_labels`: has no effect"), "{idle}");
+    let both = refused(&["--set", "unlabelled.unbiased_teacher.teacher=\"student\""]);
+    assert!(both.contains("finds no box where there are labels on file"), "{both}");
+    let missing = refused(&["--set", "data.pseudo_labels.file=\"nowhere.json\""]);
+    assert!(missing.contains("no such file: `nowhere.json`"), "{missing}");
+}
+
+#[test]
 fn a_folder_of_ones_own_boxes_gets_a_card_and_a_recipe_that_trains() {
     let folder = tempfile::tempdir().unwrap();
     let own = folder.path().join("own");

@@ -59,7 +59,7 @@ fn batch(n: usize, size: [u32; 2], views: &ViewsConfig, seed: u64) -> Pairs<Labe
         let image = coordinates(size[1], size[0], sample as u8 * 60);
         let mask = cells(size[1] as usize, size[0] as usize);
         let key = Key::new(seed).at("sample", sample as u64);
-        let view = pair_view(&image, &mask, Known::TruthOnly, views, key);
+        let view = pair_view(&image, &mask, None, views, key);
         pairs.weak.rgb.extend(view.weak);
         pairs.strong.rgb.extend(view.strong);
         LabelMask::push_link(view.link, &mut pairs.link);
@@ -171,10 +171,10 @@ fn an_unlabelled_image_shows_its_truth_to_statistics_only() {
     let mut mask = cells(40, 40);
     mask.labels_mut()[..800].fill(UNKNOWN);
     let views = views(still_colours());
-    let hidden = pair_view(&image, &mask, Known::TruthOnly, &views, Key::new(2));
+    let hidden = pair_view(&image, &mask, None, &views, Key::new(2));
     assert!(hidden.labels.labels().iter().all(|label| [UNKNOWN, IGNORE].contains(label)));
     assert!(hidden.truth.labels().iter().any(|label| *label < 16) && !hidden.truth.labels().contains(&IGNORE));
-    let partial = pair_view(&image, &mask, Known::Labels, &views, Key::new(2));
+    let partial = pair_view(&image, &mask, Some(&mask), &views, Key::new(2));
     assert!(partial.labels.labels().contains(&UNKNOWN) && partial.labels.labels().iter().any(|label| *label < 16));
     assert_eq!((hidden.weak, hidden.link), (partial.weak, partial.link));
 }
@@ -188,14 +188,14 @@ fn views_are_functions_of_their_key_and_colours_change_no_geometry() {
         photometric: Some(Photometric { jitter: Jitter::default(), jitter_probability: 1.0 }),
         ..views(wild)
     };
-    let draw = |views: &ViewsConfig, seed| pair_view(&image, &mask, Known::Labels, views, Key::new(seed));
+    let draw = |views: &ViewsConfig, seed| pair_view(&image, &mask, Some(&mask), views, Key::new(seed));
     assert_eq!(draw(&wild, 1), draw(&wild, 1));
     assert_ne!(draw(&wild, 1).weak, draw(&wild, 2).weak);
     let still = draw(&views(still_colours()), 1);
     assert_eq!((draw(&wild, 1).link, draw(&wild, 1).labels), (still.link, still.labels));
     assert_ne!(draw(&wild, 1).weak, still.weak);
     assert_ne!(draw(&wild, 1).strong, still.strong);
-    let tiny = pair_view(&coordinates(1, 1, 9), &cells(1, 1), Known::Labels, &wild, Key::new(3));
+    let tiny = pair_view(&coordinates(1, 1, 9), &cells(1, 1), None, &wild, Key::new(3));
     assert_eq!(tiny.weak.len(), 72 * 96 * 3);
 }
 
