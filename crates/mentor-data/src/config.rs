@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use mentor_types::{Resize, below};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -142,7 +143,12 @@ impl DataConfig {
 pub struct ViewsConfig {
     /// Height and width of every view, in pixels. Smaller images are padded.
     pub crop_px: [usize; 2],
-    /// Range of the random size factor, uniform, both sides alike. Default `[0.5, 2.0]`.
+    /// The size that every image is brought to before all else, as `{ short_px = 800, long_px = 1333 }`. With `scale = [1.0, 1.0]`
+    /// views whose sides are both `long_px` or more show whole images, all of one shape; what lies beside them is background. For
+    /// val there is the same key in `[eval]` of detection. Default: images have their own sizes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resize: Option<Resize>,
+    /// Range of the random size factor, uniform, both sides alike, after `resize`. Default `[0.5, 2.0]`.
     #[serde(default = "scale")]
     pub scale: [f64; 2],
     /// Probability of mirroring left and right. Default 0.5.
@@ -311,6 +317,7 @@ impl ViewsConfig {
     pub fn of_size(crop_px: [usize; 2]) -> Self {
         Self {
             crop_px,
+            resize: None,
             scale: scale(),
             flip: half(),
             visible_share: None,
@@ -326,6 +333,7 @@ impl ViewsConfig {
         if self.crop_px.iter().any(|side| !(1..=8192).contains(side)) {
             problems.push(("crop_px".to_owned(), format!("is {:?}, each side must be from 1 to 8192", self.crop_px)));
         }
+        below("resize", problems, |found| self.resize.iter().for_each(|resize| resize.check(found)));
         range(problems, "scale", self.scale, 0.01, 100.0);
         within(problems, "flip", self.flip, 0.0, 1.0);
         for (key, share) in

@@ -101,7 +101,8 @@ fn labelled_geometry<L: ReadLabels>(image: &RgbImage, labels: &L, views: &ViewsC
 /// The geometry of the weak view of an image under a key: from its pixels to the image's.
 fn weak_geometry(image: &RgbImage, views: &ViewsConfig, key: Key) -> Geometry {
     let mut rng = key.at("weak_geometry", 0).rng();
-    let factor = between(views.scale, rng.random());
+    let size = [image.height() as usize, image.width() as usize];
+    let factor = between(views.scale, rng.random()) * views.resize.map_or(1.0, |resize| resize.factor(size));
     let mut offset = [0.0; 2];
     for (axis, offset) in offset.iter_mut().enumerate() {
         let crop = [views.crop_px[1], views.crop_px[0]][axis] as f64;

@@ -4,7 +4,7 @@
 use super::resample::FILL;
 use super::*;
 use image::Rgb;
-use mentor_types::{BoxKind, BoxLabels, Images, LabelBox, LabelMask, Pairs};
+use mentor_types::{BoxKind, BoxLabels, Images, LabelBox, LabelMask, Pairs, Resize};
 
 use crate::config::{Jitter, Photometric};
 
@@ -234,6 +234,33 @@ fn boxes_stay_on_their_objects_from_a_tenth_to_twice_their_size() {
         shown += 1;
     }
     assert!(padded >= 8 && shown >= 30, "{padded} padded, {shown} with a box");
+}
+
+#[test]
+fn images_are_brought_to_their_size_before_all_else_and_boxes_go_along() {
+    let resize = Some(Resize { short_px: 30, long_px: 120 });
+    let views = ViewsConfig { resize, scale: [1.0, 1.0], flip: 0.0, ..ViewsConfig::of_size([60, 120]) };
+    for (size, side) in [([40, 60], 15.0), ([80, 60], 10.0), ([40, 240], 10.0)] {
+        let (image, labels) = white_square(size, [30, 10]);
+        for sample in 0..10 {
+            let view = labelled_view(&image, &labels, &views, Key::new(2).at("sample", sample));
+            let [x0, y0, x1, y1] = view.labels.boxes[0].edges;
+            assert!((x1 - x0 - side).abs() < 1e-3 && (y1 - y0 - side).abs() < 1e-3, "{size:?}: {:?}", view.labels);
+            let white = view.rgb.as_chunks::<3>().0.iter().filter(|pixel| pixel[0] > 200).count() as f32;
+            assert!((white - side * side).abs() <= 4.0 * side + 4.0, "{size:?}: {white} white pixels");
+            // The whole image is seen, whatever lies beside it.
+            let seen = view.rgb.as_chunks::<3>().0.iter().filter(|pixel| **pixel != FILL).count() as f32;
+            let factor = side / 20.0;
+            let whole = size.map(|side| side as f32 * factor).iter().product::<f32>();
+            assert!((seen - whole).abs() <= 2.0 * (120.0 + 60.0), "{size:?}: {seen} of {whole}");
+        }
+    }
+    // Half the size, and then what `scale` says of it.
+    let (small, labels) = white_square([60, 60], [30, 10]);
+    let views = ViewsConfig { scale: [0.5, 2.0], ..views };
+    let view = labelled_view(&small, &labels, &views, Key::new(5));
+    let bare = ViewsConfig { resize: None, scale: [0.25, 1.0], ..views };
+    assert_eq!(view, labelled_view(&small, &labels, &bare, Key::new(5)));
 }
 
 #[test]
