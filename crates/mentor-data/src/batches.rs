@@ -51,8 +51,8 @@ pub struct BatchMaker<L: ReadLabels> {
     dataset: Arc<Dataset<L>>,
     labelled: Split,
     unlabelled: Option<Split>,
-    /// What reads pseudo-labels of the unlabelled split, where there are any.
-    pseudo: Option<L::Reader>,
+    /// The data set with the pseudo-labels of the unlabelled split, where there are any.
+    pseudo: Option<Dataset<L>>,
     /// Images of the unlabelled stream: below the length of the labelled split an image of that one with unknown parts, from
     /// there on one of the unlabelled split.
     pool: Vec<usize>,
@@ -80,7 +80,10 @@ impl<L: ReadLabels> BatchMaker<L> {
         let labelled = dataset.split(&data.labelled)?;
         let unlabelled = data.unlabelled.as_ref().map(|name| dataset.split(name)).transpose()?;
         let pseudo = match (&data.pseudo_labels, &unlabelled) {
-            (Some(pseudo), Some(split)) => L::reader_of_pseudo(dataset.reader(), pseudo, &split.entries)?,
+            (Some(pseudo), Some(split)) => {
+                let reader = L::reader_of_pseudo(dataset.reader(), pseudo, &split.entries)?;
+                reader.map(|reader| dataset.read_by(reader))
+            }
             _ => None,
         };
         let mut pool = Vec::new();
@@ -132,6 +135,12 @@ impl<L: ReadLabels> BatchMaker<L> {
     #[must_use]
     pub fn in_both_streams(&self) -> usize {
         self.pool.partition_point(|index| *index < self.labelled.len())
+    }
+
+    /// The data set with the pseudo-labels of its unlabelled split, where there are any.
+    #[must_use]
+    pub fn pseudo_labelled(&self) -> Option<&Dataset<L>> {
+        self.pseudo.as_ref()
     }
 
     /// The plan.
@@ -254,7 +263,7 @@ impl<L: ReadLabels> BatchMaker<L> {
         let entry = &split.entries[index];
         let (image, labels) = self.dataset.decode(split, entry, false)?;
         let size = [image.height() as usize, image.width() as usize];
-        let read = self.pseudo.as_ref().map(|reader| L::read(reader, split, entry, size, true));
+        let read = self.pseudo.as_ref().map(|pseudo| L::read(pseudo.reader(), split, entry, size, true));
         Ok(Decoded { image, labels, pseudo: read.transpose()?.flatten() })
     }
 }
