@@ -134,6 +134,43 @@ fn a_detector_is_taught_resumes_bit_for_bit_is_judged_and_draws_its_boxes() {
 }
 
 #[test]
+fn what_a_detector_finds_in_a_split_is_labels_that_another_learns() {
+    let folder = tempfile::tempdir().unwrap();
+    let teacher = recipe(folder.path(), "teacher.toml", &text("", 4, 8));
+    train(&teacher, &folder.path().join("teacher"), &["--no-report", "--set", "train.steps=2"]);
+    let found = folder.path().join("found");
+    let mut predict = mentor();
+    predict.arg("predict").arg(folder.path().join("teacher")).args(["--split", "unlabelled", "--as-labels"]);
+    succeed(predict.arg("--out").arg(&found));
+    let file: Value = serde_json::from_str(&fs::read_to_string(found.join("instances.json")).unwrap()).unwrap();
+    let name = file["images"][0]["file_name"].as_str().unwrap();
+    assert!(name.starts_with("unlabelled/"), "{name}");
+    // The path is found beside the recipe. A fresh detector is sure of nothing.
+    let stac = text("[unlabelled.stac]\n", 4, 8)
+        .replace(
+            "val = \"val\"",
+            "unlabelled = \"unlabelled\"\nval = \"val\"\n\
+             pseudo_labels = { file = \"found/instances.json\", min_score = 0.05 }",
+        )
+        .replace("batch_labelled = 2", "batch_labelled = 2\nbatch_unlabelled = 2");
+    let path = recipe(folder.path(), "stac.toml", &stac);
+    let out = folder.path().join("run");
+    train(&path, &out, &["--set", "train.steps=2"]);
+    let log = log_without_times(&out);
+    assert!(log[0].to_string().contains("\"stac\"") && log[0].to_string().contains("stac_boxes"), "{}", log[0]);
+    assert!(fs::read_to_string(out.join("report.html")).unwrap().contains("What unlabelled images were taught"));
+
+    let refused = |set: &[&str]| fail(mentor().arg("check").arg(&path).args(set));
+    assert!(refused(&["--unset", "data.pseudo_labels"]).contains("`unlabelled.stac`: learns labels on file: add"));
+    let idle = refused(&["--unset", "unlabelled.stac", "--set", "unlabelled.unbiased_teacher.teacher=\"student\""]);
+    assert!(idle.contains("`data.pseudo_labels`: has no effect"), "{idle}");
+    let both = refused(&["--set", "unlabelled.unbiased_teacher.teacher=\"student\""]);
+    assert!(both.contains("finds no box where there are labels on file"), "{both}");
+    let missing = refused(&["--set", "data.pseudo_labels.file=\"nowhere.json\""]);
+    assert!(missing.contains("no such file: `nowhere.json`"), "{missing}");
+}
+
+#[test]
 fn a_folder_of_ones_own_boxes_gets_a_card_and_a_recipe_that_trains() {
     let folder = tempfile::tempdir().unwrap();
     let own = folder.path().join("own");
@@ -158,6 +195,63 @@ fn a_folder_of_ones_own_boxes_gets_a_card_and_a_recipe_that_trains() {
     train(&recipe, &run, &["--set", "train.steps=2", "--set", "student.fcos.width=4"]);
     let result = fs::read_to_string(run.join("result.json")).unwrap();
     assert!(result.contains("labels/4.txt") && result.contains("1 box left out"), "{result}");
+}
+
+#[test]
+fn every_list_of_a_recipe_is_checked() {
+    let folder = tempfile::tempdir().unwrap();
+    let list = |name: &str, ids: [usize; 3]| {
+        for part in ["images", "labels"] {
+            fs::create_dir_all(folder.path().join(name).join(part)).unwrap();
+        }
+        for id in ids {
+            image::RgbImage::new(64, 64).save(folder.path().join(format!("{name}/images/{id}.png"))).unwrap();
+            fs::write(folder.path().join(format!("{name}/labels/{id}.txt")), "0 0.5 0.5 0.5 0.5\n").unwrap();
+        }
+    };
+    list("train", [1, 2, 3]);
+    list("rest", [4, 5, 6]);
+    list("val", [7, 8, 9]);
+    let split = |name: &str| format!("{name} = {{ folder = \"{name}\" }}\n");
+    let own_card = format!(
+        "name = \"own\"\ntitle = \"t\"\nlicence = \"t\"\nsource = \"t\"\nget = \"t\"\n\
+         [boxes]\nformat = \"yolo\"\npath = \"{{list}}/labels/{{id}}.txt\"\n\
+         [pairing]\nid = \"{{list}}/images/{{id}}.png\"\n[splits]\n{}{}{}[[classes]]\nname = \"hen\"\ncolor = [1, 0, 0]\n",
+        split("train"),
+        split("rest"),
+        split("val")
+    );
+    fs::write(folder.path().join("dataset.toml"), own_card).unwrap();
+    let own = text("[unlabelled.unbiased_teacher]\nteacher = \"student\"\n", 4, 8)
+        .replace(&card(), &folder.path().join("dataset.toml").display().to_string())
+        .replace("\"train_1_8\"\n", "\"train\"\nunlabelled = \"rest\"\n")
+        .replace("batch_labelled = 2", "batch_labelled = 2\nbatch_unlabelled = 2");
+    let path = recipe(folder.path(), "own.toml", &own);
+    let check = || mentor().arg("check").arg(&path).output().unwrap();
+    assert!(check().status.success(), "{:?}", check());
+    let broken = |file: &str, bytes: &str| {
+        let file = folder.path().join(file);
+        let before = fs::read(&file).unwrap();
+        fs::write(&file, bytes).unwrap();
+        let said = fail(mentor().arg("check").arg(&path));
+        let left_out = succeed(mentor().arg("check").arg(&path).args(["--set", "data.on_bad_sample=\"skip\""]));
+        fs::write(&file, before).unwrap();
+        (said, left_out)
+    };
+    for file in ["rest/images/5.png", "val/images/8.png"] {
+        let (said, left_out) = broken(file, "no image");
+        assert!(said.contains(file) && left_out.contains(&format!("left out: {}", folder.path().join(file).display())));
+    }
+    for file in ["rest/labels/5.txt", "val/labels/8.txt"] {
+        let (said, left_out) = broken(file, "0 7 0.5 0.5 0.5\n0 0.5 0.5 0.5 0.5\n");
+        assert!(said.contains(&format!("{file}:1: `7` is no fraction")), "{said}");
+        assert!(left_out.contains("1 box left out") && left_out.contains(file), "{left_out}");
+    }
+    // Nobody need have labelled the rest.
+    for id in 4..7 {
+        fs::remove_file(folder.path().join(format!("rest/labels/{id}.txt"))).unwrap();
+    }
+    assert!(check().status.success(), "{:?}", check());
 }
 
 #[test]

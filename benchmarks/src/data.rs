@@ -61,6 +61,7 @@ fn build(cache: &Path, batches: u64, workers: usize, cache_mb: usize) -> Result<
         card: folder.display().to_string(),
         labelled: "train".to_owned(),
         unlabelled: None,
+        pseudo_labels: None,
         val: "val".to_owned(),
         on_bad_sample: OnBadSample::Fail,
         workers,

@@ -12,7 +12,7 @@ use crate::error::{BadSamples, DataError};
 use crate::labels::ReadLabels;
 use crate::sampler::Sampler;
 use crate::split::Split;
-use crate::views::{self, Known};
+use crate::views;
 
 /// How many images a step takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +51,8 @@ pub struct BatchMaker<L: ReadLabels> {
     dataset: Arc<Dataset<L>>,
     labelled: Split,
     unlabelled: Option<Split>,
+    /// The data set with the pseudo-labels of the unlabelled split, where there are any.
+    pseudo: Option<Dataset<L>>,
     /// Images of the unlabelled stream: below the length of the labelled split an image of that one with unknown parts, from
     /// there on one of the unlabelled split.
     pool: Vec<usize>,
@@ -67,7 +69,8 @@ impl<L: ReadLabels> BatchMaker<L> {
     /// A maker for a run's splits.
     ///
     /// # Errors
-    /// Where a split cannot be opened, or unlabelled images are asked for and there are none.
+    /// Where a split cannot be opened, or unlabelled images are asked for and there are none; a file of pseudo-labels that cannot
+    /// be used, or lacks an image.
     pub fn new(
         dataset: Arc<Dataset<L>>,
         data: &DataConfig,
@@ -76,6 +79,13 @@ impl<L: ReadLabels> BatchMaker<L> {
     ) -> Result<Self, DataError> {
         let labelled = dataset.split(&data.labelled)?;
         let unlabelled = data.unlabelled.as_ref().map(|name| dataset.split(name)).transpose()?;
+        let pseudo = match (&data.pseudo_labels, &unlabelled) {
+            (Some(pseudo), Some(split)) => {
+                let reader = L::reader_of_pseudo(dataset.reader(), pseudo, &split.entries)?;
+                reader.map(|reader| dataset.read_by(reader))
+            }
+            _ => None,
+        };
         let mut pool = Vec::new();
         for (index, entry) in labelled.entries.iter().enumerate() {
             if dataset.may_be_partial(&labelled, entry)? {
@@ -104,6 +114,7 @@ impl<L: ReadLabels> BatchMaker<L> {
             dataset,
             labelled,
             unlabelled,
+            pseudo,
             pool,
             orders,
             views: views.clone(),
@@ -124,6 +135,12 @@ impl<L: ReadLabels> BatchMaker<L> {
     #[must_use]
     pub fn in_both_streams(&self) -> usize {
         self.pool.partition_point(|index| *index < self.labelled.len())
+    }
+
+    /// The data set with the pseudo-labels of its unlabelled split, where there are any.
+    #[must_use]
+    pub fn pseudo_labelled(&self) -> Option<&Dataset<L>> {
+        self.pseudo.as_ref()
     }
 
     /// The plan.
@@ -192,7 +209,7 @@ impl<L: ReadLabels> BatchMaker<L> {
     fn pairs(&self, drawn: &[(usize, Key)]) -> Result<Pairs<L>, DataError> {
         let one = |(position, key): &(usize, Key)| {
             let (item, decoded) = self.good(Stream::Unlabelled, *position)?;
-            let known = if item < self.labelled.len() { Known::Labels } else { Known::TruthOnly };
+            let known = if item < self.labelled.len() { Some(&decoded.labels) } else { decoded.pseudo.as_ref() };
             Ok(views::pair_view(&decoded.image, &decoded.labels, known, &self.views, *key))
         };
         let images = self.empty_images(drawn.len());
@@ -239,11 +256,15 @@ impl<L: ReadLabels> BatchMaker<L> {
     }
 
     fn decode(&self, item: usize) -> Result<Decoded<L>, DataError> {
-        let (image, labels) = match (item.checked_sub(self.labelled.len()), &self.unlabelled) {
-            (Some(index), Some(split)) => self.dataset.decode(split, &split.entries[index], false)?,
-            _ => self.dataset.decode(&self.labelled, &self.labelled.entries[item], true)?,
+        let (Some(index), Some(split)) = (item.checked_sub(self.labelled.len()), &self.unlabelled) else {
+            let (image, labels) = self.dataset.decode(&self.labelled, &self.labelled.entries[item], true)?;
+            return Ok(Decoded { image, labels, pseudo: None });
         };
-        Ok(Decoded { image, labels })
+        let entry = &split.entries[index];
+        let (image, labels) = self.dataset.decode(split, entry, false)?;
+        let size = [image.height() as usize, image.width() as usize];
+        let read = self.pseudo.as_ref().map(|pseudo| L::read(pseudo.reader(), split, entry, size, true));
+        Ok(Decoded { image, labels, pseudo: read.transpose()?.flatten() })
     }
 }
 

@@ -12,11 +12,13 @@ use crate::labels::ReadLabels;
 pub(crate) struct Decoded<L> {
     pub image: RgbImage,
     pub labels: L,
+    /// Labels from a file of pseudo-labels, where the image has such.
+    pub pseudo: Option<L>,
 }
 
 impl<L: ReadLabels> Decoded<L> {
     fn bytes(&self) -> usize {
-        self.image.as_raw().len() + self.labels.bytes()
+        self.image.as_raw().len() + self.labels.bytes() + self.pseudo.as_ref().map_or(0, L::bytes)
     }
 }
 
@@ -69,7 +71,11 @@ mod tests {
             let decode = || {
                 *decodes.lock().unwrap() += 1;
                 // 600 kB each: one fits into 1 MiB, two do not.
-                Ok::<_, ()>(Decoded { image: RgbImage::new(500, 300), labels: LabelMask::filled(500, 300, 0) })
+                Ok::<_, ()>(Decoded {
+                    image: RgbImage::new(500, 300),
+                    labels: LabelMask::filled(500, 300, 0),
+                    pseudo: None,
+                })
             };
             cache.get(key, decode).unwrap();
             *decodes.lock().unwrap()

@@ -1,7 +1,13 @@
 //! The recipe tables `[data]` and `[views]`.
 
+use std::path::Path;
+
+use mentor_types::{Resize, below};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::error::DataError;
+use crate::files::ask;
 
 /// Problems of a table: dotted key, message.
 type Problems = Vec<(String, String)>;
@@ -17,6 +23,9 @@ pub struct DataConfig {
     /// The split whose labels are not trained on. Optional; pixels that nobody labelled in the labelled split join in anyhow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unlabelled: Option<String>,
+    /// Boxes that a detector found in the images of `unlabelled`, for `[unlabelled.stac]`. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pseudo_labels: Option<PseudoLabels>,
     /// The split that is evaluated while training.
     pub val: String,
     /// What a bad image, mask or box does: `fail` stops the run, `skip` takes the next good image of the list, or the other boxes
@@ -41,6 +50,41 @@ impl DataConfig {
             [("labelled", Some(&self.labelled)), ("unlabelled", self.unlabelled.as_ref()), ("val", Some(&self.val))];
         named.into_iter().filter_map(|(key, name)| Some((key, name?.as_str())))
     }
+}
+
+/// `[data.pseudo_labels]`: a file with the boxes that a detector found in every image of the unlabelled split.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PseudoLabels {
+    /// COCO JSON in which each box has a `score`, as `mentor predict --as-labels` writes it: below the current folder or beside
+    /// the recipe.
+    pub file: String,
+    /// The score from which a box is an object, in [0, 1]. Default 0.9, as STAC was published.
+    #[serde(default = "nine_tenths")]
+    pub min_score: f64,
+    /// The score from which a box that is no object is no background either: nothing is learnt inside of it; in [0, 1]. Default
+    /// 1: everything that is no object is background, as published.
+    #[serde(default = "one")]
+    pub ignored_from: f64,
+}
+
+impl PseudoLabels {
+    /// A hash of the file, hexadecimal.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub fn fingerprint(&self) -> Result<String, DataError> {
+        let path = Path::new(&self.file);
+        Ok(blake3::hash(&ask(path, || std::fs::read(path))?).to_hex().to_string())
+    }
+}
+
+fn nine_tenths() -> f64 {
+    0.9
+}
+
+fn one() -> f64 {
+    1.0
 }
 
 /// What a bad image, mask or box does.
@@ -79,6 +123,14 @@ impl DataConfig {
                 problems.push((key.to_owned(), format!("is {value}, must be from 1 to {most}")));
             }
         }
+        if let Some(PseudoLabels { min_score, ignored_from, .. }) = &self.pseudo_labels {
+            within(problems, "pseudo_labels.min_score", *min_score, 0.0, 1.0);
+            within(problems, "pseudo_labels.ignored_from", *ignored_from, 0.0, 1.0);
+            if self.unlabelled.is_none() {
+                let message = "has no effect without `unlabelled`, the images that it is about";
+                problems.push(("pseudo_labels".to_owned(), message.to_owned()));
+            }
+        }
         if self.cache_mb > 1 << 20 {
             problems.push(("cache_mb".to_owned(), format!("is {}, must be at most {}", self.cache_mb, 1 << 20)));
         }
@@ -91,14 +143,19 @@ impl DataConfig {
 pub struct ViewsConfig {
     /// Height and width of every view, in pixels. Smaller images are padded.
     pub crop_px: [usize; 2],
-    /// Range of the random size factor, uniform, both sides alike. Default `[0.5, 2.0]`.
+    /// The size that every image is brought to before all else, as `{ short_px = 800, long_px = 1333 }`. With `scale = [1.0, 1.0]`
+    /// views whose sides are both `long_px` or more show whole images, all of one shape; what lies beside them is background. For
+    /// val there is the same key in `[eval]` of detection. Default: images have their own sizes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resize: Option<Resize>,
+    /// Range of the random size factor, uniform, both sides alike, after `resize`. Default `[0.5, 2.0]`.
     #[serde(default = "scale")]
     pub scale: [f64; 2],
     /// Probability of mirroring left and right. Default 0.5.
     #[serde(default = "half")]
     pub flip: f64,
     /// The share of a box that a view must show for its object to be found there; one of which it shows less need not be
-    /// found. Default 0.25.
+    /// found. Of pseudo-labels, too. Default 0.25.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub visible_share: Option<f64>,
     /// Probability that a labelled view is a mosaic: its own image and three others, each half as large, in four rectangles.
@@ -249,14 +306,18 @@ impl Default for StrongConfig {
 }
 
 impl ViewsConfig {
-    /// What [`visible_share`](Self::visible_share) is where it is not given.
-    pub const VISIBLE_SHARE: f64 = 0.25;
+    /// The share of a box that a view must show for its object to be found there.
+    #[must_use]
+    pub fn visible_share(&self) -> f64 {
+        self.visible_share.unwrap_or(0.25)
+    }
 
     /// Views of one size with every other key at its default.
     #[must_use]
     pub fn of_size(crop_px: [usize; 2]) -> Self {
         Self {
             crop_px,
+            resize: None,
             scale: scale(),
             flip: half(),
             visible_share: None,
@@ -272,6 +333,7 @@ impl ViewsConfig {
         if self.crop_px.iter().any(|side| !(1..=8192).contains(side)) {
             problems.push(("crop_px".to_owned(), format!("is {:?}, each side must be from 1 to 8192", self.crop_px)));
         }
+        below("resize", problems, |found| self.resize.iter().for_each(|resize| resize.check(found)));
         range(problems, "scale", self.scale, 0.01, 100.0);
         within(problems, "flip", self.flip, 0.0, 1.0);
         for (key, share) in

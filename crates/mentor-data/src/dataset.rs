@@ -178,6 +178,12 @@ impl<L: ReadLabels> Dataset<L> {
         Ok(some_only || L::may_be_partial(&self.reader, split, entry)?)
     }
 
+    /// The same with the labels that another reader reads.
+    #[must_use]
+    pub(crate) fn read_by(&self, reader: L::Reader) -> Self {
+        Self { reader, ..self.clone() }
+    }
+
     /// Reads the labels of a split (of `at_most` images, in the order of the list) and counts them.
     ///
     /// # Errors
@@ -189,9 +195,32 @@ impl<L: ReadLabels> Dataset<L> {
         on_bad: OnBadSample,
         at_most: Option<usize>,
     ) -> Result<SplitStats<L::Counts>, DataError> {
-        let first = at_most.unwrap_or(split.len()).min(split.len());
+        let stats =
+            self.stats(split, &split.entries[..at_most.unwrap_or(split.len()).min(split.len())], on_bad, true)?;
+        if stats.labelled_images == 0 {
+            let message = L::no_class(&stats.counts, stats.images, stats.bad.len());
+            return Err(DataError::Split { card: self.card.name.clone(), split: split.name.clone(), message });
+        }
+        Ok(stats)
+    }
+
+    /// Reads the images of a split, as far as their sizes, and the labels that are there, and counts these: there need be none.
+    ///
+    /// # Errors
+    /// As [`verify_split`](Self::verify_split), but not that nothing belongs to a class.
+    pub fn verify_images(&self, split: &Split, on_bad: OnBadSample) -> Result<SplitStats<L::Counts>, DataError> {
+        self.stats(split, &split.entries, on_bad, false)
+    }
+
+    fn stats(
+        &self,
+        split: &Split,
+        entries: &[Entry],
+        on_bad: OnBadSample,
+        required: bool,
+    ) -> Result<SplitStats<L::Counts>, DataError> {
         let counts: Vec<Result<L::Counts, DataError>> =
-            split.entries[..first].par_iter().map(|entry| self.count(split, entry)).collect();
+            entries.par_iter().map(|entry| self.count(split, entry, required)).collect();
         let mut stats = SplitStats { images: 0, labelled_images: 0, counts: L::Counts::default(), bad: Vec::new() };
         for counts in counts {
             match counts {
@@ -204,16 +233,12 @@ impl<L: ReadLabels> Dataset<L> {
                 Err(error) => return Err(error),
             }
         }
-        if stats.labelled_images == 0 {
-            let message = L::no_class(&stats.counts, stats.images, stats.bad.len());
-            return Err(DataError::Split { card: self.card.name.clone(), split: split.name.clone(), message });
-        }
         Ok(stats)
     }
 
-    fn count(&self, split: &Split, entry: &Entry) -> Result<L::Counts, DataError> {
+    fn count(&self, split: &Split, entry: &Entry, required: bool) -> Result<L::Counts, DataError> {
         let size = read_size(&split.image_path(entry))?;
-        Ok(self.labels(split, entry, size, true)?.count(self.card.classes.len()))
+        Ok(self.labels(split, entry, size, required)?.count(self.card.classes.len()))
     }
 
     /// A hash of what a split holds, hexadecimal: the meaning of its labels, its list, and its files, by content where

@@ -25,7 +25,7 @@ mod views;
 
 pub use batches::{BatchMaker, BatchPlan};
 pub use card::{BoxFormat, Boxes, Card, Class, MaskFormat, Masks, SplitSpec};
-pub use config::{DataConfig, Jitter, OnBadSample, Photometric, StrongConfig, ViewsConfig};
+pub use config::{DataConfig, Jitter, OnBadSample, Photometric, PseudoLabels, StrongConfig, ViewsConfig};
 pub use dataset::{Dataset, Sample, SplitStats};
 pub use error::{BadSample, BadSamples, DataError};
 pub use files::is_image_name;

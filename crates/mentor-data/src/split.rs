@@ -58,7 +58,7 @@ impl Split {
 
     /// The path of an image.
     #[must_use]
-    pub(crate) fn image_path(&self, entry: &Entry) -> PathBuf {
+    pub fn image_path(&self, entry: &Entry) -> PathBuf {
         self.root.join(&entry.image)
     }
 

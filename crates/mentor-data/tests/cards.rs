@@ -27,6 +27,7 @@ fn data(labelled: &str, unlabelled: Option<&str>) -> DataConfig {
         card: "scenes".into(),
         labelled: labelled.into(),
         unlabelled: unlabelled.map(Into::into),
+        pseudo_labels: None,
         val: "val".into(),
         on_bad_sample: OnBadSample::Fail,
         workers: 2,

@@ -1,10 +1,10 @@
 //! What a detector finds in whole images, and evaluation over a list of them.
 
 use burn::tensor::Device;
-use mentor_nets::images::DeviceImages;
-use mentor_types::{BoxLabels, Detection, Images};
+use mentor_nets::images::{DeviceImages, resampled};
+use mentor_types::{BoxLabels, DetOutput, Detection, Geometry, Images};
 
-use crate::decode::{EvalConfig, predict};
+use crate::decode::{EvalConfig, detections};
 use crate::metrics::{CocoScores, DetMetrics, FoundBox, ImageTruth};
 use crate::nets::DetNet;
 
@@ -17,14 +17,28 @@ pub struct Judged {
     pub truth: BoxLabels,
 }
 
-/// What a net finds in one image, the surest first.
+/// What a net finds in one image, the surest first, in pixels of that image, whatever size it is brought to.
+///
+/// # Differs
+/// torchvision's transform interpolates where it shrinks an image; here all pixels count, as in the views of training.
 ///
 /// # Panics
 /// If the config was not checked.
 #[must_use]
 pub fn found_in(net: &DetNet, image: Images, config: &EvalConfig, device: &Device) -> Vec<Detection> {
+    let given = [image.height, image.width];
+    let (size, padded) = config.sizes(given);
     let images_1chw = DeviceImages::upload(image, device).normalised();
-    predict(net, images_1chw, config).into_iter().next().unwrap_or_default()
+    let scale = [1, 0].map(|axis| given[axis] as f64 / size[axis] as f64);
+    let to_given = Geometry { scale, shift: [0.0; 2] };
+    let view_1chw = if padded == given { images_1chw } else { resampled(images_1chw, to_given, padded) };
+    // Boxes end where the image does, not where its padding does.
+    let output = DetOutput { image_size: size, ..net.forward(view_1chw) };
+    let mut found = detections(&output, config).into_iter().next().unwrap_or_default();
+    for one in &mut found {
+        one.edges = std::array::from_fn(|edge| (f64::from(one.edges[edge]) * scale[edge % 2]) as f32);
+    }
+    found
 }
 
 /// How a net does on some images; `None` where there is no box to find in any of them.
@@ -44,4 +58,68 @@ pub fn evaluate<E>(
         scores.push(&ImageTruth::from(&truth), &found);
     }
     Ok(Some(scores.scores()).filter(|scores| scores.boxes > 0))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::decode::predict;
+    use crate::nets::{NetConfig, NetTable};
+    use mentor_nets::{BackboneKind, Level};
+    use mentor_types::{Key, Resize};
+    use rand::RngExt;
+
+    fn net() -> DetNet {
+        let table = NetTable::new(BackboneKind::Resnet18);
+        let table = NetTable { width: Some(4), levels: vec![Level::P3, Level::P4], head_convs: 1, ..table };
+        NetConfig::Gfl(table).init(3, 1, &Device::flex())
+    }
+
+    fn image(height: usize, width: usize) -> Images {
+        let mut rng = Key::new(4).rng();
+        Images { n: 1, height, width, rgb: (0..height * width * 3).map(|_| rng.random()).collect() }
+    }
+
+    fn config(short_px: usize, long_px: usize) -> EvalConfig {
+        EvalConfig { resize: Some(Resize { short_px, long_px }), score_threshold: 0.0, ..EvalConfig::default() }
+    }
+
+    #[test]
+    fn what_is_found_in_an_image_twice_as_large_is_said_in_its_own_pixels() {
+        let (net, device) = (net(), Device::flex());
+        let images = DeviceImages::upload(image(32, 64), &device).normalised();
+        let twice = resampled(images, Geometry::scaling(0.5), [64, 128]);
+        let expected = predict(&net, twice, &config(64, 128)).remove(0);
+        let found = found_in(&net, image(32, 64), &config(64, 128), &device);
+        assert!(found.len() == expected.len() && found.len() > 20, "{} of {}", found.len(), expected.len());
+        for (found, expected) in found.iter().zip(&expected) {
+            assert_eq!((found.class, found.score), (expected.class, expected.score));
+            assert_eq!(found.edges, expected.edges.map(|edge| edge / 2.0));
+        }
+    }
+
+    #[test]
+    fn boxes_end_with_the_image_and_padding_finds_none() {
+        let (net, device) = (net(), Device::flex());
+        // 30x50 becomes 60x100 in a view of 64x128; the last places lie beside the image.
+        for (size, padded) in [([30, 50], [64, 128]), ([50, 30], [128, 64])] {
+            let config = config(60, 128);
+            assert_eq!(config.sizes(size).1, padded);
+            let found = found_in(&net, image(size[0], size[1]), &config, &device);
+            let [height, width] = size.map(|side| side as f32);
+            let is_inside = |[x0, y0, x1, y1]: [f32; 4]| {
+                x0 >= 0.0 && y0 >= 0.0 && x1 <= width + 1e-4 && y1 <= height + 1e-4 && x1 > x0 && y1 > y0
+            };
+            assert!(found.len() > 20 && found.iter().all(|one| is_inside(one.edges)), "{found:?}");
+            assert!(
+                found.iter().any(|one| one.edges[2] > width - 1.0)
+                    && found.iter().any(|one| one.edges[3] > height - 1.0)
+            );
+        }
+        // Without a size to be brought to and without padding the image is as it was.
+        let plain = EvalConfig { score_threshold: 0.0, ..EvalConfig::default() };
+        let images = DeviceImages::upload(image(30, 50), &device).normalised();
+        assert_eq!(found_in(&net, image(30, 50), &plain, &device), predict(&net, images, &plain).remove(0));
+    }
 }

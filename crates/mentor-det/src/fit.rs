@@ -24,6 +24,10 @@ pub fn check_fit<'a>(
         let message = "learns what [supervised] says of classes, and that names `focal` as little as `quality_focal`";
         found.push(("unlabelled.unbiased_teacher".to_owned(), message.to_owned()));
     }
+    if unlabelled.unbiased_teacher.is_some() && unlabelled.stac.is_some() {
+        let message = "finds no box where there are labels on file, which `stac` learns: one of the two is enough";
+        found.push(("unlabelled.unbiased_teacher".to_owned(), message.to_owned()));
+    }
     for (name, teacher) in teachers {
         check_ld([student, teacher], name, distill, found);
         check_crosskd([student, teacher], name, distill, found);
@@ -249,7 +253,8 @@ mod tests {
     fn pseudo_labels_of_classes_need_a_loss_of_classes() {
         let mut found = Found::new();
         let boxes_alone = SupervisedConfig { giou: Some(Giou::default()), ..SupervisedConfig::default() };
-        let unlabelled = UnlabelledConfig { unbiased_teacher: Some(UnbiasedTeacher::default()) };
+        let unlabelled =
+            UnlabelledConfig { unbiased_teacher: Some(UnbiasedTeacher::default()), ..UnlabelledConfig::default() };
         for supervised in [&SupervisedConfig::default(), &boxes_alone] {
             let distill = DistillConfig::default();
             check_fit(&net(&[Level::P3]), std::iter::empty(), supervised, &distill, &unlabelled, &mut found);

@@ -32,6 +32,8 @@ pub struct DetMethod {
     pub teachers: Vec<(String, Frozen<DetNet>)>,
     /// `[ema]`: the average of the student.
     pub average: Option<Average<DetNet>>,
+    /// `[views]`: the share of an object that a strong view must show.
+    pub visible_share: f64,
     /// The type of numbers that the nets compute in.
     pub precision: DType,
 }
@@ -67,7 +69,7 @@ impl Method for DetMethod {
         self.distil(Stream::Labelled, &on_labelled, &images, model, moment.step, &mut terms);
         if let (Some(pairs), Some(strong), Some(strong_output)) = (&batch.unlabelled, &strong, &strong_output) {
             let weak = |teaching: Teaching| self.labels_of(model, teaching, &pairs.weak.normalised());
-            let views = Views::new(&pairs.labels, &weak);
+            let views = Views::new(&pairs.labels, &weak, self.visible_share);
             let on_unlabelled =
                 Context { views: Some(&views), parts, key: key("unlabelled"), ..Context::of(strong_output, None) };
             self.distil(Stream::Unlabelled, &on_unlabelled, strong, model, moment.step, &mut terms);
@@ -200,9 +202,11 @@ mod tests {
             distill,
             unlabelled: UnlabelledConfig {
                 unbiased_teacher: Some(UnbiasedTeacher { threshold: 0.1, ..UnbiasedTeacher::default() }),
+                ..UnlabelledConfig::default()
             },
             teachers: vec![("big".to_owned(), Frozen::of(&net(head, 6, 2, &device)))],
             average: Some(Average::of(&student, config)),
+            visible_share: 0.25,
             precision: DType::F32,
         };
         (method, Student { net: student, adapters: vec![adapters] })

@@ -11,13 +11,11 @@ use crate::upload::{DetTargets, PairLabels};
 /// What a view must show of a box at least, in pixels each way.
 const SMALLEST_SIDE: f64 = 1.0;
 
-/// What a view must show of a box, that it counts as an object: the same share as in views of labelled images.
-const VISIBLE_SHARE: f64 = 0.25;
-
 /// The views of unlabelled images; what a labeller says of the weak ones is computed when a term first asks.
 pub struct Views<'a> {
     labels: &'a PairLabels,
     labeller: &'a dyn Fn(Teaching) -> DetOutput,
+    visible_share: f64,
     /// By [`Teaching`].
     weak: [OnceCell<DetOutput>; 2],
     /// By the name of the term.
@@ -31,10 +29,11 @@ impl std::fmt::Debug for Views<'_> {
 }
 
 impl<'a> Views<'a> {
-    /// The views that `labels` belong to; `labeller` says what there is in the weak ones.
+    /// The views that `labels` belong to; `labeller` says what there is in the weak ones, and the strong one must show
+    /// `visible_share` of a box, that it counts as an object, as a view of a labelled image must.
     #[must_use]
-    pub fn new(labels: &'a PairLabels, labeller: &'a dyn Fn(Teaching) -> DetOutput) -> Self {
-        Self { labels, labeller, weak: Default::default(), pseudo: RefCell::default() }
+    pub fn new(labels: &'a PairLabels, labeller: &'a dyn Fn(Teaching) -> DetOutput, visible_share: f64) -> Self {
+        Self { labels, labeller, visible_share, weak: Default::default(), pseudo: RefCell::default() }
     }
 
     /// What a labeller says of the weak views.
@@ -55,7 +54,7 @@ impl<'a> Views<'a> {
     }
 
     /// What labels of the weak views are on the strong ones of `size` (height, width): moved with the geometry, and cut off at
-    /// the edges. An object of which less than a quarter is seen is ignored, one of less than a pixel is gone.
+    /// the edges. An object of which too small a share is seen is ignored, one of less than a pixel is gone.
     #[must_use]
     pub fn carried(&self, weak: &DetTargets, [height, width]: [usize; 2]) -> DetTargets {
         let PairLabels { scale_n2, shift_n2, .. } = self.labels;
@@ -74,7 +73,7 @@ impl<'a> Views<'a> {
         let area = |edges_nm4: &Tensor<3>| side(edges_nm4, 0) * side(edges_nm4, 1);
         let is_seen = side(&edges_nm4, 0).min_pair(side(&edges_nm4, 1)).greater_equal_scalar(SMALLEST_SIDE).float();
         let share_nm = area(&edges_nm4) / area(&whole_nm4).clamp_min(1e-6);
-        let is_whole = share_nm.greater_equal_scalar(VISIBLE_SHARE).float();
+        let is_whole = share_nm.greater_equal_scalar(self.visible_share).float();
         let cut_off = weak.objects_nm.clone() * is_whole.clone().neg().add_scalar(1.0);
         DetTargets {
             edges_nm4,
@@ -102,6 +101,12 @@ impl<'a> Views<'a> {
             ignored_nm: both(&given.ignored_nm, found.ignored_nm),
             looked_for: found.looked_for,
         }
+    }
+
+    /// The labels that came with the weak views.
+    #[must_use]
+    pub fn given(&self) -> &DetTargets {
+        &self.labels.targets
     }
 
     /// The truth of the weak views where the data set has it, for statistics alone.
@@ -151,7 +156,7 @@ mod tests {
         let link =
             [Geometry { scale: [-0.5, 0.5], shift: [10.0, 0.0] }, Geometry { scale: [1.0, 1.0], shift: [5.0, 0.0] }];
         let labels = pair_labels(&link, &weak);
-        let views = Views::new(&labels, &nobody);
+        let views = Views::new(&labels, &nobody, 0.25);
         let strong = views.carried(&labels.targets, [20, 20]);
         let mirrored = [4.0, 12.0, 12.0, 20.0];
         assert_eq!(
@@ -164,6 +169,9 @@ mod tests {
         assert_eq!(moved[1], ([0.0, 0.0, 1.5, 4.0], 1.0, 0.0));
         assert_eq!((moved[2].1, moved[2].2), (0.0, 1.0));
         assert_eq!((moved[3].1, moved[3].2), (0.0, 0.0));
+        // Where a view must show more of them.
+        let strict = rows(&Views::new(&labels, &nobody, 0.5).carried(&labels.targets, [20, 20]), 1, 2);
+        assert_eq!([(strict[0].1, strict[0].2), (strict[1].1, strict[1].2)], [(0.0, 1.0), (1.0, 0.0)]);
     }
 
     #[test]
@@ -171,7 +179,7 @@ mod tests {
         let one = labelled(&[([0.0, 0.0, 4.0, 4.0], 1, BoxKind::Object)]);
         let partly = BoxLabels { looked_for: Some(vec![1]), ..one };
         let labels = pair_labels(&[Geometry::IDENTITY; 2], &[partly, BoxLabels::unknown()]);
-        let views = Views::new(&labels, &nobody);
+        let views = Views::new(&labels, &nobody, 0.25);
         let boxes = [[1.0f32, 1.0, 3.0, 3.0], [5.0, 5.0, 7.0, 7.0]];
         let device = Device::flex();
         let ones = || Tensor::ones([2, 2], &device);

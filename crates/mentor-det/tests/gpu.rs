@@ -55,7 +55,7 @@ fn everything(head: Head, device: &Device) -> (DetMethod, Student<DetNet>) {
                 ld: None,
                 ..DistillConfig::all()
             };
-            (distill, UnlabelledConfig { unbiased_teacher })
+            (distill, UnlabelledConfig { unbiased_teacher, ..UnlabelledConfig::default() })
         }
         DetNet::Gfl(_) => {
             let ld = Some(Ld::default());
@@ -76,6 +76,7 @@ fn everything(head: Head, device: &Device) -> (DetMethod, Student<DetNet>) {
         unlabelled,
         teachers: vec![("big".to_owned(), Frozen::of(&net(head, 2, device)))],
         average: Some(Average::of(&student, EmaConfig { decay: 0.9, warmup: false, ..EmaConfig::default() })),
+        visible_share: 0.25,
         precision: DType::F32,
     };
     (method, Student { net: student, adapters: vec![adapters] })

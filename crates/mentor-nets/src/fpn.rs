@@ -8,7 +8,7 @@ use mentor_types::{Tap, Taps};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{BackboneSpec, ConvSpec, Cost, Fresh, Init, conv};
+use crate::{BackboneSpec, ConvSpec, Cost, Fresh, Init, PyramidKind, StepUp, conv};
 
 /// A level of a pyramid: `p3` has one place for every 8 by 8 pixels of the image, and each further one doubles that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
@@ -86,8 +86,21 @@ pub struct ExtraLevels {
     pub p7: Option<Conv2d>,
 }
 
+/// How a pyramid is built.
+#[derive(Clone, Copy, Debug)]
+pub struct PyramidSpec<'a> {
+    /// Its levels, the finest first.
+    pub levels: &'a [Level],
+    /// Which way it is gone through.
+    pub kind: PyramidKind,
+    /// What `p6` stands on; says nothing where there is none.
+    pub p6_from: P6From,
+    /// Channels of every level.
+    pub channels: usize,
+}
+
 /// A feature pyramid: for each stage a 1x1 convolution, to which the coarser level's is added, doubled in size, and a 3x3
-/// convolution on the sum; `p6` is made of `p5` or `c5` by a 3x3 convolution of stride 2, and `p7` so of `p6` after a `ReLU`.
+/// convolution on the sum, and of [`Pafpn`](PyramidKind::Pafpn) the way up again; `p6` is made of `p5` or `c5` by a 3x3 convolution of stride 2, and `p7` so of `p6` after a `ReLU`.
 ///
 /// # Source
 /// arXiv 1612.03144, section 3; structure, names and start as torchvision's `FeaturePyramidNetwork` with `LastLevelP6P7`,
@@ -102,6 +115,8 @@ pub struct Fpn {
     pub inner_blocks: Vec<FpnConv>,
     pub layer_blocks: Vec<FpnConv>,
     pub extra_blocks: Option<ExtraLevels>,
+    /// From each level that has a stage to the next, where it is gone through both ways.
+    pub bottom_up: Vec<StepUp>,
     #[module(skip)]
     levels: Vec<Level>,
     #[module(skip)]
@@ -109,13 +124,14 @@ pub struct Fpn {
 }
 
 impl Fpn {
-    /// A fresh pyramid of these levels with `channels` channels each; `p6_from` says nothing where there is no `p6`.
+    /// A fresh pyramid over the stages of a backbone.
     ///
     /// # Panics
     /// If [`check_levels`] finds something, or the backbone's stages do not halve the size ([`BackboneSpec`]'s output
     /// stride is not 32).
     #[must_use]
-    pub fn new(backbone: &BackboneSpec, levels: &[Level], p6_from: P6From, channels: usize, fresh: &Fresh) -> Self {
+    pub fn new(backbone: &BackboneSpec, spec: PyramidSpec<'_>, fresh: &Fresh) -> Self {
+        let PyramidSpec { levels, kind, p6_from, channels } = spec;
         if let Err(message) = check_levels(levels) {
             panic!("levels: {message}");
         }
@@ -137,6 +153,10 @@ impl Fpn {
             .then(|| ExtraLevels { p6: down(below), p7: levels.contains(&Level::P7).then(|| down(channels)) });
         Self {
             layer_blocks: inner_blocks.iter().map(|_| layer()).collect(),
+            bottom_up: match kind {
+                PyramidKind::Fpn => Vec::new(),
+                PyramidKind::Pafpn => inner_blocks.iter().skip(1).map(|_| StepUp::new(channels, fresh)).collect(),
+            },
             inner_blocks,
             extra_blocks,
             levels: levels.to_vec(),
@@ -184,6 +204,9 @@ impl Fpn {
             above = Some(sum);
         }
         maps.reverse();
+        for (index, step) in self.bottom_up.iter().enumerate() {
+            maps[index + 1].1 = step.forward(maps[index].1.clone(), maps[index + 1].1.clone());
+        }
         if let Some(extra) = &self.extra_blocks {
             let below = match self.p6_from {
                 P6From::P5 => &maps.last().expect("checked: a level has a stage below").1,
@@ -207,6 +230,11 @@ impl Fpn {
             cost.conv(&layer.conv_0);
             macs += cost.macs;
             sizes.push((*level, cost.size));
+        }
+        for (step, (_, finer)) in self.bottom_up.iter().zip(&sizes) {
+            let mut cost = Cost::at(*finer);
+            step.count(&mut cost);
+            macs += cost.macs;
         }
         if let Some(extra) = &self.extra_blocks {
             let mut cost = Cost::at(sizes[sizes.len() - 1].1);
@@ -244,6 +272,10 @@ mod tests {
 
     const BACKBONE: BackboneSpec = BackboneSpec { kind: BackboneKind::Resnet18, width: 2, output_stride: 32 };
 
+    fn spec(levels: &[Level], kind: PyramidKind, p6_from: P6From, channels: usize) -> PyramidSpec<'_> {
+        PyramidSpec { levels, kind, p6_from, channels }
+    }
+
     fn values(x: Tensor<4>) -> Vec<f32> {
         x.into_data().try_into_vec_as::<f32>().unwrap()
     }
@@ -273,12 +305,13 @@ mod tests {
 
     #[test]
     fn sizes_channels_and_strides_are_as_told_for_every_row_of_levels() {
-        for first in 0..4 {
+        let both = [PyramidKind::Fpn, PyramidKind::Pafpn];
+        for (first, kind) in (0..4).flat_map(|first| both.map(|kind| (first, kind))) {
             for last in first..6 {
                 let levels = &Level::ALL[first..=last];
                 assert_eq!(check_levels(levels), Ok(()));
                 let (body, fpn) = Fresh::seeded(&Device::flex(), 1, |fresh| {
-                    (BACKBONE.init(fresh), Fpn::new(&BACKBONE, levels, P6From::P5, 6, fresh))
+                    (BACKBONE.init(fresh), Fpn::new(&BACKBONE, spec(levels, kind, P6From::P5, 6), fresh))
                 });
                 assert_eq!((fpn.levels(), fpn.channels()), (levels, 6));
                 let size = [67, 93];
@@ -301,10 +334,30 @@ mod tests {
     }
 
     #[test]
+    fn the_way_up_costs_what_its_convolutions_cost_and_leaves_the_finest_level_alone() {
+        let levels = &Level::ALL[1..5];
+        let [plain, both] = [PyramidKind::Fpn, PyramidKind::Pafpn].map(|kind| {
+            Fresh::seeded(&Device::flex(), 1, |fresh| Fpn::new(&BACKBONE, spec(levels, kind, P6From::P5, 6), fresh))
+        });
+        // Stages of 9, 5 and 3 rows: the two convolutions of a step end on a coarser one.
+        let size = |tap: Tap| {
+            [9, 5, 3].map(|side| [side, 1])[[Tap::C3, Tap::C4, Tap::C5].iter().position(|c| *c == tap).unwrap()]
+        };
+        assert_eq!(both.count(size).0 - plain.count(size).0, 2 * 6 * 6 * 9 * (5 + 3));
+        let body = Fresh::seeded(&Device::flex(), 1, |fresh| BACKBONE.init(fresh));
+        let stages = body.forward(Tensor::ones([1, 3, 70, 64], &Device::flex()));
+        let [before, after] = [plain.forward(&stages), both.forward(&stages)];
+        assert_eq!(values(before[0].1.clone()), values(after[0].1.clone()));
+        for level in 1..4 {
+            assert_ne!(values(before[level].1.clone()), values(after[level].1.clone()), "{level}");
+        }
+    }
+
+    #[test]
     fn the_levels_above_all_stages_stand_on_p5_or_on_c5() {
         let [on_p5, on_c5] = [P6From::P5, P6From::C5].map(|from| {
             Fresh::seeded(&Device::flex(), 1, |fresh| {
-                (BACKBONE.init(fresh), Fpn::new(&BACKBONE, &Level::ALL, from, 6, fresh))
+                (BACKBONE.init(fresh), Fpn::new(&BACKBONE, spec(&Level::ALL, PyramidKind::Fpn, from, 6), fresh))
             })
         });
         let inputs = |fpn: &Fpn| fpn.extra_blocks.as_ref().unwrap().p6.weight.dims()[1];
@@ -321,11 +374,15 @@ mod tests {
 
     #[test]
     fn weights_start_within_their_bound_and_biases_at_zero() {
-        let fpn = Fresh::seeded(&Device::flex(), 1, |fresh| Fpn::new(&BACKBONE, &Level::ALL, P6From::P5, 16, fresh));
+        let all = spec(&Level::ALL, PyramidKind::Pafpn, P6From::P5, 16);
+        let fpn = Fresh::seeded(&Device::flex(), 1, |fresh| Fpn::new(&BACKBONE, all, fresh));
         let weights = named_weights(&fpn);
-        for (name, fan_in) in
-            [("layer_blocks.0.conv_0", 144.0), ("inner_blocks.3.conv_0", 16.0), ("extra_blocks.p7", 144.0f64)]
-        {
+        for (name, fan_in) in [
+            ("layer_blocks.0.conv_0", 144.0),
+            ("inner_blocks.3.conv_0", 16.0),
+            ("bottom_up.2.down", 144.0),
+            ("extra_blocks.p7", 144.0f64),
+        ] {
             let bound = (3.0 / fan_in).sqrt();
             let largest = weights[&format!("{name}.weight")].1.iter().fold(0.0, |most, x| f64::from(x.abs()).max(most));
             assert!(largest <= bound && largest > 0.95 * bound, "{name}: {largest} of {bound}");

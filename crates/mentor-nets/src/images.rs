@@ -1,7 +1,7 @@
 //! Images on the device, as every net here takes them.
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
-use mentor_types::Images;
+use mentor_types::{Geometry, Images};
 
 /// Mean of the three channels that images are normalised by, as torchvision's `ImageNet` weights expect.
 const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
@@ -57,10 +57,42 @@ pub fn normalised(images: Images, device: &Device) -> Tensor<4> {
     DeviceImages::upload(images, device).normalised()
 }
 
+/// Normalised images `[n, 3, h, w]` seen through a geometry, `size` = height and width: what lies outside of them has the mean
+/// colour, 0. See [`Geometry::weighed`].
+#[must_use]
+pub fn resampled(images_nchw: Tensor<4>, geometry: Geometry, size: [usize; 2]) -> Tensor<4> {
+    let [.., height, width] = images_nchw.dims();
+    let device = images_nchw.device();
+    // A matrix for each axis, from the pixels behind to those of the view.
+    let matrix = |axis: usize, len: usize, limit: usize| {
+        let mut values = vec![0.0; len * limit];
+        for (row, of) in values.chunks_exact_mut(limit).zip(geometry.weighed(axis, len, limit)) {
+            let of = of.iter().flat_map(|of| of.weights.iter().zip(of.start..));
+            of.for_each(|(weight, pixel)| row[pixel] = *weight);
+        }
+        Tensor::<2>::from_data(TensorData::new(values, [len, limit]), &device).unsqueeze::<4>()
+    };
+    let rows = matrix(1, size[0], height).matmul(images_nchw);
+    rows.matmul(matrix(0, size[1], width).transpose())
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn images_are_enlarged_shrunk_and_padded_with_the_mean_colour() {
+        let image = Tensor::<4>::from_data([[[[0.0f32, 4.0], [8.0, 12.0]]]], &Device::flex());
+        let values =
+            |geometry, size| resampled(image.clone(), geometry, size).into_data().try_into_vec_as::<f32>().unwrap();
+        assert_eq!(values(Geometry::IDENTITY, [3, 3]), [0.0, 4.0, 0.0, 8.0, 12.0, 0.0, 0.0, 0.0, 0.0]);
+        // Pixel centres at a quarter and three quarters; the outer ones see one pixel alone.
+        let twice = values(Geometry::scaling(0.5), [4, 4]);
+        assert_eq!(twice[..4], [0.0, 1.0, 3.0, 4.0]);
+        assert_eq!([twice[4], twice[8], twice[12]], [2.0, 6.0, 8.0]);
+        assert_eq!(values(Geometry::scaling(2.0), [1, 1]), [6.0]);
+    }
 
     #[test]
     fn bytes_become_normalised_channels() {

@@ -136,6 +136,14 @@ impl<T: Task> Recipe<T> {
         {
             report(&format!("unlabelled.{name}"), "needs an average of the student as its teacher: add [ema]");
         }
+        let learns = self.unlabelled.terms().into_iter().find(|(_, term)| term.needs().pseudo_labels);
+        match (learns, &self.data.pseudo_labels) {
+            (Some((name, _)), None) => {
+                report(&format!("unlabelled.{name}"), "learns labels on file: add [data.pseudo_labels] with `file`");
+            }
+            (None, Some(_)) => report("data.pseudo_labels", "has no effect: no term learns labels on file"),
+            _ => {}
+        }
         if self.supervised.weight() == 0.0 && terms.is_empty() && self.unlabelled.terms().is_empty() {
             report("supervised", "is off and nothing else trains the student");
         }

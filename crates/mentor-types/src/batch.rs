@@ -33,8 +33,8 @@ pub struct Pairs<L: Labels> {
     pub strong: Images,
     /// From the strong views to the weak ones.
     pub link: L::Link,
-    /// Labels of the weak views, all unknown for an unlabelled image; what carries a class or is ignored takes no
-    /// pseudo-label.
+    /// Labels of the weak views: of an unlabelled image all is unknown, unless there are pseudo-labels of it on file; what carries
+    /// a class or is ignored takes no pseudo-label.
     pub targets: L::Targets,
     /// The truth of the weak views where the data set has it: only ever compared with pseudo-labels in statistics, never
     /// trained on; unknown elsewhere.

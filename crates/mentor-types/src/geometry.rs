@@ -58,6 +58,38 @@ impl Geometry {
             })
             .collect()
     }
+
+    /// For each of `len` view pixels along an axis what it is made of, of the `limit` pixels behind; `None` where its centre
+    /// lies outside of them. Bilinear where the view enlarges; where it shrinks, the same triangle is widened to cover the
+    /// pixels that it skips, so that nothing aliases.
+    #[must_use]
+    pub fn weighed(&self, axis: usize, len: usize, limit: usize) -> Vec<Option<Weighed>> {
+        let (scale, shift) = (self.scale[axis], self.shift[axis]);
+        let radius = scale.abs().max(1.0);
+        let one = |place: usize| {
+            let centre = scale * (place as f64 + 0.5) + shift;
+            if !(centre >= 0.0 && centre < limit as f64) {
+                return None;
+            }
+            let start = (centre - radius).floor().max(0.0) as usize;
+            let end = ((centre + radius).ceil() as usize).min(limit);
+            let weight = |pixel: usize| (1.0 - (pixel as f64 + 0.5 - centre).abs() / radius).max(0.0);
+            let start = (start..end).find(|pixel| weight(*pixel) > 0.0)?;
+            let weights: Vec<f64> = (start..end).map(weight).collect();
+            let sum: f64 = weights.iter().sum();
+            Some(Weighed { start, weights: weights.iter().map(|weight| (weight / sum) as f32).collect() })
+        };
+        (0..len).map(one).collect()
+    }
+}
+
+/// Some pixels along an axis, one after the other, and how much each of them counts; the weights add up to 1.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Weighed {
+    /// The first.
+    pub start: usize,
+    /// One for each.
+    pub weights: Vec<f32>,
 }
 
 /// A box of pixels.

@@ -13,7 +13,7 @@ use mentor_types::{CutBox, Geometry, Labels};
 pub use self::boxes::{BoxCounts, BoxReader};
 pub use self::masks::{LabelMap, PixelCounts};
 use crate::card::Card;
-use crate::config::ViewsConfig;
+use crate::config::{PseudoLabels, ViewsConfig};
 use crate::error::{BadSample, DataError};
 use crate::split::{Entry, LabelFiles, Split};
 
@@ -53,6 +53,19 @@ pub trait ReadLabels: Labels {
     /// From now on leaves out of a file what is wrong in it, and uses the rest; else all of it is refused. Default: changes
     /// nothing, as where labels cannot be wrong in part.
     fn skip_bad(_: &mut Self::Reader) {}
+
+    /// A reader that takes the labels of `images` from a file of pseudo-labels instead of the card's files; `None` where there is
+    /// no such file for this kind of label. Default: there is none.
+    ///
+    /// # Errors
+    /// The file cannot be used, or says nothing of one of the images.
+    fn reader_of_pseudo(
+        _reader: &Self::Reader,
+        _pseudo: &PseudoLabels,
+        _images: &[Entry],
+    ) -> Result<Option<Self::Reader>, DataError> {
+        Ok(None)
+    }
 
     /// What people should know of the files that were read so far, a line each. Default: nothing.
     #[must_use]

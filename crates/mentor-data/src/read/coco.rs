@@ -87,6 +87,8 @@ pub struct CocoBox {
     pub area: f64,
     /// Whether it stands for any number of objects.
     pub is_crowd: bool,
+    /// How sure the detector is that found it, where one did.
+    pub score: Option<f64>,
 }
 
 impl CocoBox {
@@ -171,6 +173,7 @@ struct RawAnnotation {
     bbox: Option<Vec<Number>>,
     area: Option<Number>,
     iscrowd: Option<MarkedNumber>,
+    score: Option<Number>,
 }
 
 /// Places by id.
@@ -291,7 +294,11 @@ impl Reading {
             1.0 => true,
             other => return Err((BoxMistakeKind::Crowd, format!("iscrowd is {other}, expected 0 or 1"))),
         };
-        Ok((image, CocoBox { id: raw.id, class, extent, area, is_crowd }, leaves))
+        Ok((
+            image,
+            CocoBox { id: raw.id, class, extent, area, is_crowd, score: raw.score.map(|score| score.0) },
+            leaves,
+        ))
     }
 }
 

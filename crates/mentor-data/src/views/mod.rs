@@ -42,15 +42,6 @@ pub(crate) struct PairView<L: ReadLabels> {
     pub truth: L,
 }
 
-/// What is known of the labels of an image in the unlabelled stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Known {
-    /// They may be trained on; what is unknown in them is free for pseudo-labels.
-    Labels,
-    /// They are only compared with: to the training all is unknown.
-    TruthOnly,
-}
-
 /// A random view of a labelled image.
 pub(crate) fn labelled_view<L: ReadLabels>(
     image: &RgbImage,
@@ -65,11 +56,13 @@ pub(crate) fn labelled_view<L: ReadLabels>(
     }
 }
 
-/// A random weak and strong view of one image, with what leads from one to the other, before `CutMix`.
+/// A random weak and strong view of one image, with what leads from one to the other, before `CutMix`. The `truth` is only
+/// compared with; the labels that are `known` may be trained on, what is unknown in them is free for pseudo-labels, and all is
+/// unknown where there are none.
 pub(crate) fn pair_view<L: ReadLabels>(
     image: &RgbImage,
-    labels: &L,
-    known: Known,
+    truth: &L,
+    known: Option<&L>,
     views: &ViewsConfig,
     key: Key,
 ) -> PairView<L> {
@@ -85,10 +78,10 @@ pub(crate) fn pair_view<L: ReadLabels>(
         strong: strong_colours(strong_image, strong, key.at("strong_colours", 0)).into_raw(),
         link: L::link(strong_to_weak, weak_to_source, views.crop_px, size),
         labels: match known {
-            Known::Labels => labels.view(weak_to_source, views, IGNORE),
-            Known::TruthOnly => L::unknown(size).view(weak_to_source, views, IGNORE),
+            Some(labels) => labels.view(weak_to_source, views, IGNORE),
+            None => L::unknown(size).view(weak_to_source, views, IGNORE),
         },
-        truth: labels.view(weak_to_source, views, UNKNOWN),
+        truth: truth.view(weak_to_source, views, UNKNOWN),
     }
 }
 
@@ -108,7 +101,8 @@ fn labelled_geometry<L: ReadLabels>(image: &RgbImage, labels: &L, views: &ViewsC
 /// The geometry of the weak view of an image under a key: from its pixels to the image's.
 fn weak_geometry(image: &RgbImage, views: &ViewsConfig, key: Key) -> Geometry {
     let mut rng = key.at("weak_geometry", 0).rng();
-    let factor = between(views.scale, rng.random());
+    let size = [image.height() as usize, image.width() as usize];
+    let factor = between(views.scale, rng.random()) * views.resize.map_or(1.0, |resize| resize.factor(size));
     let mut offset = [0.0; 2];
     for (axis, offset) in offset.iter_mut().enumerate() {
         let crop = [views.crop_px[1], views.crop_px[0]][axis] as f64;

@@ -76,8 +76,9 @@ mod tests {
 
     #[test]
     fn boxes_go_with_their_images_and_stay_in_their_rectangles() {
-        let decoded: Vec<_> =
-            (0..4_u8).map(|index| Decoded { image: square(index.into()), labels: boxes(index) }).collect();
+        let decoded: Vec<_> = (0..4_u8)
+            .map(|index| Decoded { image: square(index.into()), labels: boxes(index), pseudo: None })
+            .collect();
         let images = [&decoded[0], &decoded[1], &decoded[2], &decoded[3]];
         let mut seen = [0; 4];
         for sample in 0..40 {
@@ -108,6 +109,7 @@ mod tests {
             .map(|index| Decoded {
                 image: RgbImage::from_pixel(200, 200, Rgb([50 * index; 3])),
                 labels: LabelMask::filled(200, 200, index),
+                pseudo: None,
             })
             .collect();
         let view = mosaic_view([&decoded[0], &decoded[1], &decoded[2], &decoded[3]], &views(), Key::new(1));

@@ -1,27 +1,20 @@
 //! Pixels of a view from the pixels behind it.
 
 use image::RgbImage;
-use mentor_types::Geometry;
+use mentor_types::{Geometry, Weighed};
 
 /// The colour of padding: the mean of ImageNet, which a normalised network sees as about 0.
 pub(crate) const FILL: [u8; 3] = [124, 116, 104];
 
-/// The weights of the source pixels that make one view pixel along an axis.
-struct Taps {
-    start: usize,
-    weights: Vec<f32>,
-}
-
 /// An image seen through a geometry, `size` = height and width.
 ///
-/// Bilinear where the view enlarges; where it shrinks, the same triangle is widened to cover the pixels that it skips, so
-/// that nothing aliases. A view pixel whose centre lies outside the image is [`FILL`].
+/// Each view pixel is made of those that [`Geometry::weighed`] says; one whose centre lies outside the image is [`FILL`].
 pub(crate) fn resample_image(source: &RgbImage, geometry: Geometry, size: [usize; 2]) -> RgbImage {
     let [height, width] = size;
-    let columns = taps(geometry, 0, width, source.width() as usize);
-    let rows = taps(geometry, 1, height, source.height() as usize);
-    let first = rows.iter().flatten().map(|taps| taps.start).min().unwrap_or(0);
-    let end = rows.iter().flatten().map(|taps| taps.start + taps.weights.len()).max().unwrap_or(0);
+    let columns = geometry.weighed(0, width, source.width() as usize);
+    let rows = geometry.weighed(1, height, source.height() as usize);
+    let first = rows.iter().flatten().map(|row| row.start).min().unwrap_or(0);
+    let end = rows.iter().flatten().map(|row| row.start + row.weights.len()).max().unwrap_or(0);
     let wide = shrink_rows(source, &columns, first..end);
     let mut view = Vec::with_capacity(height * width * 3);
     let mut sums = vec![0.0_f32; width * 3];
@@ -44,15 +37,15 @@ pub(crate) fn resample_image(source: &RgbImage, geometry: Geometry, size: [usize
 }
 
 /// Some rows of the source, resampled along x: `[rows, columns, 3]`.
-fn shrink_rows(source: &RgbImage, columns: &[Option<Taps>], rows: std::ops::Range<usize>) -> Vec<f32> {
+fn shrink_rows(source: &RgbImage, columns: &[Option<Weighed>], rows: std::ops::Range<usize>) -> Vec<f32> {
     let stride = source.width() as usize * 3;
     let mut wide = Vec::with_capacity(rows.len() * columns.len() * 3);
     for y in rows {
         let line = source.as_raw()[y * stride..(y + 1) * stride].as_chunks::<3>().0;
         for column in columns {
             let mut sum = [0.0_f32; 3];
-            if let Some(taps) = column {
-                for (weight, pixel) in taps.weights.iter().zip(&line[taps.start..]) {
+            if let Some(of) = column {
+                for (weight, pixel) in of.weights.iter().zip(&line[of.start..]) {
                     for (sum, value) in sum.iter_mut().zip(pixel) {
                         *sum += weight * f32::from(*value);
                     }
@@ -67,25 +60,6 @@ fn shrink_rows(source: &RgbImage, columns: &[Option<Taps>], rows: std::ops::Rang
 fn round(value: f32) -> u8 {
     // A float cast clamps to the range of a byte.
     (value + 0.5) as u8
-}
-
-fn taps(geometry: Geometry, axis: usize, len: usize, limit: usize) -> Vec<Option<Taps>> {
-    let (scale, shift) = (geometry.scale[axis], geometry.shift[axis]);
-    let radius = scale.abs().max(1.0);
-    let one = |place: usize| {
-        let centre = scale * (place as f64 + 0.5) + shift;
-        if !(centre >= 0.0 && centre < limit as f64) {
-            return None;
-        }
-        let start = (centre - radius).floor().max(0.0) as usize;
-        let end = ((centre + radius).ceil() as usize).min(limit);
-        let weight = |pixel: usize| (1.0 - (pixel as f64 + 0.5 - centre).abs() / radius).max(0.0);
-        let start = (start..end).find(|pixel| weight(*pixel) > 0.0)?;
-        let weights: Vec<f64> = (start..end).map(weight).collect();
-        let sum: f64 = weights.iter().sum();
-        Some(Taps { start, weights: weights.iter().map(|weight| (weight / sum) as f32).collect() })
-    };
-    (0..len).map(one).collect()
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 use super::resample::FILL;
 use super::*;
 use image::Rgb;
-use mentor_types::{BoxKind, BoxLabels, Images, LabelBox, LabelMask, Pairs};
+use mentor_types::{BoxKind, BoxLabels, Images, LabelBox, LabelMask, Pairs, Resize};
 
 use crate::config::{Jitter, Photometric};
 
@@ -59,7 +59,7 @@ fn batch(n: usize, size: [u32; 2], views: &ViewsConfig, seed: u64) -> Pairs<Labe
         let image = coordinates(size[1], size[0], sample as u8 * 60);
         let mask = cells(size[1] as usize, size[0] as usize);
         let key = Key::new(seed).at("sample", sample as u64);
-        let view = pair_view(&image, &mask, Known::TruthOnly, views, key);
+        let view = pair_view(&image, &mask, None, views, key);
         pairs.weak.rgb.extend(view.weak);
         pairs.strong.rgb.extend(view.strong);
         LabelMask::push_link(view.link, &mut pairs.link);
@@ -171,10 +171,10 @@ fn an_unlabelled_image_shows_its_truth_to_statistics_only() {
     let mut mask = cells(40, 40);
     mask.labels_mut()[..800].fill(UNKNOWN);
     let views = views(still_colours());
-    let hidden = pair_view(&image, &mask, Known::TruthOnly, &views, Key::new(2));
+    let hidden = pair_view(&image, &mask, None, &views, Key::new(2));
     assert!(hidden.labels.labels().iter().all(|label| [UNKNOWN, IGNORE].contains(label)));
     assert!(hidden.truth.labels().iter().any(|label| *label < 16) && !hidden.truth.labels().contains(&IGNORE));
-    let partial = pair_view(&image, &mask, Known::Labels, &views, Key::new(2));
+    let partial = pair_view(&image, &mask, Some(&mask), &views, Key::new(2));
     assert!(partial.labels.labels().contains(&UNKNOWN) && partial.labels.labels().iter().any(|label| *label < 16));
     assert_eq!((hidden.weak, hidden.link), (partial.weak, partial.link));
 }
@@ -188,14 +188,14 @@ fn views_are_functions_of_their_key_and_colours_change_no_geometry() {
         photometric: Some(Photometric { jitter: Jitter::default(), jitter_probability: 1.0 }),
         ..views(wild)
     };
-    let draw = |views: &ViewsConfig, seed| pair_view(&image, &mask, Known::Labels, views, Key::new(seed));
+    let draw = |views: &ViewsConfig, seed| pair_view(&image, &mask, Some(&mask), views, Key::new(seed));
     assert_eq!(draw(&wild, 1), draw(&wild, 1));
     assert_ne!(draw(&wild, 1).weak, draw(&wild, 2).weak);
     let still = draw(&views(still_colours()), 1);
     assert_eq!((draw(&wild, 1).link, draw(&wild, 1).labels), (still.link, still.labels));
     assert_ne!(draw(&wild, 1).weak, still.weak);
     assert_ne!(draw(&wild, 1).strong, still.strong);
-    let tiny = pair_view(&coordinates(1, 1, 9), &cells(1, 1), Known::Labels, &wild, Key::new(3));
+    let tiny = pair_view(&coordinates(1, 1, 9), &cells(1, 1), None, &wild, Key::new(3));
     assert_eq!(tiny.weak.len(), 72 * 96 * 3);
 }
 
@@ -234,6 +234,33 @@ fn boxes_stay_on_their_objects_from_a_tenth_to_twice_their_size() {
         shown += 1;
     }
     assert!(padded >= 8 && shown >= 30, "{padded} padded, {shown} with a box");
+}
+
+#[test]
+fn images_are_brought_to_their_size_before_all_else_and_boxes_go_along() {
+    let resize = Some(Resize { short_px: 30, long_px: 120 });
+    let views = ViewsConfig { resize, scale: [1.0, 1.0], flip: 0.0, ..ViewsConfig::of_size([60, 120]) };
+    for (size, side) in [([40, 60], 15.0), ([80, 60], 10.0), ([40, 240], 10.0)] {
+        let (image, labels) = white_square(size, [30, 10]);
+        for sample in 0..10 {
+            let view = labelled_view(&image, &labels, &views, Key::new(2).at("sample", sample));
+            let [x0, y0, x1, y1] = view.labels.boxes[0].edges;
+            assert!((x1 - x0 - side).abs() < 1e-3 && (y1 - y0 - side).abs() < 1e-3, "{size:?}: {:?}", view.labels);
+            let white = view.rgb.as_chunks::<3>().0.iter().filter(|pixel| pixel[0] > 200).count() as f32;
+            assert!((white - side * side).abs() <= 4.0 * side + 4.0, "{size:?}: {white} white pixels");
+            // The whole image is seen, whatever lies beside it.
+            let seen = view.rgb.as_chunks::<3>().0.iter().filter(|pixel| **pixel != FILL).count() as f32;
+            let factor = side / 20.0;
+            let whole = size.map(|side| side as f32 * factor).iter().product::<f32>();
+            assert!((seen - whole).abs() <= 2.0 * (120.0 + 60.0), "{size:?}: {seen} of {whole}");
+        }
+    }
+    // Half the size, and then what `scale` says of it.
+    let (small, labels) = white_square([60, 60], [30, 10]);
+    let views = ViewsConfig { scale: [0.5, 2.0], ..views };
+    let view = labelled_view(&small, &labels, &views, Key::new(5));
+    let bare = ViewsConfig { resize: None, scale: [0.25, 1.0], ..views };
+    assert_eq!(view, labelled_view(&small, &labels, &bare, Key::new(5)));
 }
 
 #[test]

@@ -103,7 +103,7 @@ impl Host {
     }
 
     fn detections(&self, image: usize, image_size: [usize; 2], config: &EvalConfig) -> Vec<Detection> {
-        let EvalConfig { score_threshold, nms_iou, soft_nms, candidates, detections } = *config;
+        let EvalConfig { score_threshold, nms_iou, soft_nms, candidates, detections, .. } = *config;
         let best = |place| self.level(place, image).best(score_threshold, candidates, image_size);
         let found: Vec<Detection> = self.levels.iter().flat_map(best).collect();
         match soft_nms {
@@ -155,7 +155,7 @@ mod tests {
             ("resnet50_p3_p7", &[3, 4, 5, 6, 7]),
         ] {
             for (score_threshold, nms_iou, candidates, detections) in [(0.3, 0.6, 40, 1000), (0.05, 0.5, 1000, 20)] {
-                let config = EvalConfig { score_threshold, nms_iou, soft_nms: None, candidates, detections };
+                let config = EvalConfig { score_threshold, nms_iou, candidates, detections, ..EvalConfig::default() };
                 let found = super::detections(&golden_output(case, levels), &config);
                 assert_eq!(found.len(), 2);
                 for (image, found) in found.iter().enumerate() {

@@ -1,7 +1,10 @@
 //! The recipe tables of a detector.
 
 use burn::tensor::Device;
-use mentor_nets::{BackboneKind, BackboneSpec, BatchNormMode, Fpn, Fresh, Level, P6From, check_levels, freeze_norms};
+use mentor_nets::{
+    BackboneKind, BackboneSpec, BatchNormMode, Fpn, Fresh, Level, P6From, PyramidKind, PyramidSpec, check_levels,
+    freeze_norms,
+};
 use mentor_types::{Found, MAX_CLASSES, Tap, below};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -41,6 +44,9 @@ pub struct NetTable {
     /// at `p7`. Small objects need fine levels. Default: `p3` to `p7`, as published.
     #[serde(default = "published_levels")]
     pub levels: Vec<Level>,
+    /// Which way the pyramid is gone through: `fpn`, from the coarsest level down, or `pafpn`, down and up again. Default: `fpn`.
+    #[serde(default)]
+    pub pyramid: PyramidKind,
     /// What `p6` stands on, `p5` or `c5`. Default: `p5`.
     #[serde(default)]
     pub p6_from: P6From,
@@ -119,6 +125,7 @@ impl NetTable {
             backbone,
             width: None,
             levels: published_levels(),
+            pyramid: PyramidKind::Fpn,
             p6_from: P6From::P5,
             head_channels: None,
             points: Points::Middle,
@@ -190,6 +197,10 @@ impl NetConfig {
         }
         if table.p6_from != P6From::P5 && !table.levels.contains(&Level::P6) {
             problem("p6_from", "has no effect without the level p6".into());
+        }
+        let stages = table.levels.iter().filter(|level| level.stage().is_some()).count();
+        if table.pyramid == PyramidKind::Pafpn && stages < 2 {
+            problem("pyramid", "has no effect with one level of p2 to p5: there is no way up".into());
         }
         if table.new_classes && table.weights.is_none() {
             problem("new_classes", "has no effect without `weights`".into());
@@ -285,7 +296,8 @@ impl NetConfig {
             BatchNormMode::Train => body,
             BatchNormMode::Frozen => freeze_norms(body),
         };
-        let backbone = Pyramid { body, fpn: Fpn::new(&spec, &table.levels, table.p6_from, channels, fresh) };
+        let pyramid = PyramidSpec { levels: &table.levels, kind: table.pyramid, p6_from: table.p6_from, channels };
+        let backbone = Pyramid { body, fpn: Fpn::new(&spec, pyramid, fresh) };
         let (convs, points) = (table.head_convs, table.points);
         match self {
             Self::Fcos(_) => {

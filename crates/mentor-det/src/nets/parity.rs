@@ -7,7 +7,7 @@ use super::rule::{assert_case, filled, golden, tensor};
 use burn::optim::GradientsParams;
 use burn::tensor::{DType, Device, Tensor};
 use mentor_nets::{
-    BackboneKind, BackboneSpec, BatchNormMode, Fresh, Frozen, Grouped, Level, LoadOptions, Scope, Student,
+    BackboneKind, BackboneSpec, BatchNormMode, Fresh, Frozen, Grouped, Level, LoadOptions, PyramidKind, Scope, Student,
     WeightsError, export_safetensors, freeze_norms, load_tensors, load_weights, num_params, pytorch_shapes,
 };
 use mentor_ops::sum_all;
@@ -64,6 +64,53 @@ fn narrow_nets_agree_with_torchvision_at_an_odd_size() {
             maps
         });
     }
+}
+
+#[test]
+fn a_pyramid_that_is_gone_through_both_ways_agrees_with_its_formula() {
+    let golden = golden("pafpn.safetensors");
+    let table = NetTable { width: Some(4), head_convs: 1, ..NetTable::new(BackboneKind::Resnet18) };
+    let config = NetConfig::Fcos(NetTable { pyramid: PyramidKind::Pafpn, ..table });
+    let DetNet::Fcos(mut net) = filled(config.build(5, &device())) else { panic!("another head") };
+    net.backbone.body = freeze_norms(net.backbone.body);
+    let net = DetNet::Fcos(net);
+    assert_case(&golden, "resnet18_p3_p7", [2, 3, 67, 93], |images| maps(&net.forward(images)));
+}
+
+#[test]
+fn every_head_stands_on_both_kinds_of_pyramid_whose_weights_go_by_name() {
+    let table = |pyramid| NetTable {
+        width: Some(4),
+        head_convs: 1,
+        levels: Level::ALL[1..4].to_vec(),
+        pyramid,
+        ..NetTable::new(BackboneKind::Resnet18)
+    };
+    for head in [NetConfig::Fcos, NetConfig::Gfl, NetConfig::Retinanet] {
+        let (config, plain) = (head(table(PyramidKind::Pafpn)), head(table(PyramidKind::Fpn)));
+        let (net, other) = (config.init(3, 1, &device()), config.init(3, 2, &device()));
+        let images = || Tensor::ones([1, 3, 64, 48], &Device::flex());
+        let scores = |net: &DetNet| {
+            let levels = net.forward(images()).levels;
+            levels
+                .into_iter()
+                .flat_map(|level| level.class_logits.into_data().try_into_vec_as::<f32>().unwrap())
+                .collect::<Vec<_>>()
+        };
+        assert_ne!(scores(&net), scores(&other), "{}", config.name());
+        let options = LoadOptions { scope: Scope::Whole, new_classes: false };
+        let tensors = || -> NamedTensors { named_weights(&net) };
+        let (other, _) = load_tensors(other, tensors(), std::path::Path::new("net"), &options).unwrap();
+        assert_eq!(scores(&net), scores(&other), "{}", config.name());
+        assert!(named_weights(&net).contains_key("backbone.fpn.bottom_up.1.down.weight"));
+        // 3x3 convolutions of 16 channels, two of them for each step, which end on maps of 4x3 and 2x2.
+        let more = net.macs([64, 48]) - plain.build(3, &device()).macs([64, 48]);
+        assert_eq!(more, 2 * 16 * 16 * 9 * (12 + 4), "{}", config.name());
+    }
+    let one = NetConfig::Fcos(NetTable { levels: vec![Level::P5, Level::P6], ..table(PyramidKind::Pafpn) });
+    let mut found = Found::new();
+    one.check(&mut found);
+    assert!(found.iter().any(|(key, message)| key == "fcos.pyramid" && message.contains("no way up")), "{found:?}");
 }
 
 #[test]

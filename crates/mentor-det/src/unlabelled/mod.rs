@@ -18,6 +18,7 @@ terms! {
     UnlabelledConfig of Det {
         ;
         unbiased_teacher::UnbiasedTeacher,
+        stac::Stac,
     }
 }
 

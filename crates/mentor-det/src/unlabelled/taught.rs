@@ -48,12 +48,13 @@ pub struct Taught {
 }
 
 /// The boxes that each term trains on, as the step makes them: by the term's own labeller, from the weak views, carried to the
-/// strong ones.
+/// strong ones, of which each must show `visible_share` of an object.
 #[must_use]
 pub fn pseudo_of(
     config: &UnlabelledConfig,
     nets: Labellers<'_>,
     pairs: &Pairs<BoxLabels>,
+    visible_share: f64,
     device: &Device,
 ) -> Vec<Taught> {
     let on = config.terms();
@@ -63,7 +64,7 @@ pub fn pseudo_of(
     let uploaded = DetPairs::upload(pairs.clone(), device);
     let weak = uploaded.weak.normalised();
     let labeller = |teaching| nets.weak(teaching, &weak);
-    let views = Views::new(&uploaded.labels, &labeller);
+    let views = Views::new(&uploaded.labels, &labeller, visible_share);
     let strong = nets.weak(Teaching::Student, &uploaded.strong.normalised());
     let context = Context { views: Some(&views), ..Context::of(&strong, None) };
     let taught = on.into_iter().filter_map(|(name, term)| {
@@ -73,12 +74,12 @@ pub fn pseudo_of(
     taught.collect()
 }
 
-/// The truth of strong views, where the data set has it.
+/// The truth of strong views, where the data set has it; each must show `visible_share` of an object.
 #[must_use]
-pub fn truth_of(pairs: &Pairs<BoxLabels>, device: &Device) -> Vec<BoxLabels> {
+pub fn truth_of(pairs: &Pairs<BoxLabels>, visible_share: f64, device: &Device) -> Vec<BoxLabels> {
     let uploaded = DetPairs::upload(pairs.clone(), device);
     let nobody = |_: Teaching| unreachable!("no labeller is asked for the truth");
-    let views = Views::new(&uploaded.labels, &nobody);
+    let views = Views::new(&uploaded.labels, &nobody, visible_share);
     on_host(&views.carried(views.truth(), [pairs.strong.height, pairs.strong.width]))
 }
 
@@ -141,7 +142,7 @@ mod tests {
 
     #[test]
     fn the_truth_is_carried_to_the_strong_view() {
-        let truth = truth_of(&pairs(), &Device::flex());
+        let truth = truth_of(&pairs(), 0.25, &Device::flex());
         assert_eq!(truth[0].boxes[0].edges, [20.0, 4.0, 30.0, 14.0]);
         assert!(truth[0].boxes.len() == 1 && truth[1].boxes.is_empty());
     }
@@ -152,8 +153,8 @@ mod tests {
         let nets = Labellers { student: &student, average: Some(&average), precision: DType::F32 };
         let taught = |teacher, threshold| {
             let term = UnbiasedTeacher { teacher, threshold, most: 5, ..UnbiasedTeacher::default() };
-            let config = UnlabelledConfig { unbiased_teacher: Some(term) };
-            pseudo_of(&config, nets, &pairs(), &Device::flex()).remove(0)
+            let config = UnlabelledConfig { unbiased_teacher: Some(term), ..UnlabelledConfig::default() };
+            pseudo_of(&config, nets, &pairs(), 0.25, &Device::flex()).remove(0)
         };
         let sure = taught(Teaching::Ema, 0.99);
         assert_eq!(sure.term, "unbiased_teacher");
@@ -166,6 +167,6 @@ mod tests {
         assert!(by_average.views[1].boxes.len() == 5 && by_average != by_student);
         // A class that was looked for takes no box.
         assert!(by_average.views[0].boxes[1..].iter().all(|one| one.class != 2));
-        assert_eq!(pseudo_of(&UnlabelledConfig::default(), nets, &pairs(), &Device::flex()), []);
+        assert_eq!(pseudo_of(&UnlabelledConfig::default(), nets, &pairs(), 0.25, &Device::flex()), []);
     }
 }

@@ -167,7 +167,7 @@ mod tests {
         let mirror = Geometry { scale: [-1.0, 1.0], shift: [32.0, 0.0] };
         let unknown = [BoxLabels::unknown()];
         let labels = PairLabels::upload(&[mirror], &unknown, &unknown, &Device::flex());
-        let views = Views::new(&labels, &labeller);
+        let views = Views::new(&labels, &labeller, 0.25);
         let (focal, giou, assign) = (Focal::default(), Giou::default(), AssignConfig::Fcos(FcosAssign::default()));
         let all: [Part<'_>; 2] = [("focal", &focal), ("giou", &giou)];
         let parts = Parts { all: &all, of_classes: &all[..1], assign: &assign };

@@ -42,6 +42,8 @@ pub struct Needs {
     pub average: bool,
     /// The images as the networks saw them.
     pub images: bool,
+    /// Pseudo-labels on file, `[data.pseudo_labels]`.
+    pub pseudo_labels: bool,
 }
 
 /// A term of the loss of the task `S`.

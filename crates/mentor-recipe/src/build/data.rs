@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use mentor_data::{BatchMaker, BatchPlan, Card, DataError, Dataset, ReadLabels, Split};
+use mentor_data::{BatchMaker, BatchPlan, Card, DataConfig, DataError, Dataset, ReadLabels, Split};
 use mentor_scenes::{News, Part, SetSpec, kept_set};
 use mentor_toml::Loaded;
 use mentor_types::below;
 
+use super::nets::file_path;
 use crate::error::BuildError;
 use crate::recipe::Recipe;
 use crate::tasks::Task;
@@ -95,18 +96,25 @@ pub struct BuiltData<L: ReadLabels> {
     pub maker: Arc<BatchMaker<L>>,
     /// The split that is evaluated.
     pub val: Split,
+    /// `[data]`, with the path at which each file was found.
+    pub config: DataConfig,
 }
 
 impl<L: ReadLabels> BuiltData<L> {
     /// Opens lists and images of a card.
     ///
     /// # Errors
-    /// A missing split or image folder; scenes that cannot be drawn.
+    /// A missing split, file or image folder; scenes that cannot be drawn.
     pub(super) fn open<T: Task<Labels = L>>(
-        recipe: &Recipe<T>,
+        loaded: &Loaded<Recipe<T>>,
         card: Card,
         places: &Places,
     ) -> Result<Self, BuildError> {
+        let recipe = &loaded.value;
+        let mut config = recipe.data.clone();
+        if let Some(pseudo) = &mut config.pseudo_labels {
+            pseudo.file = file_path(loaded, "data.pseudo_labels.file", &pseudo.file)?.display().to_string();
+        }
         let card = places.with_files(card, recipe.data.splits().map(|(_, name)| name))?;
         let dataset = Arc::new(Dataset::new(card, &places.data)?.on_bad_sample(recipe.data.on_bad_sample));
         let plan = BatchPlan {
@@ -115,9 +123,9 @@ impl<L: ReadLabels> BuiltData<L> {
             batch_unlabelled: recipe.train.batch_unlabelled,
             accumulate: recipe.train.accumulate,
         };
-        let maker = Arc::new(BatchMaker::new(dataset.clone(), &recipe.data, &recipe.views, plan)?);
+        let maker = Arc::new(BatchMaker::new(dataset.clone(), &config, &recipe.views, plan)?);
         let val = dataset.split(&recipe.data.val)?;
-        Ok(Self { dataset, maker, val })
+        Ok(Self { dataset, maker, val, config })
     }
 
     /// A split by name, which need not be one of the recipe's.
@@ -129,14 +137,17 @@ impl<L: ReadLabels> BuiltData<L> {
         Ok(self.dataset.split(name)?)
     }
 
-    /// A hash of all images, labels and lists of the recipe.
+    /// A hash of all images, labels, pseudo-labels and lists of the recipe.
     ///
     /// # Errors
-    /// If a split cannot be opened.
+    /// If a split, or the file of pseudo-labels, cannot be opened.
     pub fn fingerprint<T: Task<Labels = L>>(&self, recipe: &Recipe<T>) -> Result<String, BuildError> {
         let mut hasher = blake3::Hasher::new();
         for (_, name) in recipe.data.splits() {
             hasher.update(self.dataset.fingerprint(&self.dataset.split(name)?)?.as_bytes());
+        }
+        if let Some(pseudo) = &self.config.pseudo_labels {
+            hasher.update(pseudo.fingerprint()?.as_bytes());
         }
         Ok(hasher.finalize().to_hex().to_string())
     }

@@ -64,6 +64,7 @@ impl<T: Task> BuiltNets<T> {
         let companions = Companions::fresh(recipe.distill.terms(), &Start { classes, seed: recipe.seed, device });
         let average = recipe.ema.clone().map(|config| Average::of(&student, config));
         let parts = Parts {
+            views: recipe.views.clone(),
             supervised: recipe.supervised.clone(),
             distill: recipe.distill.clone(),
             unlabelled: recipe.unlabelled.clone(),
@@ -122,10 +123,19 @@ fn adapters<T: Task>(
 /// # Errors
 /// If they are at neither place.
 pub fn weights_path<T: Task>(loaded: &Loaded<Recipe<T>>, key: &str, path: &str) -> Result<PathBuf, BuildError> {
+    found_path(loaded, key, path, "file or run folder")
+}
+
+/// Where any other file that a recipe names lies, as [`weights_path`].
+pub(super) fn file_path<T: Task>(loaded: &Loaded<Recipe<T>>, key: &str, path: &str) -> Result<PathBuf, BuildError> {
+    found_path(loaded, key, path, "file")
+}
+
+fn found_path<T: Task>(loaded: &Loaded<Recipe<T>>, key: &str, path: &str, what: &str) -> Result<PathBuf, BuildError> {
     let beside = loaded.path.parent().unwrap_or_else(|| Path::new("")).join(path);
     let found = [PathBuf::from(path), beside.clone()].into_iter().find(|candidate| candidate.exists());
     found.ok_or_else(|| {
-        let message = format!("no such file or run folder: `{path}` (also not at `{}`)", beside.display());
+        let message = format!("no such {what}: `{path}` (also not at `{}`)", beside.display());
         BuildError::Recipe(loaded.problem(key, message))
     })
 }

@@ -34,7 +34,7 @@ impl<'a, T: Task> Prepared<'a, T> {
     /// fit the number of classes; a run of other classes.
     pub fn open(loaded: &'a Loaded<Recipe<T>>, places: &Places, run: Option<&Path>) -> Result<Self, BuildError> {
         let card = find_card(loaded, places)?;
-        let data = BuiltData::open(&loaded.value, card, places)?;
+        let data = BuiltData::open(loaded, card, places)?;
         let classes = data.dataset.card().class_names();
         check_classes(loaded, classes.len())?;
         if let Some(run) = run {

@@ -61,6 +61,7 @@ impl Task for Det {
             unlabelled: parts.unlabelled,
             teachers: parts.teachers,
             average: parts.average,
+            visible_share: parts.views.visible_share(),
             precision: parts.precision,
         }
     }

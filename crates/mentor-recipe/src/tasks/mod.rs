@@ -9,7 +9,7 @@ use std::fmt::Debug;
 
 use burn::module::Module;
 use burn::tensor::{DType, Device};
-use mentor_data::{ReadLabels, Sample};
+use mentor_data::{ReadLabels, Sample, ViewsConfig};
 use mentor_distill::{Companions, Sees, TermTable};
 use mentor_nets::{Frozen, Student};
 use mentor_train::{Average, Method};
@@ -51,6 +51,8 @@ pub trait SupervisedTable<S: Sees>: Table + Default + TermTable<S> {
 /// What a method is put together from.
 #[derive(Debug)]
 pub struct Parts<T: Task> {
+    /// `[views]`.
+    pub views: ViewsConfig,
     /// `[supervised]`.
     pub supervised: T::Supervised,
     /// `[distill]`.

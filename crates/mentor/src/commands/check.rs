@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use clap::Args;
-use mentor_data::Dataset;
+use mentor_data::{Dataset, ReadLabels};
 use mentor_recipe::{Loaded, NetTable, Prepared, Recipe, check_classes, find_card};
 use mentor_train::{Method, Moment};
 use mentor_types::Key;
@@ -101,10 +101,26 @@ impl Check {
         let recipe = &loaded.value;
         let prepared = Prepared::open(loaded, &self.places.places(), None)?;
         let Prepared { data, classes: names, .. } = &prepared;
-        let dataset = &data.dataset;
-        let stats = dataset.verify_split(&dataset.split(&recipe.data.labelled)?, recipe.data.on_bad_sample, None)?;
-        T::label_shares(&stats.counts, names).iter().for_each(|line| say(&format!("# {line}")));
-        stats.bad.iter().for_each(|bad| say(&format!("# left out: {bad}")));
+        let (dataset, on_bad) = (&data.dataset, recipe.data.on_bad_sample);
+        let shares = |counts: &<T::Labels as ReadLabels>::Counts| {
+            T::label_shares(counts, names).into_iter().for_each(|line| say(&format!("# {line}")))
+        };
+        for (key, name) in recipe.data.splits() {
+            let split = dataset.split(name)?;
+            let stats = match key {
+                // Nobody need have labelled them.
+                "unlabelled" => dataset.verify_images(&split, on_bad)?,
+                _ => dataset.verify_split(&split, on_bad, None)?,
+            };
+            if key == "labelled" {
+                shares(&stats.counts);
+            }
+            if let (Some(pseudo), "unlabelled") = (data.maker.pseudo_labelled(), key) {
+                say("# pseudo-labels that are sure enough:");
+                shares(&pseudo.verify_images(&split, on_bad)?.counts);
+            }
+            stats.bad.iter().for_each(|bad| say(&format!("# left out: {bad}")));
+        }
         dataset.notes().iter().for_each(|line| say(&format!("# {line}")));
         let nets = prepared.nets(device)?;
         for (name, report) in &nets.reports {

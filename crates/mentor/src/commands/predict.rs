@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use mentor_data::{Card, Dataset, is_image_name, read_image};
+use mentor_data::{Card, Dataset, Entry, Split, is_image_name, read_image};
 use mentor_recipe::{Loaded, Recipe, RunClasses, run_recipe};
 use mentor_train::RunInfo;
 
@@ -14,7 +14,7 @@ use super::{DeviceArgs, PlaceArgs};
 use crate::device;
 use crate::print::say;
 use crate::same_file::identity;
-use crate::show::{Palette, Show, picture_names, save};
+use crate::show::{Palette, Photo, Show, picture_names, save};
 use crate::tasks::{OnRecipe, on_recipe};
 use crate::weights::RunWeights;
 
@@ -22,14 +22,17 @@ use crate::weights::RunWeights;
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  mentor predict runs/quickstart photo.jpg\n  mentor predict runs/quickstart photos \
-    --as-labels --out masks"
+    --as-labels --out masks\n  mentor predict runs/detector --split unlabelled --as-labels"
 )]
 pub struct Predict {
     /// The run folder.
     run: PathBuf,
     /// Images, or folders of images.
-    #[arg(required = true)]
+    #[arg(required_unless_present = "split")]
     images: Vec<PathBuf>,
+    /// Predict the images of a split of the run's card, which labels are then named by as the card names them.
+    #[arg(long, value_name = "NAME", conflicts_with = "images")]
+    split: Option<String>,
     #[command(flatten)]
     places: PlaceArgs,
     #[command(flatten)]
@@ -63,10 +66,12 @@ impl OnRecipe for Predict {
         let info = RunInfo::read(&self.run)?;
         let (device, _) = device::choose(self.device.device)?;
         let net = self.which.net(&self.run, &recipe, info.classes.len(), &device)?;
-        let dataset = match self.as_labels {
+        let dataset = match self.as_labels || self.split.is_some() {
             true => {
                 let places = self.places.places();
-                let dataset = Dataset::new(Card::find(&info.card, &places.cards)?, &places.data)?;
+                let card = Card::find(&info.card, &places.cards)?;
+                let card = places.with_files(card, self.split.iter().map(String::as_str))?;
+                let dataset = Dataset::new(card, &places.data)?;
                 RunClasses::read(&self.run)?.check_card(&self.run, &dataset)?;
                 Some(dataset)
             }
@@ -74,11 +79,15 @@ impl OnRecipe for Predict {
         };
         let palette = Palette { names: info.classes, colours: info.colours };
         std::fs::create_dir_all(&self.out).with_context(|| self.out.display().to_string())?;
-        let files = image_files(&self.images)?;
+        let photos = match (&dataset, &self.split) {
+            (Some(dataset), Some(split)) => photos_of(&dataset.split(split)?),
+            _ => photos_at(image_files(&self.images)?),
+        };
+        let files: Vec<PathBuf> = photos.iter().map(|photo| photo.path.clone()).collect();
         let names = if self.as_labels { T::label_names(&files) } else { picture_names(&files) };
         let outputs = output_files(&files, &names, &self.out, self.overwrite)?;
-        match &dataset {
-            Some(dataset) => T::save_labels(dataset, &net, &files, &recipe.eval, &device, &outputs)?,
+        match dataset.filter(|_| self.as_labels) {
+            Some(dataset) => T::save_labels(&dataset, &net, &photos, &recipe.eval, &device, &outputs)?,
             None => {
                 for (file, path) in files.iter().zip(&outputs) {
                     save(&T::prediction(&palette, &net, read_image(file)?, &recipe.eval, &device), path)?;
@@ -88,6 +97,18 @@ impl OnRecipe for Predict {
         say!("{}: {} files", self.out.display(), files.len());
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// The images of a split, by their names in its list.
+fn photos_of(split: &Split) -> Vec<Photo> {
+    let photo = |entry: &Entry| Photo { path: split.image_path(entry), name: entry.image.clone() };
+    split.entries.iter().map(photo).collect()
+}
+
+/// Images by the names of their files.
+fn photos_at(files: Vec<PathBuf>) -> Vec<Photo> {
+    let name = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    files.into_iter().map(|path| Photo { name: name(&path), path }).collect()
 }
 
 /// Where predictions of images go, by their names in the folder. No two may meet, none may take the place of an image, and of

@@ -35,7 +35,7 @@ pub trait Show: Task {
     fn save_labels(
         dataset: &Dataset<Self::Labels>,
         net: &Self::Net,
-        images: &[PathBuf],
+        images: &[Photo],
         config: &Self::Eval,
         device: &Device,
         files: &[PathBuf],
@@ -52,6 +52,15 @@ pub trait Show: Task {
 
     /// The columns of a term with their unweighted values on tensors from a file.
     fn term(asked: &AskedTerm<'_, Self>) -> Result<Vec<(Column, f32)>>;
+}
+
+/// An image that is predicted.
+#[derive(Clone, Debug)]
+pub struct Photo {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// What a file of labels calls it.
+    pub name: String,
 }
 
 /// Names and colours of the classes, in their order.

@@ -28,7 +28,7 @@ use serde_json::json;
 use crate::commands::job::Job;
 use crate::commands::train::run_job;
 use crate::run_folder::Mode;
-use crate::show::{AskedTerm, Drawn, Judge, Labelling, Palette, Show, Shown};
+use crate::show::{AskedTerm, Drawn, Judge, Labelling, Palette, Photo, Show, Shown};
 
 /// One score for every class and pixel, by one convolution.
 #[derive(Clone, Debug, PartialEq)]
@@ -231,14 +231,7 @@ impl Show for Toy {
         Vec::new()
     }
 
-    fn save_labels(
-        _: &Dataset<LabelMask>,
-        _: &Point,
-        _: &[PathBuf],
-        _: &Eval,
-        _: &Device,
-        _: &[PathBuf],
-    ) -> Result<()> {
+    fn save_labels(_: &Dataset<LabelMask>, _: &Point, _: &[Photo], _: &Eval, _: &Device, _: &[PathBuf]) -> Result<()> {
         anyhow::bail!("it has no labels")
     }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use mentor_types::{BoxKind, BoxLabels, LabelBox};
 
+use crate::config::PseudoLabels;
 use crate::error::{DataError, names};
 use crate::read::{BoxMistake, BoxMistakeKind, CocoBox, CocoImage, CocoTruth};
 
@@ -27,11 +28,12 @@ pub(super) struct BoxFile {
 
 impl BoxFile {
     /// Reads COCO JSON; `classes` are the names of the classes, in their order. A category of the file that is none of these is
-    /// left out; a class that is no category of the file was not looked for in its images.
+    /// left out; a class that is no category of the file was not looked for in its images. Where its boxes are `pseudo`-labels,
+    /// their scores say what each of them is, and one without a score is a mistake; else nobody looks at scores.
     ///
     /// # Errors
     /// As [`CocoTruth::read`]; two images of one name; that no category is a class.
-    pub(super) fn read_coco(path: &Path, classes: &[String]) -> Result<Self, DataError> {
+    pub(super) fn read_coco(path: &Path, classes: &[String], pseudo: Option<&PseudoLabels>) -> Result<Self, DataError> {
         let truth = CocoTruth::read(path)?;
         let class_of = |name: &String| classes.iter().position(|class| class == name).map(|class| class as u8);
         let known: Vec<Option<u8>> = truth.categories.iter().map(|category| class_of(&category.name)).collect();
@@ -45,12 +47,16 @@ impl BoxFile {
         let mut images = BTreeMap::new();
         for image in &truth.images {
             let Some(name) = &image.file_name else { continue };
-            let described = describe(image, &known, classes.len());
+            let described = describe(image, &known, classes.len(), pseudo);
             if images.insert(name.trim_start_matches("./").to_owned(), described).is_some() {
                 return Err(fail(format!("two of its images are called `{name}`")));
             }
         }
         let mut mistakes = truth.mistakes;
+        if pseudo.is_some() {
+            let boxes = truth.images.iter().flat_map(|image| &image.boxes);
+            mistakes.extend(boxes.filter(|found| found.score.is_none()).map(without_score));
+        }
         for (category, _) in truth.categories.iter().zip(&known).filter(|(_, class)| class.is_none()) {
             let (kind, message) = BoxMistake::of_other_class(&category.name, classes);
             let is_wrong = kind != BoxMistakeKind::OtherClass;
@@ -68,15 +74,34 @@ impl BoxFile {
     }
 }
 
+fn without_score(found: &CocoBox) -> BoxMistake {
+    let id = found.id.as_ref().map_or_else(String::new, |id| format!(" {id}"));
+    let message = format!("annotation{id}: has no score, which says whether a pseudo-label counts");
+    BoxMistake { kind: BoxMistakeKind::Numbers, line: None, message }
+}
+
+/// What a pseudo-label of this score is; nothing where it is not sure enough.
+fn kind_of(score: f64, pseudo: &PseudoLabels) -> Option<BoxKind> {
+    match score {
+        _ if score >= pseudo.min_score => Some(BoxKind::Object),
+        _ if score >= pseudo.ignored_from => Some(BoxKind::Difficult),
+        _ => None,
+    }
+}
+
 /// What a file says of an image; `known` is the class of each of its categories.
-fn describe(image: &CocoImage, known: &[Option<u8>], classes: usize) -> Described {
+fn describe(image: &CocoImage, known: &[Option<u8>], classes: usize, pseudo: Option<&PseudoLabels>) -> Described {
     let size = image.height.zip(image.width).map(|(height, width)| [height as usize, width as usize]);
     let (width, height) = (image.width.unwrap_or(f64::INFINITY), image.height.unwrap_or(f64::INFINITY));
     let label = |found: &CocoBox| {
         Some(LabelBox {
             edges: found.edges_within(width, height),
             class: known[found.class]?,
-            kind: if found.is_crowd { BoxKind::Crowd } else { BoxKind::Object },
+            kind: match pseudo {
+                _ if found.is_crowd => BoxKind::Crowd,
+                None => BoxKind::Object,
+                Some(pseudo) => kind_of(found.score?, pseudo)?,
+            },
             area: found.area as f32,
         })
     };
@@ -107,7 +132,7 @@ mod tests {
         let path = folder.path().join("a.json");
         std::fs::write(&path, text).unwrap();
         let classes: Vec<String> = classes.iter().map(|class| (*class).to_owned()).collect();
-        BoxFile::read_coco(&path, &classes)
+        BoxFile::read_coco(&path, &classes, None)
             .map_err(|error| error.to_string().replace(&path.display().to_string(), "a.json"))
     }
 
@@ -131,6 +156,40 @@ mod tests {
         // The longest end of a path is the image.
         assert_eq!(file.image("x/sub/a.jpg").unwrap().size, Some([10, 10]));
         assert_eq!(file.image("x/c.jpg"), None);
+    }
+
+    #[test]
+    fn scores_say_what_pseudo_labels_are_and_nobody_else_looks_at_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("found.json");
+        let scored = |id, rest: &str| {
+            format!("{{\"id\": {id}, \"image_id\": 7, \"category_id\": 30, \"bbox\": [{id}, 0, 5, 5]{rest}}}")
+        };
+        let all = [scored(1, ", \"score\": 0.9"), scored(2, ", \"score\": 0.89"), scored(3, ", \"score\": 0.2")];
+        let read = |annotations: &[String], pseudo: Option<&PseudoLabels>| {
+            let text = FILE.split("\"annotations\": [").next().unwrap().to_owned()
+                + &format!(
+                    "\"annotations\": [{}], \"categories\": [{{\"id\": 30, \"name\": \"car\"}}]}}",
+                    annotations.join(", ")
+                );
+            let text = text.replace(", \"not_exhaustive_category_ids\": [30]", "");
+            std::fs::write(&path, text).unwrap();
+            BoxFile::read_coco(&path, &["car".to_owned()], pseudo).unwrap()
+        };
+        let kinds = |file: &BoxFile| {
+            let labels = file.image("a.jpg").unwrap().labels.clone();
+            assert_eq!(labels.looked_for, None);
+            labels.boxes.iter().map(|label| (label.edges[0], label.kind)).collect::<Vec<_>>()
+        };
+        let pseudo = |min_score, ignored_from| PseudoLabels { file: String::new(), min_score, ignored_from };
+        let (object, difficult) = (BoxKind::Object, BoxKind::Difficult);
+        assert_eq!(kinds(&read(&all, Some(&pseudo(0.9, 1.0)))), [(1.0, object)]);
+        assert_eq!(kinds(&read(&all, Some(&pseudo(0.9, 0.5)))), [(1.0, object), (2.0, difficult)]);
+        assert_eq!(kinds(&read(&all, None)), [(1.0, object), (2.0, object), (3.0, object)]);
+        let lacking = read(&[all[0].clone(), scored(2, "")], Some(&pseudo(0.1, 1.0)));
+        assert_eq!(kinds(&lacking), [(1.0, object)]);
+        let said = &lacking.mistakes[0];
+        assert!(said.is_dropped() && said.message.starts_with("annotation 2: has no score"), "{}", said.message);
     }
 
     #[test]

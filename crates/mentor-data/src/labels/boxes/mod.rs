@@ -16,7 +16,7 @@ use self::file::{BoxFile, Described};
 use self::notes::Notes;
 use super::ReadLabels;
 use crate::card::{BoxFormat, Card};
-use crate::config::ViewsConfig;
+use crate::config::{PseudoLabels, ViewsConfig};
 use crate::error::{BadSample, DataError};
 use crate::files::{exists, is_image_name};
 use crate::read::{BoxMistake, BoxMistakeKind, ImageBoxes, read_voc, read_yolo};
@@ -55,6 +55,8 @@ pub struct BoxReader {
     /// The classes, in their order.
     classes: Vec<String>,
     first_pixel: u8,
+    /// The file that all labels are in, found by a detector, whatever split and entry say.
+    pseudo: Option<Arc<PseudoLabels>>,
     /// Whether boxes that are wrong are left out; else they are errors.
     skips_bad: bool,
     files: Arc<Mutex<BTreeMap<PathBuf, Arc<BoxFile>>>>,
@@ -108,7 +110,7 @@ impl BoxReader {
         if let Some(file) = files.get(path) {
             return Ok(file.clone());
         }
-        let file = Arc::new(BoxFile::read_coco(path, &self.classes)?);
+        let file = Arc::new(BoxFile::read_coco(path, &self.classes, self.pseudo.as_deref())?);
         self.settle(path, &file.mistakes)?;
         files.insert(path.to_owned(), file.clone());
         Ok(file)
@@ -170,6 +172,7 @@ impl ReadLabels for BoxLabels {
             format,
             classes: card.class_names(),
             first_pixel,
+            pseudo: None,
             skips_bad: false,
             files: Arc::default(),
             notes: Arc::default(),
@@ -178,6 +181,26 @@ impl ReadLabels for BoxLabels {
 
     fn skip_bad(reader: &mut BoxReader) {
         reader.skips_bad = true;
+    }
+
+    fn reader_of_pseudo(
+        reader: &BoxReader,
+        pseudo: &PseudoLabels,
+        images: &[Entry],
+    ) -> Result<Option<BoxReader>, DataError> {
+        let (format, files) = (BoxFormat::Coco, Arc::default());
+        let reader = BoxReader { format, pseudo: Some(Arc::new(pseudo.clone())), files, ..reader.clone() };
+        let path = Path::new(&pseudo.file);
+        let file = reader.file(path)?;
+        let mut lacking = images.iter().filter(|entry| file.image(&entry.image).is_none());
+        let Some(first) = lacking.next() else { return Ok(Some(reader)) };
+        let others = lacking.count();
+        let message = format!(
+            "says nothing of `{}` and of {others} more of {} images: look for boxes in them, too",
+            first.image,
+            images.len()
+        );
+        Err(DataError::Boxes { path: path.to_owned(), message })
     }
 
     fn notes(reader: &BoxReader) -> Vec<String> {
@@ -201,7 +224,8 @@ impl ReadLabels for BoxLabels {
         size: [usize; 2],
         required: bool,
     ) -> Result<Option<Self>, DataError> {
-        let Some(path) = split.label_path(entry) else { return Ok(None) };
+        let own = reader.pseudo.as_ref().map(|pseudo| PathBuf::from(&pseudo.file));
+        let Some(path) = own.or_else(|| split.label_path(entry)) else { return Ok(None) };
         let may_lack = !required || reader.format == BoxFormat::Yolo;
         if may_lack && !exists(&path)? {
             return Ok(None);
@@ -244,7 +268,7 @@ impl ReadLabels for BoxLabels {
 
     /// What lies beyond the image has no box, whatever `beyond` is.
     fn view(&self, view_to_source: Geometry, views: &ViewsConfig, _beyond: u8) -> Self {
-        views::seen(self, view_to_source, views.crop_px, views.visible_share.unwrap_or(ViewsConfig::VISIBLE_SHARE))
+        views::seen(self, view_to_source, views.crop_px, views.visible_share())
     }
 
     fn shows(&self, view_to_source: Geometry, view_size: [usize; 2], share: f64) -> bool {
@@ -303,7 +327,8 @@ impl ReadLabels for BoxLabels {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::config::OnBadSample;
+    use crate::batches::{BatchMaker, BatchPlan};
+    use crate::config::{DataConfig, OnBadSample};
     use crate::dataset::Dataset;
     use std::fs;
 
@@ -353,6 +378,47 @@ mod tests {
             "<annotation><filename>{file}</filename><object><name>{class}</name><bndbox><xmin>{x0}</xmin><ymin>{y0}</ymin>\
              <xmax>{x1}</xmax><ymax>{y1}</ymax></bndbox></object></annotation>"
         )
+    }
+
+    #[test]
+    fn pseudo_labels_teach_and_the_labels_of_the_card_are_only_compared_with() {
+        let folder = tempfile::tempdir().unwrap();
+        let [a, b] = ["a", "b"].map(|stem| (format!("{stem}|xml"), voc(&format!("{stem}.png"), "cat", [1, 1, 9, 9])));
+        let dataset = Arc::new(dataset(folder.path(), VOC, &[(&a.0, Some(&a.1)), (&b.0, Some(&b.1))]));
+        let path = folder.path().join("found.json");
+        let image = |id: usize, name: &str| {
+            format!("{{\"id\": {id}, \"file_name\": \"images/{name}.png\", \"width\": 40, \"height\": 20}}")
+        };
+        let write = |images: &[String]| {
+            let text = format!(
+                "{{\"images\": [{}], \"categories\": [{{\"id\": 0, \"name\": \"cat\"}}, {{\"id\": 1, \"name\": \"dog\"}}], \
+                 \"annotations\": [{{\"id\": 1, \"image_id\": 1, \"category_id\": 1, \"bbox\": [5, 5, 10, 10], \"score\": 0.8}}]}}",
+                images.join(", ")
+            );
+            fs::write(&path, text).unwrap();
+        };
+        let text = format!(
+            "card = \"t\"\nlabelled = \"train\"\nunlabelled = \"train\"\nval = \"train\"\n\
+             pseudo_labels = {{ file = {:?}, min_score = 0.5 }}\n",
+            path.display().to_string()
+        );
+        let data: DataConfig = toml::from_str(&text).unwrap();
+        let views = ViewsConfig { scale: [1.0, 1.0], flip: 0.0, ..ViewsConfig::of_size([20, 40]) };
+        let plan = BatchPlan { seed: 5, batch_labelled: 1, batch_unlabelled: 2, accumulate: 1 };
+        let maker = || BatchMaker::new(dataset.clone(), &data, &views, plan);
+        write(&[image(1, "a"), image(2, "b")]);
+        let pairs = maker().unwrap().make(0, 0).unwrap().unlabelled.unwrap();
+        // One of the two images has a box on file, the other is background: of neither is anything unknown.
+        let mut found: Vec<_> = pairs.targets.iter().map(|labels| labels.boxes.len()).collect();
+        found.sort_unstable();
+        assert_eq!(found, [0, 1]);
+        assert!(pairs.targets.iter().all(|labels| labels.looked_for.is_none()));
+        let taught = pairs.targets.iter().find_map(|labels| labels.boxes.first()).unwrap();
+        assert_eq!((taught.edges, taught.class), ([5.0, 5.0, 15.0, 15.0], 1));
+        assert!(pairs.truth.iter().all(|labels| labels.boxes.len() == 1 && labels.boxes[0].class == 0));
+        write(&[image(1, "a")]);
+        let message = maker().unwrap_err().to_string();
+        assert!(message.contains("found.json: says nothing of `images/b.png` and of 0 more of 2 images"), "{message}");
     }
 
     const VOC: &str = "format = \"voc\"\npath = \"labels/{id}.xml\"";

@@ -20,7 +20,7 @@ use mentor_types::{Batch, BoxLabels, Detection, Images, Pairs};
 use mentor_weights::write_atomically;
 use serde_json::json;
 
-use super::{AskedTerm, Drawn, Judge, Labelling, Palette, Show, Shown, pictures_of};
+use super::{AskedTerm, Drawn, Judge, Labelling, Palette, Photo, Show, Shown, pictures_of};
 
 /// Boxes that a detector is less sure of are not drawn.
 const DRAWN_SCORE: f32 = 0.3;
@@ -54,19 +54,18 @@ impl Show for Det {
         vec!["instances.json".into()]
     }
 
-    /// COCO JSON with every box found, each with its score; images are named as their files are.
+    /// COCO JSON with every box found, each with its score.
     fn save_labels(
         dataset: &Dataset<BoxLabels>,
         net: &DetNet,
-        images: &[PathBuf],
+        images: &[Photo],
         config: &EvalConfig,
         device: &Device,
         files: &[PathBuf],
     ) -> Result<()> {
         let (mut described, mut annotations) = (Vec::new(), Vec::new());
-        for (id, path) in (1..).zip(images) {
+        for (id, Photo { path, name }) in (1..).zip(images) {
             let image = read_image(path)?;
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
             described.push(json!({ "id": id, "file_name": name, "width": image.width, "height": image.height }));
             for found in found_in(net, image, config, device) {
                 let [left, top, right, bottom] = found.edges;
@@ -121,7 +120,7 @@ fn taught_by(nets: &Labelling<'_, Det>, pairs: &Pairs<BoxLabels>) -> Vec<Taught>
         average: nets.nets.average.as_ref(),
         precision: nets.recipe.train.precision.dtype(),
     };
-    pseudo_of(&nets.recipe.unlabelled, labellers, pairs, nets.device)
+    pseudo_of(&nets.recipe.unlabelled, labellers, pairs, nets.recipe.views.visible_share(), nets.device)
 }
 
 /// Over the pseudo-labels of a term: its name, where there are several.

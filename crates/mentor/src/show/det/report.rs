@@ -215,8 +215,10 @@ fn pseudo_gallery(judge: &Judge<'_, Det>, palette: &Palette) -> Result<Gallery> 
         let Some(pairs) = judge.data.maker.make(step, 0)?.unlabelled else { break };
         let taught = taught_by(&judge.labelling(), &pairs);
         let views = pictures_of(&pairs.weak).into_iter().zip(pictures_of(&pairs.strong));
-        for ((index, views), truth) in
-            views.enumerate().zip(truth_of(&pairs, judge.device)).take(PSEUDO - examples.len())
+        for ((index, views), truth) in views
+            .enumerate()
+            .zip(truth_of(&pairs, judge.recipe.views.visible_share(), judge.device))
+            .take(PSEUDO - examples.len())
         {
             let drawn = |labels: &BoxLabels| pictures::labelled_boxes(&views.1, labels, &palette.colours);
             let mut tiles = vec![("weak view".to_owned(), pictures::without_boxes(&views.0))];

@@ -19,7 +19,7 @@ use mentor_seg::{EvalConfig, Seg, predict_mask};
 use mentor_types::{Batch, Images, LabelMask};
 
 use self::masks::{drawn_pairs, explained, masks_of, painted, save_mask, taught_by};
-use super::{AskedTerm, Drawn, Judge, Labelling, Palette, Show, Shown, picture_names, pictures_of};
+use super::{AskedTerm, Drawn, Judge, Labelling, Palette, Photo, Show, Shown, picture_names, pictures_of};
 
 impl Show for Seg {
     fn batch(palette: &Palette, batch: &Batch<LabelMask>, nets: Option<Labelling<'_, Self>>) -> Drawn {
@@ -50,13 +50,13 @@ impl Show for Seg {
     fn save_labels(
         dataset: &Dataset<LabelMask>,
         net: &SegNet,
-        images: &[PathBuf],
+        images: &[Photo],
         config: &EvalConfig,
         device: &Device,
         files: &[PathBuf],
     ) -> Result<()> {
         images.iter().zip(files).try_for_each(|(image, file)| {
-            save_mask(dataset, &predict_mask(net, read_image(image)?, config, device), file)
+            save_mask(dataset, &predict_mask(net, read_image(&image.path)?, config, device), file)
         })
     }
 
