@@ -4,7 +4,9 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod boxes;
 mod data;
+mod detectors;
 // The benchmark chooses its device as the binary does.
 #[path = "../../crates/mentor/src/device.rs"]
 mod device;
@@ -155,8 +157,10 @@ fn cases(args: &Args, threads: usize) -> Vec<Case> {
     let mut cases = ops::cases(&sizes);
     cases.extend(updates::cases(&sizes));
     cases.extend(steps::training(&sizes));
+    cases.extend(detectors::cases(&sizes));
     cases.extend(steps::inference(&sizes));
     cases.push(evaluation::case(&sizes));
+    cases.extend(boxes::cases(&sizes));
     cases.extend(data::cases(&sizes, threads));
     if is_cuda || args.precision != "f32" {
         for case in &mut cases {
@@ -404,7 +408,7 @@ mod tests {
             let names = names(arguments);
             let distinct: std::collections::BTreeSet<&String> = names.iter().collect();
             assert_eq!(distinct.len(), names.len());
-            for group in ["op/", "step/", "infer/", "eval/", "data/"] {
+            for group in ["op/", "step/", "detector/", "infer/", "eval/", "boxes/", "data/"] {
                 assert!(names.iter().any(|name| name.starts_with(group)), "{group} in {names:?}");
             }
         }
