@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Measures Mentor against PyTorch on a GPU in about ten minutes: eager, compiled, f32 (TF32) and bf16; and says what a step
+# Measures Mentor against PyTorch on a GPU in ten to twelve minutes: eager, compiled, f32 (TF32) and bf16; and says what a step
 # spends its time on.
 #
 #   cargo build --release --features cuda -p mentor-bench
@@ -53,6 +53,7 @@ watch_gpu() { nvidia-smi --query-gpu=utilization.gpu,memory.used --format=csv,no
 
 table steps-f32 170 --only step/,infer/
 table steps-bf16 140 --only step/,infer/ --precision bf16
+table detectors-f32 90 --only detector/
 table operations-f32 90 --only op/
 # PyTorch compiles half a minute a net: the plain step and the taught one.
 table steps-bf16-compiled 110 --only step/resnet18-pspnet-16 --precision bf16 --compile

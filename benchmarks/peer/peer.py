@@ -1,6 +1,7 @@
 """The other side of the yardstick: PyTorch, asked line by line in JSON over stdin and stdout.
 
-Started by `mentor-bench`; see benchmarks/README.md. Needs torch and, for the rows of data, torchvision.
+Started by `mentor-bench`; see benchmarks/README.md. Needs torch and, for the rows of data and of detectors, torchvision; for
+those of COCO's scores pycocotools and faster-coco-eval.
 """
 
 import gc
@@ -76,6 +77,17 @@ def build(setup, spec, folder):
     import training
     from tensors import read
 
+    kind = spec["kind"]
+    tensors = read(os.path.join(folder, "inputs.safetensors"))
+    # These need torchvision, or a package that scores boxes: whoever asks for other rows needs neither.
+    if kind == "detector":
+        from detectors import Step
+
+        return Step(setup, spec, tensors)
+    if kind in ("coco", "nms"):
+        import boxes
+
+        return {"coco": boxes.Scores, "nms": boxes.Suppression}[kind](setup, spec, tensors)
     kinds = {
         "operation": operations.Operation,
         "sgd": operations.Sgd,
@@ -84,8 +96,9 @@ def build(setup, spec, folder):
         "infer": training.Prediction,
         "eval": training.Evaluation,
         "data": loading.Loading,
+        "mosaic": loading.Mosaics,
     }
-    return kinds[spec["kind"]](setup, spec, read(os.path.join(folder, "inputs.safetensors")))
+    return kinds[kind](setup, spec, tensors)
 
 
 def run(setup, work, repeat):

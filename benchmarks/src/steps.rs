@@ -20,10 +20,11 @@ use crate::work::{Built, Case, Sizes, Tolerance, Work, labels, on_host, tensor, 
 pub const CLASSES: usize = 11;
 
 /// Steps whose losses are compared.
-const CHECKED: usize = 3;
+pub const CHECKED: usize = 3;
 
 /// Learning rate, momentum and decay of both sides.
-const SGD: SgdConfig = SgdConfig { lr: 0.01, momentum: 0.9, weight_decay: 1e-4, nesterov: false, head_lr_factor: 1.0 };
+pub const SGD: SgdConfig =
+    SgdConfig { lr: 0.01, momentum: 0.9, weight_decay: 1e-4, nesterov: false, head_lr_factor: 1.0 };
 
 /// The optimizer of every step.
 pub fn optimizer() -> Optimizer {

@@ -161,16 +161,21 @@ impl<'a> Context<'a> {
     /// If there is no teacher, one of the two has no such tap, or the model has no such adapter.
     #[must_use]
     pub fn features(&self, place: &Place, adapter: &str) -> (Tensor<4>, Tensor<4>) {
-        let tap = |output: &DetOutput, tap: Tap, side: &str| {
-            let features = output.taps.get(tap).unwrap_or_else(|| panic!("the {side} has no tap `{tap}`"));
-            features.clone().cast(DType::F32)
-        };
-        let student_nchw = tap(self.student, place.student, "student");
-        let [_, channels, height, width] = student_nchw.dims();
-        let teacher_nchw = tap(self.taught(), place.teacher, "teacher").inner();
-        let same_width = channels == teacher_nchw.dims()[1];
+        let student_nchw = features_at(self.student, place.student, "student");
+        let teacher_nchw = self.taught_features(place);
+        let same_width = student_nchw.dims()[1] == teacher_nchw.dims()[1];
         let student_nchw = if same_width { student_nchw } else { self.adapted(adapter, student_nchw) };
-        (student_nchw, resize_bilinear(teacher_nchw, [height, width], false))
+        (student_nchw, teacher_nchw)
+    }
+
+    /// The teacher's features at a place, in f32 and off the graph, resized bilinearly to the size of the student's.
+    ///
+    /// # Panics
+    /// If there is no teacher, or one of the two has no such tap.
+    #[must_use]
+    pub fn taught_features(&self, place: &Place) -> Tensor<4> {
+        let [.., height, width] = features_at(self.student, place.student, "student").dims();
+        resize_bilinear(features_at(self.taught(), place.teacher, "teacher").inner(), [height, width], false)
     }
 
     /// What the adapter of a name makes of features.
@@ -182,4 +187,10 @@ impl<'a> Context<'a> {
         let adapter = self.adapters.iter().find(|adapter| adapter.name() == name);
         adapter.unwrap_or_else(|| panic!("the model has no adapter `{name}`")).forward(student_nchw)
     }
+}
+
+/// The features of a net at a tap, in f32.
+fn features_at(output: &DetOutput, tap: Tap, side: &str) -> Tensor<4> {
+    let features = output.taps.get(tap).unwrap_or_else(|| panic!("the {side} has no tap `{tap}`"));
+    features.clone().cast(DType::F32)
 }

@@ -25,6 +25,7 @@ pub mod unlabelled;
 pub mod upload;
 pub mod views;
 mod ways;
+mod weighed;
 
 pub use context::{Context, Labelled, Nets};
 pub use decode::{EvalConfig, SoftNms, detections, predict, suppress, suppress_softly};
@@ -34,3 +35,4 @@ pub use found::FoundBoxes;
 pub use grid::Grid;
 pub use step::DetMethod;
 pub use task::Det;
+pub use weighed::{Weighed, weighed};

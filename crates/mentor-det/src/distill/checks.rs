@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use burn::tensor::{Device, Tensor};
-use mentor_distill::{Term, columns};
+use mentor_distill::{Column, Term, columns};
 use mentor_nets::Adapter;
 use mentor_types::{AdapterSpec, BoxCoding, BoxKind, BoxLabels, DetOutput, Tap, Taps};
 use mentor_weights::{NamedTensors, from_safetensors, load_named};
@@ -44,6 +44,17 @@ pub(crate) fn value_at_p3(
     labels: &BoxLabels,
     ways: [&dyn Fn(usize) -> f32; 2],
 ) -> Tensor<1> {
+    at_p3((name, term), [student, teacher], labels, ways, |context, column| term.value(context, column))
+}
+
+/// What `told` makes of such a context.
+fn at_p3<T>(
+    (name, term): (&'static str, &dyn Term<Det>),
+    [student, teacher]: [&Tensor<4>; 2],
+    labels: &BoxLabels,
+    ways: [&dyn Fn(usize) -> f32; 2],
+    told: impl Fn(&Context<'_>, &Column) -> T,
+) -> T {
     let [n, _, height, width] = student.dims();
     let side = |features: &Tensor<4>, ways: &dyn Fn(usize) -> f32| -> DetOutput {
         let mut output = output(&[(8, [height, width])], n, 2, |_| 0.0);
@@ -54,7 +65,26 @@ pub(crate) fn value_at_p3(
     let (student, teacher) = (side(student, ways[0]), side(teacher, ways[1]));
     let labelled = seen(&student, &vec![labels.clone(); n]);
     let column = columns(name, term, &[Tap::P3]).swap_remove(0);
-    term.value(&Context { teacher: Some(&teacher), ..Context::of(&student, Some(&labelled)) }, &column)
+    told(&Context { teacher: Some(&teacher), ..Context::of(&student, Some(&labelled)) }, &column)
+}
+
+/// Asserts that the weights of a term's places are those of its value: a difference at a single place counts in proportion
+/// to the weight of the place, and not all places count alike. Boxes of the student are smaller than the teacher's.
+pub(crate) fn check_place_weights((name, term): (&'static str, &dyn Term<Det>), labels: &BoxLabels) {
+    let dims = [1, 1, 3, 4];
+    let teacher = map(dims, |i| 1.0 + (i % 5) as f32);
+    let ways: [&dyn Fn(usize) -> f32; 2] = [&|i| 1.0 + (i % 3) as f32, &|_| 4.0];
+    let weights = at_p3((name, term), [&teacher, &teacher], labels, ways, |context, column| {
+        values(term.place_weights(context, column).unwrap())
+    });
+    let of_place = |place: usize| {
+        let student = map(dims, |i| 1.0 + (i % 5) as f32 + if i == place { 2.0 } else { 0.0 });
+        values(value_at_p3((name, term), &student, &teacher, labels, ways))[0]
+    };
+    let found: Vec<f32> = (0..weights.len()).map(of_place).collect();
+    let factor = found.iter().sum::<f32>() / weights.iter().sum::<f32>();
+    close(&found, &weights.iter().map(|weight| weight * factor).collect::<Vec<_>>(), 1e-4);
+    assert!(weights.iter().all(|weight| *weight >= 0.0) && weights.iter().any(|weight| *weight != weights[0]));
 }
 
 /// The same where no box of a net matters.

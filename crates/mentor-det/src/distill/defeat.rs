@@ -94,6 +94,16 @@ impl Term<Det> for Defeat {
         mean(inside, self.foreground) + mean(outside, self.background)
     }
 
+    fn place_weights(&self, context: &Context<'_>, column: &Column) -> Option<Tensor<4>> {
+        let layout = &level_of(context.student, column.place().student).layout;
+        let Regions { inside, outside, .. } = Regions::of(layout, &context.labelled().targets);
+        let part = |region_n1hw: Tensor<4>, factor: f64| {
+            let places = sum_all(region_n1hw.clone()).clamp_min(1.0).reshape([1, 1, 1, 1]);
+            (region_n1hw / places).mul_scalar(factor)
+        };
+        Some(part(inside, self.foreground) + part(outside, self.background))
+    }
+
     fn check(&self, found: &mut Found) {
         check_levels(&self.at, found);
         check_weight("foreground", self.foreground, found);
@@ -104,7 +114,7 @@ impl Term<Det> for Defeat {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::distill::checks::{Case, Part, agrees, check_term, of_features};
+    use crate::distill::checks::{Case, Part, agrees, check_place_weights, check_term, of_features};
     use crate::testing::{labelled, map, values};
     use mentor_types::{BoxKind, BoxLabels};
 
@@ -145,5 +155,10 @@ mod tests {
                 needs_boxes,
             });
         }
+    }
+
+    #[test]
+    fn the_weights_of_places_are_those_of_the_value() {
+        check_place_weights(("defeat", &Defeat::default()), &object());
     }
 }

@@ -138,6 +138,12 @@ impl Term<Det> for Fgd {
         (value + sum_all((student - teacher).powi_scalar(2)).mul_scalar(self.global)).div_scalar(images)
     }
 
+    fn place_weights(&self, context: &Context<'_>, column: &Column) -> Option<Tensor<4>> {
+        let place = column.place();
+        let [places_n1hw, _] = self.attention(&context.taught_features(place));
+        Some(places_n1hw * self.regions(context, place))
+    }
+
     fn check(&self, found: &mut Found) {
         check_levels(&self.at, found);
         check_temperature(self.temperature, found);
@@ -173,14 +179,19 @@ impl Fgd {
         difference_nchw: Tensor<4>,
         [places_n1hw, channels_nc11]: &[Tensor<4>; 2],
     ) -> Tensor<1> {
+        let weight_n1hw = self.regions(context, place);
+        let square_n1hw = (difference_nchw.powi_scalar(2) * channels_nc11.clone()).sum_dim(1);
+        sum_all(square_n1hw * places_n1hw.clone() * weight_n1hw)
+    }
+
+    /// How much the places of a level count in boxes and outside, `[n, 1, h, w]`.
+    fn regions(&self, context: &Context<'_>, place: &Place) -> Tensor<4> {
         let layout = &level_of(context.student, place.student).layout;
         let Regions { scaled, outside, .. } = Regions::of(layout, &context.labelled().targets);
         let [n, ..] = outside.dims();
         let whole: Tensor<4> = outside.clone().reshape([n, 1, 1, layout.size[0] * layout.size[1]]).sum_dim(3);
         let outside = outside / whole.clamp_min(1.0);
-        let weight_n1hw = scaled.mul_scalar(self.foreground) + outside.mul_scalar(self.background);
-        let square_n1hw = (difference_nchw.powi_scalar(2) * channels_nc11.clone()).sum_dim(1);
-        sum_all(square_n1hw * places_n1hw.clone() * weight_n1hw)
+        scaled.mul_scalar(self.foreground) + outside.mul_scalar(self.background)
     }
 }
 
@@ -200,7 +211,7 @@ fn with_whole(context: &Context<'_>, side: &str, features_nchw: Tensor<4>) -> Te
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::distill::checks::{Case, Part, agrees, check_term, of_features};
+    use crate::distill::checks::{Case, Part, agrees, check_place_weights, check_term, of_features};
     use crate::testing::{labelled, map, output, seen, values};
     use burn::tensor::Device;
     use mentor_distill::columns;
@@ -275,5 +286,10 @@ mod tests {
         assert!(values(value.clone())[0] > 0.0);
         let gradients = burn::optim::GradientsParams::from_grads(value.backward(), &adapters);
         assert_eq!(gradients.len(), 7);
+    }
+
+    #[test]
+    fn the_weights_of_places_are_those_of_the_value() {
+        check_place_weights(("fgd", &Fgd { attention: 0.0, ..focal() }), &object());
     }
 }

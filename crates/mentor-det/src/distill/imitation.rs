@@ -90,6 +90,11 @@ impl Term<Det> for Imitation {
         sum_all(distance_n1hw * near_n1hw.clone()) / sum_all(near_n1hw).clamp_min(1.0).mul_scalar(2.0)
     }
 
+    fn place_weights(&self, context: &Context<'_>, column: &Column) -> Option<Tensor<4>> {
+        let level = &level_of(context.student, column.place().student).layout;
+        Some(self.near(context.labelled(), level))
+    }
+
     fn check(&self, found: &mut Found) {
         check_levels(&self.at, found);
         mentor_types::check_probability("threshold", self.threshold, found);
@@ -113,7 +118,7 @@ impl Imitation {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::distill::checks::{Case, check_term, value_at_p3};
+    use crate::distill::checks::{Case, check_place_weights, check_term, value_at_p3};
     use crate::testing::{labelled, map, output, seen, values};
     use mentor_types::{AdapterKind, BoxKind, BoxLabels, Tap};
 
@@ -183,5 +188,11 @@ mod tests {
     #[should_panic(expected = "the model has no adapter `imitation@p3`")]
     fn a_missing_adapter_is_named() {
         let _ = value(&map([1, 2, 2, 2], |i| i as f32), &map([1, 3, 2, 2], |i| i as f32), &object());
+    }
+
+    #[test]
+    fn the_weights_of_places_are_those_of_the_value() {
+        let small = labelled(&[([-28.0, -28.0, 36.0, 36.0], 0, BoxKind::Object)]);
+        check_place_weights(("imitation", &term()), &small);
     }
 }

@@ -115,6 +115,10 @@ impl Term<Det> for RegressionImitation {
         sum_all(distance_n1hw * gap_n1hw.clone()) / sum_all(gap_n1hw).clamp_min(1.0)
     }
 
+    fn place_weights(&self, context: &Context<'_>, column: &Column) -> Option<Tensor<4>> {
+        Some(self.gap(context, column.place()))
+    }
+
     fn check(&self, found: &mut Found) {
         check_levels(&self.at, found);
         for (index, place) in self.at.iter().enumerate().filter(|(_, place)| place.student != place.teacher) {
@@ -166,7 +170,7 @@ fn score(level: &DetLevel) -> Tensor<3> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::distill::checks::{Case, check_term, value_at_p3};
+    use crate::distill::checks::{Case, check_place_weights, check_term, value_at_p3};
     use crate::testing::{labelled, map, output, rows, seen, values};
     use mentor_distill::columns;
     use mentor_types::{AdapterKind, BoxKind, BoxLabels, Tap};
@@ -331,5 +335,13 @@ mod tests {
         let kind = AdapterKind::Conv { kernel: 1 };
         let spec = AdapterSpec { name, kind, student_channels: 16, teacher_channels: 64 };
         assert_eq!(term().adapters(&columns[0], [16, 64]), [spec]);
+    }
+
+    #[test]
+    fn the_weights_of_places_are_those_of_the_value() {
+        // Summing to more than 1, they divide the value.
+        let term = RegressionImitation { floor: 0.01, power: 0.5, ..term() };
+        let large = labelled(&[([1.0, 1.0, 27.0, 23.0], 0, BoxKind::Object)]);
+        check_place_weights(("regression_imitation", &term), &large);
     }
 }

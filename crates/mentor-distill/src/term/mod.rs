@@ -92,6 +92,12 @@ pub trait Term<S: Sees>: Debug {
         None
     }
 
+    /// How much each point of the student's map counts in its value at one of its columns, `[n, 1, h, w]`, not negative and
+    /// off the graph: for pictures. Default: it weighs no places.
+    fn place_weights(&self, _context: &S::Context<'_>, _column: &Column) -> Option<Tensor<4>> {
+        None
+    }
+
     /// Reports values of its own keys that are out of range.
     fn check(&self, _found: &mut Found) {}
 

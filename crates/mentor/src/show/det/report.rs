@@ -4,7 +4,7 @@ use anyhow::Result;
 use mentor_data::DataError;
 use mentor_det::metrics::{CocoScores, DetMetrics, FoundBox, ImageTruth, Mistakes, RECALLS};
 use mentor_det::unlabelled::{Taught, truth_of};
-use mentor_det::{Det, found_in};
+use mentor_det::{Det, Judged, Weighed, found_in, weighed};
 use mentor_distill::TermTable;
 use mentor_report::{
     Class, Example, Gallery, LineChart, PlotLine, Plots, Section, TILE_WIDTH, Tally, TallyRow, pictures,
@@ -26,22 +26,28 @@ pub fn shown(judge: &Judge<'_, Det>) -> Result<Shown> {
         share: share(index),
     };
     let classes = palette.names.iter().zip(&palette.colours).enumerate().map(class).collect();
-    let picture = |example: &Predicted| {
-        let tiles = example.tiles(&palette);
-        let tiles: Vec<_> = tiles.iter().map(|(title, picture)| (title.as_str(), picture)).collect();
+    // A row of pictures for what was found, and one for each term.
+    let picture = |name: String, example: &Predicted, tiles: Vec<(String, image::RgbImage)>| {
+        let term = |tile: &(String, image::RgbImage)| tile.0.split_once('@').map(|(term, _)| term.to_owned());
+        let row = |tiles: &[(String, image::RgbImage)]| {
+            pictures::panel(&tiles.iter().map(|(title, picture)| (title.as_str(), picture)).collect::<Vec<_>>())
+        };
+        let rows: Vec<_> = tiles.chunk_by(|a, b| term(a) == term(b)).map(row).collect();
         let found: Vec<Detection> = example.teacher.iter().flatten().chain(&example.student).copied().collect();
-        (example.name.clone(), explained(&palette, &pictures::panel(&tiles), &[&example.truth], &found))
+        (name, explained(&palette, &pictures::grid(&rows, 1), &[&example.truth], &found))
     };
-    Ok(Shown {
-        classes,
-        pictures: examples.iter().map(picture).collect(),
-        sections: vec![
-            Section::Plots(curves(&scores, &palette.names)),
-            Section::Tally(tally(&mistakes)),
-            Section::Gallery(gallery(&examples, &palette)),
-            Section::Gallery(pseudo_gallery(judge, &palette)?),
-        ],
-    })
+    let of_boxes = examples.iter().map(|example| picture(example.name.clone(), example, example.tiles(&palette)));
+    let weighing = examples.iter().filter(|example| !example.weighed.is_empty());
+    let of_weights =
+        weighing.map(|example| picture(format!("{} weights", example.name), example, example.weighed_tiles(&palette)));
+    let mut sections = vec![
+        Section::Plots(curves(&scores, &palette.names)),
+        Section::Tally(tally(&mistakes)),
+        Section::Gallery(gallery(&examples, &palette)),
+    ];
+    sections.extend(weights_gallery(&examples, &palette).map(Section::Gallery));
+    sections.push(Section::Gallery(pseudo_gallery(judge, &palette)?));
+    Ok(Shown { classes, pictures: of_boxes.chain(of_weights).collect(), sections })
 }
 
 /// With more classes a chart shows their mean, and the best and worst of them.
@@ -145,7 +151,14 @@ fn judged_val(judge: &Judge<'_, Det>) -> Result<Val> {
     for (index, score) in best_and_worst(scores) {
         let sample = dataset.sample(val, index)?;
         let found = |net| shown_boxes(found_in(net, sample.image.clone(), config, judge.device));
+        let judged = Judged { image: sample.image.clone(), truth: sample.labels.clone() };
+        let recipe = judge.recipe;
+        let assign = recipe.supervised.assign.clone().unwrap_or_else(|| judge.nets.student.assign());
+        let weighed_by = |(_, teacher): &(String, _)| {
+            weighed(&recipe.distill, &assign, &judge.nets.student, teacher, &judged, judge.device)
+        };
         examples.push(Predicted {
+            weighed: judge.teachers.first().map_or_else(Vec::new, weighed_by),
             teacher: judge.teachers.first().map(|(_, teacher)| found(teacher.net())),
             student: found(net),
             photo: pictures_of(&sample.image).swap_remove(0),
@@ -165,9 +178,25 @@ struct Predicted {
     truth: BoxLabels,
     teacher: Option<Vec<Detection>>,
     student: Vec<Detection>,
+    /// Where the terms that weigh places looked.
+    weighed: Vec<Weighed>,
 }
 
 impl Predicted {
+    /// Beside the boxes the weights of the places in each column.
+    fn weighed_tiles(&self, palette: &Palette) -> Vec<(String, image::RgbImage)> {
+        let heat = |one: &Weighed| {
+            let most = one.weights.iter().fold(0.0f32, |most, weight| most.max(*weight));
+            let most = match most {
+                0.0 => "nowhere".to_owned(),
+                0.01.. => format!("up to {most:.2}"),
+                _ => format!("up to {most:.0e}"),
+            };
+            (format!("{}, {most}", one.column), pictures::heat(&self.photo, &one.weights, one.size, one.stride))
+        };
+        self.tiles(palette).into_iter().skip(1).chain(self.weighed.iter().map(heat)).collect()
+    }
+
     fn tiles(&self, palette: &Palette) -> Vec<(String, image::RgbImage)> {
         let found = |boxes: &Vec<Detection>| pictures::detected_boxes(&self.photo, boxes, &palette.colours);
         let mut tiles = vec![
@@ -180,16 +209,36 @@ impl Predicted {
     }
 }
 
-fn gallery(examples: &[Predicted], palette: &Palette) -> Gallery {
-    let example = |one: &Predicted| Example {
+/// An image with its score and tiles as wide as a page takes them.
+fn example_of(one: &Predicted, tiles: Vec<(String, image::RgbImage)>) -> Example {
+    Example {
         name: one.name.clone(),
         scores: vec![(DetMetrics::NAMES.main[1].to_owned(), Some(one.score))],
-        tiles: one
-            .tiles(palette)
-            .into_iter()
-            .map(|(title, picture)| (title, pictures::shrink(&picture, TILE_WIDTH)))
-            .collect(),
-    };
+        tiles: tiles.into_iter().map(|(title, picture)| (title, pictures::shrink(&picture, TILE_WIDTH))).collect(),
+    }
+}
+
+/// Where the terms looked that weigh places; nothing where none does.
+fn weights_gallery(examples: &[Predicted], palette: &Palette) -> Option<Gallery> {
+    if examples.iter().all(|one| one.weighed.is_empty()) {
+        return None;
+    }
+    let classes: Vec<u8> = (0..=u8::MAX).take(palette.names.len()).collect();
+    Some(Gallery {
+        id: "weights",
+        short: "Weights",
+        heading: "Where the imitation looked".to_owned(),
+        lead: "How much each place of each level counts in the terms that pull the student's features towards the teacher's: the \
+               brighter the more, compared with the largest weight, which stands in the title; dark where it is 0. The weights \
+               are those of the student as it is now, on the same images of val as above."
+            .to_owned(),
+        legend: pictures::box_legend(&palette.names, &palette.colours, &classes, false),
+        groups: halves(examples.iter().map(|one| example_of(one, one.weighed_tiles(palette))).collect()),
+    })
+}
+
+fn gallery(examples: &[Predicted], palette: &Palette) -> Gallery {
+    let example = |one: &Predicted| example_of(one, one.tiles(palette));
     let classes: Vec<u8> = (0..=u8::MAX).take(palette.names.len()).collect();
     Gallery {
         id: "examples",
