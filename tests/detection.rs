@@ -39,6 +39,7 @@ convs = 1
 [distill.cwd]
 [distill.dist]
 [distill.adaptive]
+[distill.mimic]
 [distill.class_kd]
 on = ["labelled", "unlabelled"]
 [distill.teacher_boxes]

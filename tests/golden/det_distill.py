@@ -1,4 +1,4 @@
-"""Golden values and gradients of the terms of [distill] of detection (run with torch and safetensors).
+"""Golden values and gradients of the terms of [distill] of detection (run with torch, torchvision and safetensors).
 
     python tests/golden/det_distill.py
 
@@ -16,6 +16,7 @@ import pathlib
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
+from torchvision.ops import batched_nms, roi_align
 
 HERE = pathlib.Path(__file__).parent
 STRIDE, HEIGHT, WIDTH, CLASSES, BINS = 8, 8, 10, 3, 5
@@ -251,8 +252,20 @@ def crosskd_boxes(s, t):
     return ((1 - giou) * q * (area(b) > 0)).sum() / q.sum().clamp(min=1)
 
 
+def mimic(s, t):
+    regions = []
+    for image in range(2):
+        ways, logits = student["distances"][image], student["class_logits"][image]
+        found = torch.stack([x - ways[0], y - ways[1], x + ways[2], y + ways[3]], -1).reshape(-1, 4)
+        found = torch.minimum(found.clamp(min=0), torch.tensor([WIDTH * STRIDE, HEIGHT * STRIDE] * 2))
+        scores, classes = logits.flatten(1).max(0)
+        regions.append(torch.cat([found[batched_nms(found, scores, classes, 0.3)[:5]], objects[image]]))
+    pool = lambda features: roi_align(features, regions, 3, 1 / STRIDE, 2)
+    return ((pool(s) - pool(t)) ** 2).mean((1, 2, 3)).mean() / 2
+
+
 TERMS = {
-    "features": [pkd, fgd, fgd_global, mgd, defeat, hint, crosskd_classes, crosskd_boxes],
+    "features": [pkd, fgd, fgd_global, mgd, defeat, hint, mimic, crosskd_classes, crosskd_boxes],
     "class_logits": [weighted_cross_entropy, class_kd, adaptive, dist],
     "distances": [bounded_regression],
     "distribution": [ld],

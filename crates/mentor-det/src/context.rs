@@ -4,11 +4,12 @@ use burn::tensor::{DType, Tensor};
 use mentor_distill::{Column, Place, Term};
 use mentor_nets::{Adapter, Frozen};
 use mentor_ops::resize_bilinear;
-use mentor_types::{DetLevel, DetOutput, Key, Tap};
+use mentor_types::{DetLevel, DetOutput, Key, Regions, Tap};
 
 use crate::assign::{AssignConfig, Assignment};
 use crate::grid::Grid;
-use crate::nets::DetNet;
+use crate::nets::{DetNet, TwoStages};
+use crate::regions::{RegionSampling, RegionTargets, as_objects, with_regions};
 use crate::task::Det;
 use crate::upload::DetTargets;
 use crate::views::Views;
@@ -55,6 +56,28 @@ pub struct Parts<'a> {
     pub of_classes: &'a [Part<'a>],
     /// Which places answer for which objects.
     pub assign: &'a AssignConfig,
+    /// The student's second stage, if it has one.
+    pub second: Option<SecondStage<'a>>,
+}
+
+/// A net with two stages, and what of it is learnt from labels.
+#[derive(Clone, Copy, Debug)]
+pub struct SecondStage<'a> {
+    /// The net, on the graph.
+    pub net: &'a TwoStages,
+    /// Which anchors and regions.
+    pub sampling: &'a RegionSampling,
+}
+
+impl Parts<'_> {
+    /// The labels as the student learns them, with an output that has the regions that are learnt from.
+    #[must_use]
+    pub fn labelled(&self, targets: &DetTargets, output: &DetOutput, key: Key) -> (DetOutput, Labelled) {
+        match self.second {
+            None => (output.clone(), Labelled::of(targets, output, self.assign)),
+            Some(second) => Labelled::of_second(targets, output, self.assign, second, key),
+        }
+    }
 }
 
 /// Which parts of the supervised loss are learnt from labels that a term makes up.
@@ -75,9 +98,42 @@ pub struct Labelled {
     pub grid: Grid,
     /// Which places answer for which boxes.
     pub assignment: Assignment,
+    /// Of a student with two stages, what else is learnt.
+    pub second: Option<SecondLabels>,
+}
+
+/// What a student with two stages learns.
+#[derive(Clone, Debug)]
+pub struct SecondLabels {
+    /// `[n, 1, p]`: 1 at the places that the first stage learns from.
+    pub drawn_n1p: Tensor<3>,
+    /// What the regions of its output are to say.
+    pub regions: RegionTargets,
 }
 
 impl Labelled {
+    /// The same of a student with two stages, with the regions of its output that are learnt from: the first stage's only
+    /// class is any object.
+    #[must_use]
+    pub fn of_second(
+        targets: &DetTargets,
+        output: &DetOutput,
+        config: &AssignConfig,
+        second: SecondStage<'_>,
+        key: Key,
+    ) -> (DetOutput, Self) {
+        let SecondStage { net, sampling } = second;
+        let objects = as_objects(targets, net.classes());
+        let labelled = Self::of(&objects, output, config);
+        let Assignment { positive_n1p, counted_nkp, .. } = &labelled.assignment;
+        let negative_n1p = counted_nkp.clone() * positive_n1p.clone().neg().add_scalar(1.0);
+        let [positive_np, negative_np] = [positive_n1p.clone(), negative_n1p].map(|mask| mask.squeeze_dim::<2>(1));
+        let drawn_n1p = sampling.anchors_of(&positive_np, &negative_np, key).unsqueeze_dim(1);
+        let (output, regions) = with_regions(net, output, targets, sampling, key);
+        let second = Some(SecondLabels { drawn_n1p, regions });
+        (output, Self { targets: targets.clone(), second, ..labelled })
+    }
+
     /// Assigns the boxes to the places of an output.
     #[must_use]
     pub fn of(targets: &DetTargets, output: &DetOutput, config: &AssignConfig) -> Self {
@@ -86,7 +142,7 @@ impl Labelled {
         assert_eq!(images, labelled, "an output for {images} images, labels of {labelled}");
         let grid = Grid::of(output, &targets.edges_nm4.device());
         let assignment = config.assign(&grid, targets, output, classes);
-        Self { targets: targets.clone(), grid, assignment }
+        Self { targets: targets.clone(), grid, assignment, second: None }
     }
 }
 
@@ -104,6 +160,16 @@ impl<'a> Context<'a> {
     #[must_use]
     pub fn labelled(&self) -> &'a Labelled {
         self.labelled.expect("the term is evaluated with labels")
+    }
+
+    /// What a student with two stages says of its regions, and what it learns.
+    ///
+    /// # Panics
+    /// If there are no labels, or the student has one stage.
+    #[must_use]
+    pub fn second(&self) -> (&'a Regions, &'a SecondLabels) {
+        let second = self.student.regions.as_ref().zip(self.labelled().second.as_ref());
+        second.expect("a student with two stages, and what it learns")
     }
 
     /// What the teacher returned.
@@ -131,8 +197,8 @@ impl<'a> Context<'a> {
     #[must_use]
     pub fn loss_on(&self, targets: &DetTargets, learnt: Learnt) -> Tensor<1> {
         let parts = self.parts.expect("the step says what is learnt from labels");
-        let labelled = Labelled::of(targets, self.student, parts.assign);
-        let seen = Context { labelled: Some(&labelled), ..*self };
+        let (output, labelled) = parts.labelled(targets, self.student, self.key.at("made-up labels", 0));
+        let seen = Context { student: &output, labelled: Some(&labelled), ..*self };
         let terms = if learnt == Learnt::All { parts.all } else { parts.of_classes };
         let values = terms.iter().flat_map(|(name, term)| {
             let columns = Column::of(name, &term.shared());
@@ -161,11 +227,18 @@ impl<'a> Context<'a> {
     /// If there is no teacher, one of the two has no such tap, or the model has no such adapter.
     #[must_use]
     pub fn features(&self, place: &Place, adapter: &str) -> (Tensor<4>, Tensor<4>) {
-        let student_nchw = features_at(self.student, place.student, "student");
-        let teacher_nchw = self.taught_features(place);
+        let [student_nchw, teacher_nchw] = self.unadapted_features(place);
         let same_width = student_nchw.dims()[1] == teacher_nchw.dims()[1];
-        let student_nchw = if same_width { student_nchw } else { self.adapted(adapter, student_nchw) };
-        (student_nchw, teacher_nchw)
+        (if same_width { student_nchw } else { self.adapted(adapter, student_nchw) }, teacher_nchw)
+    }
+
+    /// The same, the student's as they are.
+    ///
+    /// # Panics
+    /// If there is no teacher, or one of the two has no such tap.
+    #[must_use]
+    pub fn unadapted_features(&self, place: &Place) -> [Tensor<4>; 2] {
+        [features_at(self.student, place.student, "student"), self.taught_features(place)]
     }
 
     /// The teacher's features at a place, in f32 and off the graph, resized bilinearly to the size of the student's.

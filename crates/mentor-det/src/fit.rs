@@ -6,7 +6,7 @@ use mentor_types::Found;
 
 use crate::distill::DistillConfig;
 use crate::nets::NetConfig;
-use crate::supervised::SupervisedConfig;
+use crate::supervised::{OF_TWO_STAGES, SupervisedConfig};
 use crate::unlabelled::UnlabelledConfig;
 
 /// Reports terms that these nets cannot feed, by their keys in a recipe.
@@ -19,9 +19,10 @@ pub fn check_fit<'a>(
     found: &mut Found,
 ) {
     check_supervised(student, supervised, found);
+    check_stages(student, supervised, found);
     let learns_classes = supervised.terms().is_empty() || !supervised.of_classes().is_empty();
     if unlabelled.unbiased_teacher.as_ref().is_some_and(|term| !term.boxes) && !learns_classes {
-        let message = "learns what [supervised] says of classes, and that names `focal` as little as `quality_focal`";
+        let message = "learns what [supervised] says of classes, and that names no part that does";
         found.push(("unlabelled.unbiased_teacher".to_owned(), message.to_owned()));
     }
     if unlabelled.unbiased_teacher.is_some() && unlabelled.stac.is_some() {
@@ -29,6 +30,9 @@ pub fn check_fit<'a>(
         found.push(("unlabelled.unbiased_teacher".to_owned(), message.to_owned()));
     }
     for (name, teacher) in teachers {
+        if check_places([student, teacher], name, distill, found) {
+            continue;
+        }
         check_ld([student, teacher], name, distill, found);
         check_crosskd([student, teacher], name, distill, found);
         check_shared([student, teacher], name, distill, found);
@@ -43,6 +47,53 @@ pub fn check_fit<'a>(
             }
         }
     }
+}
+
+/// Reports parts of the loss that are not those of a student with so many stages.
+fn check_stages(student: &NetConfig, supervised: &SupervisedConfig, found: &mut Found) {
+    let has_two = has_two_stages(student);
+    for (part, _) in supervised.terms() {
+        if OF_TWO_STAGES.contains(&part) != has_two {
+            let message = if has_two {
+                format!(
+                    "the first stage of the student, `faster_rcnn`, says no classes; its parts are {OF_TWO_STAGES:?}"
+                )
+            } else {
+                format!("the student, `{}`, has no second stage", student.name())
+            };
+            found.push((format!("supervised.{part}"), message));
+        }
+    }
+    if supervised.regions.is_some() && !has_two {
+        let message = format!("has no effect: the student, `{}`, has no second stage", student.name());
+        found.push(("supervised.regions".to_owned(), message));
+    }
+}
+
+fn has_two_stages(net: &NetConfig) -> bool {
+    matches!(net, NetConfig::FasterRcnn(_))
+}
+
+/// Reports terms that compare what nets say at places, where one of them has two stages; returns whether it has. Terms that
+/// compare features must still share a level.
+fn check_places(nets: [&NetConfig; 2], name: &str, distill: &DistillConfig, found: &mut Found) -> bool {
+    let sides = [("the student".to_owned(), nets[0]), (format!("the teacher `{name}`"), nets[1])];
+    let Some((side, _)) = sides.iter().find(|(_, net)| has_two_stages(net)) else { return false };
+    let shares = Level::ALL.into_iter().any(|level| has_both(nets[0], nets[1], level));
+    for (term, config) in distill.terms() {
+        let is_of_features = config.is_on_levels() && term != "regression_imitation";
+        let message = if term == "teacher_boxes" || (is_of_features && (shares || !config.shared().at.is_empty())) {
+            continue;
+        } else if is_of_features {
+            format!("compares the levels that both nets have, and the teacher `{name}` shares none")
+        } else {
+            format!(
+                "compares what nets say at places, and the first stage of {side} (faster_rcnn) says no classes there"
+            )
+        };
+        found.push((format!("distill.{term}"), message));
+    }
+    true
 }
 
 /// Reports terms that compare levels, or places, that the nets do not share.
@@ -86,19 +137,20 @@ fn check_supervised(student: &NetConfig, supervised: &SupervisedConfig, found: &
         (
             "centerness",
             supervised.centerness.is_some(),
-            matches!(student, NetConfig::Fcos(_)),
+            matches!(student, NetConfig::Fcos(_) | NetConfig::FasterRcnn(_)),
             "does not say how central its places are",
         ),
         (
             "smooth_l1",
             supervised.smooth_l1.is_some(),
-            matches!(student, NetConfig::Retinanet(_)),
+            // What two stages lack is said elsewhere.
+            matches!(student, NetConfig::Retinanet(_) | NetConfig::FasterRcnn(_)),
             "does not say how boxes differ from anchors",
         ),
         (
             "distribution_focal",
             supervised.distribution_focal.is_some(),
-            matches!(student, NetConfig::Gfl(_)),
+            matches!(student, NetConfig::Gfl(_) | NetConfig::FasterRcnn(_)),
             "does not say distributions over distances",
         ),
     ] {
@@ -119,7 +171,7 @@ fn check_crosskd(nets: [&NetConfig; 2], teacher: &str, distill: &DistillConfig, 
         );
         found.push(("distill.crosskd".to_owned(), message));
     }
-    let [own, other] = nets.map(|net| net.table().head_convs);
+    let [own, other] = nets.map(|net| net.head_convs().unwrap_or_default());
     if term.convs > own.min(other) {
         let message = format!(
             "must be at most the `head_convs` of both nets: {own} of the student, {other} of the teacher `{teacher}`, found {}",
@@ -130,13 +182,13 @@ fn check_crosskd(nets: [&NetConfig; 2], teacher: &str, distill: &DistillConfig, 
 }
 
 fn has_both(student: &NetConfig, teacher: &NetConfig, level: Level) -> bool {
-    [student, teacher].iter().all(|net| net.table().levels.contains(&level))
+    [student, teacher].iter().all(|net| net.shared().levels.contains(&level))
 }
 
 /// Whether both have the level, with the same points and anchors.
 fn same_places(student: &NetConfig, teacher: &NetConfig, level: Level) -> bool {
     has_both(student, teacher, level)
-        && student.table().points == teacher.table().points
+        && student.shared().points == teacher.shared().points
         && student.anchors(level) == teacher.anchors(level)
 }
 
@@ -145,7 +197,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::distill::{ClassKd, CrossKd, Ld, RegressionImitation};
-    use crate::nets::{NetTable, Points};
+    use crate::nets::{NetTable, Points, TwoStageTable};
     use crate::supervised::{Centerness, DistributionFocal, Giou, SmoothL1};
     use crate::unlabelled::UnbiasedTeacher;
     use mentor_distill::Place;
@@ -210,7 +262,7 @@ mod tests {
     #[test]
     fn scores_and_boxes_need_the_same_anchors_and_points() {
         let fcos = net(&[Level::P3]);
-        let table = fcos.table().clone();
+        let table = fcos.table().unwrap().clone();
         let corner = NetConfig::Fcos(NetTable { points: Points::Corner, ..table.clone() });
         let (retinanet, gfl) = (NetConfig::Retinanet(table.clone()), NetConfig::Gfl(table));
         let at = vec![Place::at(Tap::P3)];
@@ -235,7 +287,7 @@ mod tests {
             distribution_focal: Some(DistributionFocal::default()),
             ..SupervisedConfig::default()
         };
-        let table = net(&[Level::P3]).table().clone();
+        let table = net(&[Level::P3]).table().unwrap().clone();
         for (student, expected) in [
             (NetConfig::Fcos(table.clone()), ["smooth_l1", "distribution_focal"]),
             (NetConfig::Gfl(table.clone()), ["centerness", "smooth_l1"]),
@@ -247,6 +299,48 @@ mod tests {
             let keys: Vec<String> = found.into_iter().map(|(key, _)| key).collect();
             assert_eq!(keys, expected.map(|part| format!("supervised.{part}")));
         }
+    }
+
+    #[test]
+    fn two_stages_are_taught_features_and_boxes_and_learn_their_own_parts() {
+        let one = net(&[Level::P3]);
+        let two = NetConfig::FasterRcnn(TwoStageTable::new(BackboneKind::Resnet18));
+        let distill = DistillConfig { ld: None, ..DistillConfig::all() };
+        let at_places = [
+            "regression_imitation",
+            "class_kd",
+            "box_kd",
+            "weighted_cross_entropy",
+            "bounded_regression",
+            "crosskd",
+            "dist",
+            "adaptive",
+        ];
+        for (student, teacher) in [(&one, &two), (&two, &one), (&two, &two)] {
+            assert_eq!(keys(student, teacher, &distill), at_places.map(|term| format!("distill.{term}")));
+        }
+        // Features need a level that both have.
+        let coarse = NetConfig::Fcos(NetTable { levels: vec![Level::P5], ..one.table().unwrap().clone() });
+        let fine = NetConfig::FasterRcnn(TwoStageTable {
+            levels: vec![Level::P2, Level::P3],
+            ..TwoStageTable::new(BackboneKind::Resnet18)
+        });
+        let pkd = DistillConfig { pkd: Some(crate::distill::Pkd::default()), ..DistillConfig::default() };
+        assert_eq!(keys(&fine, &coarse, &pkd), ["distill.pkd"]);
+        let supervised = |student: &NetConfig, supervised: &SupervisedConfig| {
+            let mut found = Found::new();
+            let (distill, unlabelled) = (DistillConfig::default(), UnlabelledConfig::default());
+            check_fit(student, std::iter::empty(), supervised, &distill, &unlabelled, &mut found);
+            found.into_iter().map(|(key, _)| key).collect::<Vec<_>>()
+        };
+        let parts = SupervisedConfig {
+            focal: Some(crate::supervised::Focal::default()),
+            region_boxes: Some(crate::supervised::RegionBoxes::default()),
+            regions: Some(crate::RegionSampling::default()),
+            ..SupervisedConfig::default()
+        };
+        assert_eq!(supervised(&two, &parts), ["supervised.focal"]);
+        assert_eq!(supervised(&one, &parts), ["supervised.region_boxes", "supervised.regions"]);
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! What a detector finds, on the device: labels for images that have none.
 
-use burn::tensor::activation::sigmoid;
+use burn::tensor::activation::{sigmoid, softmax};
 use burn::tensor::{Int, Tensor};
-use mentor_types::DetOutput;
+use mentor_types::{DetOutput, Regions};
 
 use crate::grid::{Grid, at_all_places};
 use crate::overlap::iou;
+use crate::regions::boxes;
 use crate::upload::DetTargets;
 
 /// The surest boxes of each of `n` images, the surest first, with room for `m` of each; in fixed shapes and off the graph.
@@ -20,14 +21,24 @@ pub struct FoundBoxes {
 }
 
 impl FoundBoxes {
-    /// What an output says: of its places, each with its most probable class, the surest whose box overlaps none of the same
-    /// class that was chosen before it by more than `nms_iou`, `most` times.
+    /// What an output says: of its places (or its regions, where there are some), each with its most probable class, the surest
+    /// whose box overlaps none of the same class that was chosen before it by more than `nms_iou`, `most` times.
     ///
     /// # Differs
     /// [`detections`](crate::detections) lets a place find an object of each class, and stops at a score.
     #[must_use]
     pub fn of(output: &DetOutput, nms_iou: f64, most: usize) -> Self {
-        let (edges_n4p, scores_n1p, classes_n1p) = places(output);
+        let found = output.regions.as_ref().map(|regions| of_regions(regions, output.image_size));
+        Self::surest(found.unwrap_or_else(|| places(output)), nms_iou, most)
+    }
+
+    /// The same of what the places of an output say, whatever a second stage makes of it.
+    #[must_use]
+    pub fn of_places(output: &DetOutput, nms_iou: f64, most: usize) -> Self {
+        Self::surest(places(output), nms_iou, most)
+    }
+
+    fn surest((edges_n4p, scores_n1p, classes_n1p): Places, nms_iou: f64, most: usize) -> Self {
         let mut left_n1p = scores_n1p;
         let (mut edges, mut classes, mut scores) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..most {
@@ -66,8 +77,11 @@ impl FoundBoxes {
     }
 }
 
-/// The box of each place, `[n, 4, p]`, its best score and its class, `[n, 1, p]`. A box of less than a pixel scores nothing.
-fn places(output: &DetOutput) -> (Tensor<3>, Tensor<3>, Tensor<3, Int>) {
+/// Boxes `[n, 4, p]`, the best score of each and its class, `[n, 1, p]`.
+type Places = (Tensor<3>, Tensor<3>, Tensor<3, Int>);
+
+/// The box of each place. A box of less than a pixel scores nothing.
+fn places(output: &DetOutput) -> Places {
     let class_logits = at_all_places(output, |level| &level.class_logits).inner();
     let distances = at_all_places(output, |level| &level.distances).inner();
     let grid = Grid::of(output, &distances.device());
@@ -88,6 +102,21 @@ fn places(output: &DetOutput) -> (Tensor<3>, Tensor<3>, Tensor<3, Int>) {
     let [left, top, right, bottom] = edges.clone();
     let shorter = (right - left).min_pair(bottom - top);
     (Tensor::cat(edges.to_vec(), 1), scores_n1p.mask_fill(shorter.lower_scalar(1.0), 0.0), classes_n1p)
+}
+
+/// The box of each region, of its most probable class. A box of less than a pixel scores nothing.
+fn of_regions(regions: &Regions, image_size: [usize; 2]) -> Places {
+    let [n, r, k, _] = regions.deltas.dims();
+    let probabilities_nkr = softmax(regions.class_logits.clone().inner(), 2).narrow(2, 1, k).swap_dims(1, 2);
+    let (scores_n1r, classes_n1r) = probabilities_nkr.max_dim_with_indices(1);
+    let plain = Regions { deltas: regions.deltas.clone().inner(), ..regions.clone() };
+    let edges_n4rk: Tensor<4> = boxes(&plain, image_size).reshape([n, 4, r, k]);
+    let own_n4r1 = classes_n1r.clone().unsqueeze_dim::<4>(3).expand([n, 4, r, 1]);
+    let edges_n4r: Tensor<3> = edges_n4rk.gather(3, own_n4r1).squeeze_dim(3);
+    let side = |low: usize| edges_n4r.clone().narrow(1, low + 2, 1) - edges_n4r.clone().narrow(1, low, 1);
+    let none = side(0).min_pair(side(1)).lower_scalar(1.0);
+    let scores_n1r = scores_n1r.mask_fill(none, 0.0) * regions.real_nr.clone().unsqueeze_dim::<3>(1);
+    (edges_n4r, scores_n1r, classes_n1r)
 }
 
 /// The ways from the upper left corner of the image to the edges of boxes, as [`iou`] takes them.

@@ -8,9 +8,10 @@ use mentor_types::{DetOutput, Group, LossTerms, Stats};
 use mentor_unlabeled::Teaching;
 
 use crate::assign::AssignConfig;
-use crate::context::{Context, Labelled, Nets, Parts};
+use crate::context::{Context, Nets, Parts, SecondStage};
 use crate::distill::DistillConfig;
 use crate::nets::DetNet;
+use crate::regions::RegionSampling;
 use crate::supervised::{SupervisedConfig, supervised};
 use crate::task::Det;
 use crate::unlabelled::{Labellers, UnlabelledConfig, unlabelled};
@@ -24,6 +25,8 @@ pub struct DetMethod {
     pub supervised: SupervisedConfig,
     /// Which places answer for which objects.
     pub assign: AssignConfig,
+    /// Which anchors and regions a student with two stages learns from.
+    pub regions: RegionSampling,
     /// `[distill]`.
     pub distill: DistillConfig,
     /// `[unlabelled]`.
@@ -59,9 +62,11 @@ impl Method for DetMethod {
         };
 
         let (all, of_classes) = (self.supervised.terms(), self.supervised.of_classes());
-        let parts = Some(Parts { all: &all, of_classes: &of_classes, assign: &self.assign });
-        let labelled = Labelled::of(&batch.labelled.targets, &output, &self.assign);
+        let second = model.net.two_stages().map(|net| SecondStage { net, sampling: &self.regions });
+        let parts = Parts { all: &all, of_classes: &of_classes, assign: &self.assign, second };
         let key = |stream: &str| moment.key.at(stream, 0);
+        let (output, labelled) = parts.labelled(&batch.labelled.targets, &output, key("labelled"));
+        let parts = Some(parts);
         let on_labelled = Context { parts, key: key("labelled"), ..Context::of(&output, Some(&labelled)) };
         if self.supervised.weight > 0.0 {
             supervised(&self.supervised, &on_labelled, moment.step, &mut terms);
@@ -115,7 +120,11 @@ impl DetMethod {
             return;
         }
         for ((name, teacher), adapters) in self.teachers.iter().zip(&model.adapters) {
-            let taught = self.see(teacher.net(), images);
+            // What a second stage says is asked for its boxes alone.
+            let finds = self.distill.teacher_boxes.as_ref().is_some_and(|term| term.on.contains(&stream));
+            let net = teacher.net();
+            let images = images.clone().cast(self.precision);
+            let taught = if finds { net.forward(images) } else { net.dense(images) };
             let nets = Some(Nets { student: &model.net, teacher });
             let context = Context { teacher: Some(&taught), adapters, nets, ..*seen };
             evaluate(&active, &context, step, |column, weight, value| {
@@ -131,9 +140,9 @@ impl DetMethod {
         Labellers { student: &model.net, average, precision: self.precision }.weak(teaching, weak)
     }
 
-    /// What a net says of images, at the precision of the run.
+    /// What a net says of images, at the precision of the run; of one with two stages the first alone.
     fn see(&self, net: &DetNet, images: &Tensor<4>) -> DetOutput {
-        net.forward(images.clone().cast(self.precision))
+        net.dense(images.clone().cast(self.precision))
     }
 }
 
@@ -143,7 +152,7 @@ mod tests {
     use super::*;
     use crate::assign::{AtssAssign, FcosAssign, MaxIouAssign, SimotaAssign};
     use crate::distill::{ClassKd, CrossKd, Defeat, Ld, TeacherBoxes};
-    use crate::nets::{NetConfig, NetTable};
+    use crate::nets::{NetConfig, NetTable, TwoStageTable};
     use crate::supervised::PlaceWeight;
     use crate::testing::labelled;
     use crate::unlabelled::UnbiasedTeacher;
@@ -176,8 +185,36 @@ mod tests {
     }
 
     fn everything_of(head: Head) -> (DetMethod, Student<DetNet>) {
+        everything_with(|channels, seed, device| net(head, channels, seed, device))
+    }
+
+    /// The same of a net with two stages, but for terms that compare what nets say at places.
+    fn everything_in_two_stages() -> (DetMethod, Student<DetNet>) {
+        let (mut method, model) = everything_with(|channels, seed, device| {
+            let table = TwoStageTable::new(BackboneKind::Resnet18);
+            let (width, head_channels, levels) = (Some(4), Some(channels), vec![Level::P3, Level::P4]);
+            let table = TwoStageTable { width, head_channels, levels, region_width: Some(16), bins: 3, ..table };
+            NetConfig::FasterRcnn(TwoStageTable { candidates: 40, proposals: 30, ..table }).init(3, seed, device)
+        });
+        method.distill = DistillConfig {
+            regression_imitation: None,
+            class_kd: None,
+            box_kd: None,
+            weighted_cross_entropy: None,
+            bounded_regression: None,
+            crosskd: None,
+            ld: None,
+            dist: None,
+            adaptive: None,
+            ..method.distill
+        };
+        method.regions = RegionSampling { regions: 24, anchors: 32, ..RegionSampling::default() };
+        (method, model)
+    }
+
+    fn everything_with(build: impl Fn(usize, u64, &Device) -> DetNet) -> (DetMethod, Student<DetNet>) {
         let device = Device::flex();
-        let student = net(head, 4, 1, &device.clone().autodiff());
+        let student = build(4, 1, &device.clone().autodiff());
         let distill = DistillConfig {
             teacher_boxes: Some(TeacherBoxes { threshold: 0.1, ..TeacherBoxes::default() }),
             class_kd: Some(ClassKd { on: vec![Stream::Labelled, Stream::Unlabelled], ..ClassKd::default() }),
@@ -199,12 +236,13 @@ mod tests {
         let method = DetMethod {
             supervised: SupervisedConfig::default().of_net(&student),
             assign: student.assign(),
+            regions: RegionSampling::default(),
             distill,
             unlabelled: UnlabelledConfig {
                 unbiased_teacher: Some(UnbiasedTeacher { threshold: 0.1, ..UnbiasedTeacher::default() }),
                 ..UnlabelledConfig::default()
             },
-            teachers: vec![("big".to_owned(), Frozen::of(&net(head, 6, 2, &device)))],
+            teachers: vec![("big".to_owned(), Frozen::of(&build(6, 2, &device)))],
             average: Some(Average::of(&student, config)),
             visible_share: 0.25,
             precision: DType::F32,
@@ -294,6 +332,7 @@ mod tests {
             }
             let grads = GradientsParams::from_grads(losses.terms.total().unwrap().backward(), &model);
             let scores = match &model.net {
+                DetNet::FasterRcnn(_) => panic!("of one stage"),
                 DetNet::Fcos(net) => &net.head.classification_head.cls_logits,
                 DetNet::Gfl(net) => &net.head.gfl_cls,
                 DetNet::Retinanet(net) => &net.head.classification_head.cls_logits,
@@ -337,6 +376,44 @@ mod tests {
                 let (_, course) = steps(&mut alone, model, 0.05, 40);
                 assert!(course.iter().all(|loss| loss.is_finite()));
                 assert!(course[39] < 0.7 * course[0], "{what}: {course:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn two_stages_learn_and_are_taught_on_both_streams() {
+        let (mut method, model) = everything_in_two_stages();
+        let losses = |method: &DetMethod, step| {
+            let losses = method.losses(&model, batch(objects()), moment(step));
+            let values = losses.terms.iter().map(|term| (term.name.clone(), term.value.clone().into_scalar::<f32>()));
+            values.collect::<Vec<_>>()
+        };
+        let all = losses(&method, 0);
+        let names: Vec<&str> = all.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names[..4], ["rpn_objectness", "rpn_boxes", "region_classes", "region_boxes"]);
+        for name in ["imitation@p3", "mimic@p4", "teacher_boxes/unlabelled", "unbiased_teacher"] {
+            assert!(names.contains(&name), "{name}: {names:?}");
+        }
+        assert!(all.iter().all(|(_, value)| value.is_finite()), "{all:?}");
+        // What is drawn is a function of the key of the step.
+        assert_eq!(losses(&method, 0), all);
+        assert_ne!(losses(&method, 1)[..4], all[..4]);
+        method.unlabelled = UnlabelledConfig::default();
+        method.distill = DistillConfig::default();
+        let (_, course) = steps(&mut method, model, 0.02, 40);
+        assert!(course[39] < 0.7 * course[0], "{course:?}");
+    }
+
+    #[test]
+    fn two_stages_learn_background_where_there_is_no_box_and_nothing_where_nobody_looked() {
+        let (mut method, model) = everything_in_two_stages();
+        (method.distill, method.unlabelled) = (DistillConfig::default(), UnlabelledConfig::default());
+        for (labels, trains) in [(labelled(&[]), true), (BoxLabels::unknown(), false)] {
+            let losses = method.losses(&model, batch([labels.clone(), labels]), moment(0));
+            for term in losses.terms.iter() {
+                let value = term.value.clone().into_scalar::<f32>();
+                let is_of_classes = ["rpn_objectness", "region_classes"].contains(&term.name.as_str());
+                assert!(value.is_finite() && (value > 1e-5) == (trains && is_of_classes), "{}: {value}", term.name);
             }
         }
     }

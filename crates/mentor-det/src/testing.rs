@@ -39,7 +39,7 @@ pub(crate) fn output(
     };
     let (stride, [height, width]) = levels[0];
     let image_size = [stride * height, stride * width];
-    DetOutput { levels: levels.iter().map(part).collect(), taps: Taps::default(), image_size }
+    DetOutput { levels: levels.iter().map(part).collect(), regions: None, taps: Taps::default(), image_size }
 }
 
 /// A level of a net without anchors that says these maps.

@@ -134,6 +134,16 @@ impl DetTargets {
         }
     }
 
+    /// `[n, m, k]`: 1 at the class; nowhere for a box of no class.
+    #[must_use]
+    pub(crate) fn one_hot(&self, classes: usize) -> Tensor<3> {
+        let [n, m] = self.classes_nm.dims();
+        // The type of the labels is kept: two integer types cannot be compared.
+        let options = (&self.classes_nm.device(), self.classes_nm.dtype());
+        let all = Tensor::<1, Int>::arange(0..classes as i64, options).reshape([1, 1, -1]).expand([n, m, classes]);
+        self.classes_nm.clone().unsqueeze_dim::<3>(2).expand([n, m, classes]).equal(all).float()
+    }
+
     /// Uploads the boxes of images to the plain device.
     ///
     /// # Panics

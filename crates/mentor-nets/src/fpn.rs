@@ -4,6 +4,8 @@ use burn::module::Module;
 use burn::nn::conv::Conv2d;
 use burn::tensor::Tensor;
 use burn::tensor::activation::relu;
+use burn::tensor::ops::MaxPoolOptions;
+use mentor_ops::max_pool2d;
 use mentor_types::{Tap, Taps};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -69,6 +71,9 @@ pub enum P6From {
     P5,
     /// The last stage of the backbone, `c5`, as `RetinaNet` was published.
     C5,
+    /// Every second value of the level `p5`, without weights and without a `p7`, as feature pyramids were published for
+    /// Faster R-CNN.
+    Pooled,
 }
 
 /// A convolution that torchvision wraps in a `Sequential` of its own.
@@ -104,11 +109,11 @@ pub struct PyramidSpec<'a> {
 ///
 /// # Source
 /// arXiv 1612.03144, section 3; structure, names and start as torchvision's `FeaturePyramidNetwork` with `LastLevelP6P7`,
-/// which stands on `p5` (arXiv 1904.01355) or on `c5` (arXiv 1708.02002); there the channels of the two decide which.
+/// which stands on `p5` (arXiv 1904.01355) or on `c5` (arXiv 1708.02002), where the channels of the two decide which; or with
+/// `LastLevelMaxPool`, which takes every second value of `p5`.
 ///
 /// # Differs
-/// The pyramid may begin with `p2` and end anywhere; a single extra level is such a convolution, too, where torchvision
-/// takes every second value of `p5`.
+/// The pyramid may begin with `p2` and end anywhere.
 #[derive(Module, Debug)]
 #[allow(missing_docs)]
 pub struct Fpn {
@@ -145,11 +150,11 @@ impl Fpn {
         let layer = || FpnConv { conv_0: build(ConvSpec::new(channels, channels, 3)) };
         let down = |input| build(ConvSpec::new(input, channels, 3).stride(2));
         let below = match p6_from {
-            P6From::P5 => channels,
+            P6From::P5 | P6From::Pooled => channels,
             P6From::C5 => of_stage(Tap::C5),
         };
-        let extra_blocks = levels
-            .contains(&Level::P6)
+        assert!(p6_from != P6From::Pooled || !levels.contains(&Level::P7), "no p7 stands on a pooled p6");
+        let extra_blocks = (levels.contains(&Level::P6) && p6_from != P6From::Pooled)
             .then(|| ExtraLevels { p6: down(below), p7: levels.contains(&Level::P7).then(|| down(channels)) });
         Self {
             layer_blocks: inner_blocks.iter().map(|_| layer()).collect(),
@@ -168,6 +173,10 @@ impl Fpn {
     #[must_use]
     pub fn levels(&self) -> &[Level] {
         &self.levels
+    }
+
+    fn is_pooled(&self) -> bool {
+        self.p6_from == P6From::Pooled && self.levels.contains(&Level::P6)
     }
 
     /// Channels of every level.
@@ -207,9 +216,14 @@ impl Fpn {
         for (index, step) in self.bottom_up.iter().enumerate() {
             maps[index + 1].1 = step.forward(maps[index].1.clone(), maps[index + 1].1.clone());
         }
+        if self.is_pooled() {
+            let p5 = maps.last().expect("checked: a level has a stage below").1.clone();
+            let every_second = MaxPoolOptions::new([1, 1]).with_stride([2, 2]);
+            maps.push((Level::P6, max_pool2d(p5, every_second)));
+        }
         if let Some(extra) = &self.extra_blocks {
             let below = match self.p6_from {
-                P6From::P5 => &maps.last().expect("checked: a level has a stage below").1,
+                P6From::P5 | P6From::Pooled => &maps.last().expect("checked: a level has a stage below").1,
                 P6From::C5 => stages.get(Tap::C5).expect("every backbone has c5"),
             };
             let p6 = conv(&extra.p6, below.clone());
@@ -235,6 +249,10 @@ impl Fpn {
             let mut cost = Cost::at(*finer);
             step.count(&mut cost);
             macs += cost.macs;
+        }
+        if self.is_pooled() {
+            let halved = sizes[sizes.len() - 1].1.map(|side: usize| side.div_ceil(2));
+            sizes.push((Level::P6, halved));
         }
         if let Some(extra) = &self.extra_blocks {
             let mut cost = Cost::at(sizes[sizes.len() - 1].1);
@@ -370,6 +388,21 @@ mod tests {
         let after = fpn.forward(&body.forward(image()));
         assert_ne!(values(before[3].1.clone()), values(after[3].1.clone()));
         assert_eq!(values(before[4].1.clone()), values(after[4].1.clone()));
+    }
+
+    #[test]
+    fn a_pooled_level_is_every_second_value_of_p5_and_has_no_weights() {
+        let levels = &Level::ALL[..5];
+        let (body, fpn) = Fresh::seeded(&Device::flex(), 1, |fresh| {
+            (BACKBONE.init(fresh), Fpn::new(&BACKBONE, spec(levels, PyramidKind::Fpn, P6From::Pooled, 6), fresh))
+        });
+        assert!(named_weights(&fpn).keys().all(|name| !name.contains("extra")));
+        let maps = fpn.forward(&body.forward(Tensor::ones([1, 3, 70, 97], &Device::flex())));
+        let [p5, p6] = [3, 4].map(|index| maps[index].1.clone());
+        assert_eq!((p5.dims(), p6.dims()), ([1, 6, 3, 4], [1, 6, 2, 2]));
+        let (p5, p6) = (values(p5), values(p6));
+        let expected: Vec<f32> = (0..6).flat_map(|channel| [0, 2, 8, 10].map(|at| p5[channel * 12 + at])).collect();
+        assert_eq!(p6, expected);
     }
 
     #[test]

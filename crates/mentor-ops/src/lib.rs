@@ -3,6 +3,7 @@
 //!
 //! Nothing here knows a module's weights, a task, a file or a recipe.
 
+mod boxes;
 mod conv;
 mod cpu;
 mod norm;
@@ -15,6 +16,7 @@ mod softmax;
 mod test_maps;
 mod update;
 
+pub use boxes::{RoiAlign, roi_align, roi_align_levels};
 pub use conv::{Activation, conv_transpose2d, conv2d, conv2d_norm};
 pub use cpu::{instructions, start_threads, tune_allocator};
 pub use norm::{batch_norm, batch_norm_relu, group_norm_relu};

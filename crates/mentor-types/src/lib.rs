@@ -30,7 +30,7 @@ pub use group::Group;
 pub use key::{Key, KeyRng};
 pub use labels::Labels;
 pub use mask::{IGNORE, LabelMask, MAX_CLASSES, UNKNOWN};
-pub use output::{BoxCoding, DetLevel, DetOutput, LevelLayout, SegOutput, Taps};
+pub use output::{BoxCoding, DetLevel, DetOutput, LevelLayout, Regions, SegOutput, Taps};
 pub use resize::Resize;
 pub use scores::{ClassScore, ScoreNames, ScoreRecord, ScoreRow, Scores};
 pub use season::Season;

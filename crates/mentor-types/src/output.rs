@@ -67,11 +67,14 @@ impl SegOutput {
     }
 }
 
-/// What a dense detector returns for a batch of images.
+/// What a detector returns for a batch of images.
 #[derive(Clone, Debug)]
 pub struct DetOutput {
-    /// The levels of its pyramid, the finest first.
+    /// The levels of its pyramid, the finest first. Of a detector with two stages this is the first, whose only class says
+    /// that there is an object.
     pub levels: Vec<DetLevel>,
+    /// What the second stage says, of a detector with two, where it was asked.
+    pub regions: Option<Regions>,
     /// Features on the way.
     pub taps: Taps,
     /// Height and width of the images that went in.
@@ -93,6 +96,20 @@ pub struct DetLevel {
     pub coding: BoxCoding,
     /// How central the point is in its box, before the sigmoid, `[n, 1, p]`, where the detector says it.
     pub centerness: Option<Tensor<3>>,
+}
+
+/// What the second stage of a detector says of `r` regions of each of `n` images, in `k` classes.
+#[derive(Clone, Debug)]
+pub struct Regions {
+    /// `[n, r, 4]`: left, top, right, bottom in pixels; without a gradient.
+    pub edges_nr4: Tensor<3>,
+    /// `[n, r]`: 1 where there is a region, 0 where an image has fewer.
+    pub real_nr: Tensor<2>,
+    /// Scores before the softmax, `[n, r, 1 + k]`: of background, then of the classes.
+    pub class_logits: Tensor<3>,
+    /// How the box differs from the region if it holds an object of the class, `[n, r, k, 4]`: shifts in tenths of the region's
+    /// sides, logarithms of the ratios of sides in fifths; x, y, width, height.
+    pub deltas: Tensor<4>,
 }
 
 /// The points of a level, and the anchors at each of them.
@@ -140,10 +157,23 @@ impl DetOutput {
         assert!(0 < n && n < all, "cannot split {all} images after {n}");
         let part = |images: Range<usize>| Self {
             levels: self.levels.iter().map(|level| level.images(images.clone())).collect(),
+            regions: self.regions.as_ref().map(|regions| regions.images(&images)),
             taps: Taps(self.taps.0.iter().map(|(tap, features)| (*tap, cut(features, &images))).collect()),
             image_size: self.image_size,
         };
         (part(0..n), part(n..all))
+    }
+}
+
+impl Regions {
+    /// What is said of some of the images.
+    fn images(&self, images: &Range<usize>) -> Self {
+        Self {
+            edges_nr4: cut(&self.edges_nr4, images),
+            real_nr: cut(&self.real_nr, images),
+            class_logits: cut(&self.class_logits, images),
+            deltas: cut(&self.deltas, images),
+        }
     }
 }
 

@@ -83,7 +83,7 @@ impl Assignment {
         let [n, _, places] = positive_n1p.dims();
         let own = |of_boxes_nmp: &Tensor<3>| of_boxes_nmp.clone().gather(1, box_n1p.clone()) * positive_n1p.clone();
         let distances_n4p = Tensor::cat(ways.edges_nmp.iter().map(own).collect(), 1);
-        let one_hot_nmk = one_hot(&targets.classes_nm, classes);
+        let one_hot_nmk = targets.one_hot(classes);
         let class_of_each = box_n1p.clone().swap_dims(1, 2).expand([n, places, classes]);
         let classes_nkp = one_hot_nmk.gather(1, class_of_each).swap_dims(1, 2) * positive_n1p.clone();
 
@@ -108,19 +108,10 @@ fn least(values_nmp: &Tensor<3>) -> Tensor<3, Bool> {
     at_nm1.expand([n, m, places]).equal(all)
 }
 
-/// `[n, m]` to `[n, m, k]`: 1 at the class; nowhere for a box of no class.
-fn one_hot(classes_nm: &Tensor<2, Int>, classes: usize) -> Tensor<3> {
-    let [n, m] = classes_nm.dims();
-    // The type of the labels is kept: two integer types cannot be compared.
-    let options = (&classes_nm.device(), classes_nm.dtype());
-    let all = Tensor::<1, Int>::arange(0..classes as i64, options).reshape([1, 1, -1]).expand([n, m, classes]);
-    classes_nm.clone().unsqueeze_dim::<3>(2).expand([n, m, classes]).equal(all).float()
-}
-
 /// `[n, m, k]`: 1 at the class of a box, and at all for a box of any class.
 fn touched_classes(targets: &DetTargets, classes: usize) -> Tensor<3> {
     let any_nm1 = targets.classes_nm.clone().equal_elem(i32::from(IGNORE)).float().unsqueeze_dim::<3>(2);
-    one_hot(&targets.classes_nm, classes) + any_nm1
+    targets.one_hot(classes) + any_nm1
 }
 
 fn centerness(distances_n4p: &Tensor<3>) -> Tensor<3> {

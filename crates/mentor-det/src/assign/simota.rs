@@ -6,7 +6,7 @@ use mentor_types::{DetOutput, Found};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Assignment, least, one_hot};
+use super::{Assignment, least};
 use crate::grid::{Grid, at_all_places};
 use crate::upload::DetTargets;
 use crate::ways::Ways;
@@ -63,7 +63,7 @@ impl SimotaAssign {
         let overlap_nmp = ways.overlap_with_boxes(&distances_n4p).mask_fill(may_answer.clone().bool_not(), 0.0);
         let wanted_nm1 = self.wanted(overlap_nmp.clone());
         let logits_nkp = at_all_places(output, |level| &level.class_logits).inner();
-        let scores_nmp = one_hot(&targets.classes_nm, classes).matmul(logits_nkp.clone());
+        let scores_nmp = targets.one_hot(classes).matmul(logits_nkp.clone());
         let classes_nmp = softplus(logits_nkp, 1.0).sum_dim(1) - scores_nmp;
         let boxes_nmp = overlap_nmp.add_scalar(NOTHING).log().mul_scalar(-self.iou_weight);
         let far_nmp = is_inside.bool_and(is_near).bool_not().float().mul_scalar(FAR);
@@ -131,7 +131,7 @@ mod tests {
     fn told(ways: [[f32; 4]; 4]) -> DetOutput {
         let distances = map([1, 4, 1, 4], |i| ways[i % 4][i / 4]);
         let level = level(8, map([1, 2, 1, 4], |_| 0.0), distances, None);
-        DetOutput { levels: vec![level], taps: Taps::default(), image_size: [8, 32] }
+        DetOutput { levels: vec![level], regions: None, taps: Taps::default(), image_size: [8, 32] }
     }
 
     fn assigned(term: &SimotaAssign, output: &DetOutput, labels: &[BoxLabels]) -> Assignment {

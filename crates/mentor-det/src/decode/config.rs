@@ -24,7 +24,7 @@ pub struct EvalConfig {
     /// Lowers scores of boxes that overlap with better ones instead of dropping the boxes. Default: they are dropped.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub soft_nms: Option<SoftNms>,
-    /// How many of the best scores of each level are looked at. Default 1000.
+    /// How many of the best scores of each level, or of all regions, are looked at. Default 1000.
     pub candidates: usize,
     /// How many of the best boxes of an image are kept. Default 100.
     pub detections: usize,

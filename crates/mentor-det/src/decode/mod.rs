@@ -1,8 +1,9 @@
-//! From what a dense detector says to the objects it found.
+//! From what a detector says to the objects it found.
 
 mod candidates;
 mod config;
 mod nms;
+mod regions;
 
 use burn::tensor::{Tensor, TensorData};
 use mentor_types::{DetOutput, Detection, LevelLayout};
@@ -21,14 +22,17 @@ use crate::nets::DetNet;
 /// scores are lowered; the best `detections` remain. Of equal scores the finer level, the first place and the first class come
 /// first.
 ///
+/// What a second stage says of regions takes the part of all levels, where there is some: a class of a region scores its
+/// probability.
+///
 /// The device is read once, and all else is done on the host. Scores and distances that are not numbers find nothing.
 ///
 /// # Units and ranges
 /// Edges in pixels of the image that went in, scores in (0, 1].
 ///
 /// # Source
-/// torchvision's `FCOS.postprocess_detections`, whose thresholds are 0.2 and 0.6, and its `RetinaNet`'s, 0.05 and 0.5; 0.05 is the
-/// papers'.
+/// torchvision's `FCOS.postprocess_detections`, whose thresholds are 0.2 and 0.6, its `RetinaNet`'s and its `FasterRCNN`'s, 0.05 and 0.5;
+/// 0.05 is the papers'.
 ///
 /// # Differs
 /// Boxes that have no area within the image are left out. Boxes never suppress those of other classes by rounding.
@@ -37,6 +41,11 @@ use crate::nets::DetNet;
 /// If the levels do not have the same images and classes.
 #[must_use]
 pub fn detections(output: &DetOutput, config: &EvalConfig) -> Vec<Vec<Detection>> {
+    if let Some(regions) = &output.regions {
+        let host = regions::Host::read(regions, output.image_size);
+        let images = 0..regions.real_nr.dims()[0];
+        return images.map(|image| kept(host.best(image, config.score_threshold, config.candidates), config)).collect();
+    }
     let host = Host::read(output);
     (0..host.images).map(|image| host.detections(image, output.image_size, config)).collect()
 }
@@ -103,13 +112,17 @@ impl Host {
     }
 
     fn detections(&self, image: usize, image_size: [usize; 2], config: &EvalConfig) -> Vec<Detection> {
-        let EvalConfig { score_threshold, nms_iou, soft_nms, candidates, detections, .. } = *config;
-        let best = |place| self.level(place, image).best(score_threshold, candidates, image_size);
-        let found: Vec<Detection> = self.levels.iter().flat_map(best).collect();
-        match soft_nms {
-            None => suppress(&found, nms_iou, detections).into_iter().map(|place| found[place]).collect(),
-            Some(soft) => suppress_softly(&found, soft, nms_iou, score_threshold, detections),
-        }
+        let best = |place| self.level(place, image).best(config.score_threshold, config.candidates, image_size);
+        kept(self.levels.iter().flat_map(best).collect(), config)
+    }
+}
+
+/// What of the best boxes of an image remains.
+fn kept(found: Vec<Detection>, config: &EvalConfig) -> Vec<Detection> {
+    let EvalConfig { score_threshold, nms_iou, soft_nms, detections, .. } = *config;
+    match soft_nms {
+        None => suppress(&found, nms_iou, detections).into_iter().map(|place| found[place]).collect(),
+        Some(soft) => suppress_softly(&found, soft, nms_iou, score_threshold, detections),
     }
 }
 
@@ -143,7 +156,12 @@ mod tests {
             let [logits, distances, centerness] = ["cls_logits", "distances", "centerness"].map(|key| read(key, index));
             level(1 << index, logits, distances, Some(centerness))
         };
-        DetOutput { levels: levels.iter().map(part).collect(), taps: Taps::default(), image_size: [67, 93] }
+        DetOutput {
+            levels: levels.iter().map(part).collect(),
+            regions: None,
+            taps: Taps::default(),
+            image_size: [67, 93],
+        }
     }
 
     #[test]
@@ -180,7 +198,7 @@ mod tests {
         let logits = map(class_logits.to_vec(), [1, 2, 1, 2]);
         let distances = map(vec![3.0, 1.0, 2.0, 9.0, 1.0, 1.0, 4.0, 2.0], [1, 4, 1, 2]);
         let level = level(8, logits, distances, centerness.map(|values| map(values.to_vec(), [1, 1, 1, 2])));
-        DetOutput { levels: vec![level], taps: Taps::default(), image_size: [7, 14] }
+        DetOutput { levels: vec![level], regions: None, taps: Taps::default(), image_size: [7, 14] }
     }
 
     #[test]

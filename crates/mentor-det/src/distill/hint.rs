@@ -36,7 +36,7 @@ use crate::task::Det;
 /// 0.5; the hints of `FitNets` (Romero et al. 2015, arXiv 1412.6550), both `unchecked`. There is no official code of the former.
 ///
 /// # Differs
-/// The paper's adapter is there in any case, and compares one layer that guides, which no region pools yet.
+/// The paper's adapter is there in any case, and compares one layer that guides, of which [`Mimic`](super::Mimic) takes regions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Hint {

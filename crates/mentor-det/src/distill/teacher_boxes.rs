@@ -133,7 +133,7 @@ mod tests {
         let student = output(&[(8, [4, 4]), (16, [2, 2])], 1, 3, |i| ((i * 37) % 23) as f32 / 11.0 - 0.97);
         let (focal, giou, assign) = (Focal::default(), Giou::default(), AssignConfig::Fcos(FcosAssign::default()));
         let all: [Part<'_>; 2] = [("focal", &focal), ("giou", &giou)];
-        let parts = Parts { all: &all, of_classes: &all[..1], assign: &assign };
+        let parts = Parts { all: &all, of_classes: &all[..1], assign: &assign, second: None };
         let (term, taught) = (TeacherBoxes::default(), teacher());
         let context = Context { teacher: Some(&taught), parts: Some(parts), ..Context::of(&student, None) };
         let column = Column::of("teacher_boxes", &term.shared()).swap_remove(0);

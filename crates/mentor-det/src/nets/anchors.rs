@@ -1,5 +1,6 @@
 //! Anchors: boxes about each point of a level, which a detector's boxes are told from.
 
+use burn::tensor::{Device, Tensor, TensorData};
 use mentor_types::Found;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -77,6 +78,14 @@ impl Anchors {
 /// What stands for the objects of a level in a detector without anchors: a square.
 pub(super) fn square(stride: usize) -> [f32; 2] {
     [OBJECT * stride as f32; 2]
+}
+
+/// The widths (`axis` 0) or heights of the anchors at so many points, `[1, 1, points * anchors]`.
+pub(super) fn sides(anchors: &[[f32; 2]], axis: usize, points: usize, device: &Device) -> Tensor<3> {
+    let values: Vec<f32> = anchors.iter().map(|sides| sides[axis]).collect();
+    let count = values.len();
+    let of_point: Tensor<4> = Tensor::from_data(TensorData::new(values, [1, 1, 1, count]), device);
+    of_point.expand([1, 1, points, count]).reshape([1, 1, points * count])
 }
 
 #[cfg(test)]

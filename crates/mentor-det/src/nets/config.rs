@@ -10,16 +10,21 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::anchors::{Anchors, square};
+use super::faster_rcnn::{RegionHeads, Rpn, RpnHead, TwoStages};
 use super::fcos::FcosHead;
 use super::gfl::GflHead;
 use super::retinanet::RetinanetHead;
 use super::tower::HeadNorm;
+use super::two_stages::TwoStageTable;
 use super::{DetNet, Detector, Pyramid};
 
 /// A detector: the name of the table picks the head.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum NetConfig {
+    /// Anchors propose regions, and a second stage says the class of each and how its box differs from it, as torchvision's
+    /// (Faster R-CNN, arXiv 1506.01497, on a feature pyramid).
+    FasterRcnn(TwoStageTable),
     /// Every place inside a box says its class and the distances to its edges, without anchors, as torchvision's (FCOS,
     /// arXiv 1904.01355).
     Fcos(NetTable),
@@ -111,6 +116,22 @@ impl Points {
     }
 }
 
+/// The keys that all nets have.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs)]
+pub struct SharedKeys<'a> {
+    pub backbone: BackboneKind,
+    pub width: Option<usize>,
+    pub levels: &'a [Level],
+    pub pyramid: PyramidKind,
+    pub p6_from: P6From,
+    pub head_channels: Option<usize>,
+    pub points: Points,
+    pub batch_norm: BatchNormMode,
+    pub weights: Option<&'a str>,
+    pub new_classes: bool,
+}
+
 /// The published channels of pyramid and head.
 const CHANNELS: usize = 256;
 
@@ -141,11 +162,43 @@ impl NetTable {
 }
 
 impl NetConfig {
-    /// The table, whatever the head.
+    /// The table of a net with one stage.
     #[must_use]
-    pub fn table(&self) -> &NetTable {
+    pub fn table(&self) -> Option<&NetTable> {
         match self {
-            Self::Fcos(table) | Self::Gfl(table) | Self::Retinanet(table) => table,
+            Self::FasterRcnn(_) => None,
+            Self::Fcos(table) | Self::Gfl(table) | Self::Retinanet(table) => Some(table),
+        }
+    }
+
+    /// The keys that all nets have.
+    #[must_use]
+    pub fn shared(&self) -> SharedKeys<'_> {
+        match self {
+            Self::FasterRcnn(table) => SharedKeys {
+                backbone: table.backbone,
+                width: table.width,
+                levels: &table.levels,
+                pyramid: table.pyramid,
+                p6_from: table.p6_from,
+                head_channels: table.head_channels,
+                points: table.points,
+                batch_norm: table.batch_norm,
+                weights: table.weights.as_deref(),
+                new_classes: table.new_classes,
+            },
+            Self::Fcos(table) | Self::Gfl(table) | Self::Retinanet(table) => SharedKeys {
+                backbone: table.backbone,
+                width: table.width,
+                levels: &table.levels,
+                pyramid: table.pyramid,
+                p6_from: table.p6_from,
+                head_channels: table.head_channels,
+                points: table.points,
+                batch_norm: table.batch_norm,
+                weights: table.weights.as_deref(),
+                new_classes: table.new_classes,
+            },
         }
     }
 
@@ -153,6 +206,7 @@ impl NetConfig {
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
+            Self::FasterRcnn(_) => "faster_rcnn",
             Self::Fcos(_) => "fcos",
             Self::Gfl(_) => "gfl",
             Self::Retinanet(_) => "retinanet",
@@ -165,6 +219,12 @@ impl NetConfig {
         let (width, head_channels) = (self.backbone().width, self.head_channels());
         let mut resolved = self.clone();
         let table = match &mut resolved {
+            Self::FasterRcnn(table) => {
+                let (anchors, region_width) = (table.anchors(), table.region_width(width));
+                (table.anchors, table.region_width) = (Some(anchors), Some(region_width));
+                (table.width, table.head_channels) = (Some(width), Some(head_channels));
+                return resolved;
+            }
             Self::Fcos(table) => table,
             Self::Gfl(table) => {
                 table.bins.get_or_insert(BINS);
@@ -181,36 +241,44 @@ impl NetConfig {
 
     /// Pushes (key below the table, message) for every value out of range.
     pub fn check(&self, found: &mut Found) {
-        let table = self.table();
+        let table = self.shared();
         let mut problem = |key: &str, message: String| found.push((format!("{}.{key}", self.name()), message));
         if let Some(width) = table.width.filter(|width| !(1..=512).contains(width)) {
             problem("width", format!("{width} channels, expected 1 to 512"));
         }
-        if let Err(message) = check_levels(&table.levels) {
+        if let Err(message) = check_levels(table.levels) {
             problem("levels", message);
         }
         if let Some(channels) = table.head_channels.filter(|channels| !(1..=4096).contains(channels)) {
             problem("head_channels", format!("{channels} channels, expected 1 to 4096"));
         }
-        if !(1..=16).contains(&table.head_convs) {
-            problem("head_convs", format!("{} convolutions, expected 1 to 16", table.head_convs));
+        if let Some(convs) = self.head_convs().filter(|convs| !(1..=16).contains(convs)) {
+            problem("head_convs", format!("{convs} convolutions, expected 1 to 16"));
         }
-        if table.p6_from != P6From::P5 && !table.levels.contains(&Level::P6) {
+        // What a table says that does not name it.
+        let silent = if matches!(self, Self::FasterRcnn(_)) { P6From::Pooled } else { P6From::P5 };
+        if table.p6_from != silent && !table.levels.contains(&Level::P6) {
             problem("p6_from", "has no effect without the level p6".into());
         }
         let stages = table.levels.iter().filter(|level| level.stage().is_some()).count();
         if table.pyramid == PyramidKind::Pafpn && stages < 2 {
             problem("pyramid", "has no effect with one level of p2 to p5: there is no way up".into());
         }
+        if table.p6_from == P6From::Pooled && table.levels.contains(&Level::P7) {
+            problem("p6_from", "no p7 stands on a pooled p6, expected \"p5\" or \"c5\"".into());
+        }
         if table.new_classes && table.weights.is_none() {
             problem("new_classes", "has no effect without `weights`".into());
         }
-        self.check_head(found);
+        match self {
+            Self::FasterRcnn(table) => below(self.name(), found, |found| table.check(found)),
+            Self::Fcos(table) | Self::Gfl(table) | Self::Retinanet(table) => self.check_head(table, found),
+        }
     }
 
     /// Of the keys that not every head has.
-    fn check_head(&self, found: &mut Found) {
-        let (table, name) = (self.table(), self.name());
+    fn check_head(&self, table: &NetTable, found: &mut Found) {
+        let name = self.name();
         let foreign = |key: &str, of: &str| (format!("{name}.{key}"), format!("`{name}` has none, `{of}` does"));
         match (self, &table.anchors) {
             (Self::Retinanet(_), Some(anchors)) => {
@@ -238,6 +306,7 @@ impl NetConfig {
     #[must_use]
     pub fn anchors(&self, level: Level) -> Vec<[f32; 2]> {
         match self {
+            Self::FasterRcnn(table) => table.anchors().at(level.stride()),
             Self::Fcos(_) | Self::Gfl(_) => vec![square(level.stride())],
             Self::Retinanet(table) => table.anchors.clone().unwrap_or_default().at(level.stride()),
         }
@@ -246,20 +315,26 @@ impl NetConfig {
     /// The backbone with its defaults.
     #[must_use]
     pub fn backbone(&self) -> BackboneSpec {
-        let NetTable { backbone: kind, width, .. } = *self.table();
+        let SharedKeys { backbone: kind, width, .. } = self.shared();
         BackboneSpec { kind, width: width.unwrap_or(kind.published_width()), output_stride: 32 }
     }
 
     fn head_channels(&self) -> usize {
         let spec = self.backbone();
         let scaled = CHANNELS * spec.width / spec.kind.published_width();
-        self.table().head_channels.unwrap_or(scaled.max(1))
+        self.shared().head_channels.unwrap_or(scaled.max(1))
+    }
+
+    /// Convolutions of the head before its last ones, where that is a key.
+    #[must_use]
+    pub fn head_convs(&self) -> Option<usize> {
+        self.table().map(|table| table.head_convs)
     }
 
     /// Channels at a tap; `None` for a tap that this net lacks.
     #[must_use]
     pub fn tap_channels(&self, tap: Tap) -> Option<usize> {
-        let is_level = self.table().levels.iter().any(|level| level.tap() == tap);
+        let is_level = self.shared().levels.iter().any(|level| level.tap() == tap);
         match tap {
             Tap::ClsTower | Tap::RegTower => Some(self.head_channels()),
             _ if is_level => Some(self.head_channels()),
@@ -290,28 +365,37 @@ impl NetConfig {
     fn build_on(&self, classes: usize, fresh: &Fresh) -> DetNet {
         let limit = 1..=MAX_CLASSES;
         assert!(limit.contains(&classes), "{classes} classes, expected 1 to {MAX_CLASSES}");
-        let (table, spec, channels) = (self.table(), self.backbone(), self.head_channels());
+        let (shared, spec, channels) = (self.shared(), self.backbone(), self.head_channels());
         let body = spec.init(fresh);
-        let body = match table.batch_norm {
+        let body = match shared.batch_norm {
             BatchNormMode::Train => body,
             BatchNormMode::Frozen => freeze_norms(body),
         };
-        let pyramid = PyramidSpec { levels: &table.levels, kind: table.pyramid, p6_from: table.p6_from, channels };
+        let pyramid = PyramidSpec { levels: shared.levels, kind: shared.pyramid, p6_from: shared.p6_from, channels };
         let backbone = Pyramid { body, fpn: Fpn::new(&spec, pyramid, fresh) };
-        let (convs, points) = (table.head_convs, table.points);
+        let points = shared.points;
         match self {
-            Self::Fcos(_) => {
-                let head = FcosHead::new(channels, convs, classes, fresh);
+            Self::FasterRcnn(table) => DetNet::FasterRcnn(TwoStages {
+                backbone,
+                rpn: Rpn { head: RpnHead::new(channels, table.anchors(), fresh) },
+                roi_heads: RegionHeads::new(channels, table.bins, table.region_width(spec.width), classes, fresh),
+                points,
+                limits: table.limits(),
+                bins: table.bins,
+            }),
+            Self::Fcos(table) => {
+                let head = FcosHead::new(channels, table.head_convs, classes, fresh);
                 DetNet::Fcos(Detector { backbone, head, points })
             }
-            Self::Gfl(_) => {
+            Self::Gfl(table) => {
                 let strides = table.levels.iter().map(|level| level.stride()).collect();
-                let head = GflHead::new(channels, convs, table.bins.unwrap_or(BINS), strides, classes, fresh);
+                let head =
+                    GflHead::new(channels, table.head_convs, table.bins.unwrap_or(BINS), strides, classes, fresh);
                 DetNet::Gfl(Detector { backbone, head, points })
             }
-            Self::Retinanet(_) => {
+            Self::Retinanet(table) => {
                 let anchors = table.anchors.clone().unwrap_or_default();
-                let head = RetinanetHead::new(channels, convs, table.head_norm, anchors, classes, fresh);
+                let head = RetinanetHead::new(channels, table.head_convs, table.head_norm, anchors, classes, fresh);
                 DetNet::Retinanet(Detector { backbone, head, points })
             }
         }

@@ -1,15 +1,19 @@
-//! Detectors: a backbone, a feature pyramid and a head that says the same things of every place, with torchvision's names
-//! where torchvision has them.
+//! Detectors: a backbone, a feature pyramid and a head that says the same things of every place, some with a second stage that
+//! says more of the best of them; with torchvision's names where torchvision has them.
 
 mod anchors;
 mod config;
+mod faster_rcnn;
 mod fcos;
 mod gfl;
 mod retinanet;
 mod tower;
+mod two_stages;
 
 #[cfg(test)]
 mod parity;
+#[cfg(test)]
+mod parity_faster_rcnn;
 #[cfg(test)]
 mod parity_heads;
 #[cfg(test)]
@@ -28,11 +32,13 @@ use mentor_types::{BoxCoding, DetLevel, DetOutput, Group, LevelLayout, Tap};
 use crate::assign::AssignConfig;
 
 pub use anchors::Anchors;
-pub use config::{NetConfig, NetTable, Points};
+pub use config::{NetConfig, NetTable, Points, SharedKeys};
+pub use faster_rcnn::{BoxHead, BoxPredictor, RegionHeads, Rpn, RpnConv, RpnHead, TwoStages};
 pub use fcos::{FcosClassification, FcosHead, FcosRegression};
 pub use gfl::{GflHead, Scale};
 pub use retinanet::{RetinanetClassification, RetinanetHead, RetinanetRegression};
 pub use tower::{HeadNorm, TowerLayer};
+pub use two_stages::TwoStageTable;
 
 /// What a head makes of the features of one level.
 #[derive(Clone, Debug)]
@@ -104,44 +110,58 @@ pub struct Detector<H: Head> {
 }
 
 impl<H: Head> Detector<H> {
-    fn forward(&self, images_nchw: Tensor<4>) -> DetOutput {
-        let [.., height, width] = images_nchw.dims();
-        let mut taps = self.backbone.body.forward(images_nchw);
-        let maps = self.backbone.fpn.forward(&taps);
-        let mut levels = Vec::new();
-        for (level, map) in maps {
-            taps.insert(level.tap(), map.clone());
-            let Told { level, cls_tower, reg_tower } = self.head.forward(level.stride(), self.points.part(), map);
-            taps.insert(Tap::ClsTower, cls_tower);
-            taps.insert(Tap::RegTower, reg_tower);
-            levels.push(level);
-        }
-        DetOutput { levels, taps, image_size: [height, width] }
+    fn dense(&self, images_nchw: Tensor<4>) -> DetOutput {
+        self.backbone.dense(&self.head, self.points, images_nchw)
+    }
+
+    fn head(&self) -> &H {
+        &self.head
     }
 
     fn macs(&self, size: [usize; 2]) -> u64 {
-        let (mut cost, mut sizes) = (Cost::at(size), BTreeMap::new());
-        self.backbone.body.count(&mut cost, |tap, size| {
-            sizes.insert(tap, size);
-        });
-        let (pyramid, levels) = self.backbone.fpn.count(|stage| sizes[&stage]);
-        let heads: u64 = levels.into_iter().map(|(_, size)| self.head.macs(size)).sum();
-        cost.macs + pyramid + heads
-    }
-
-    fn tap_channels(&self, tap: Tap) -> Option<usize> {
-        let Pyramid { body, fpn } = &self.backbone;
-        let is_level = fpn.levels().iter().any(|level| level.tap() == tap);
-        match tap {
-            Tap::Logits => Some(self.classes()),
-            Tap::ClsTower | Tap::RegTower => Some(fpn.channels()),
-            _ if is_level => Some(fpn.channels()),
-            _ => body.channels(tap),
-        }
+        self.backbone.macs(&self.head, size)
     }
 
     fn classes(&self) -> usize {
         self.head.scores().weight.lazy_shape()[0] / self.head.anchors()
+    }
+}
+
+impl Pyramid {
+    /// What a head says of all levels.
+    fn dense<H: Head>(&self, head: &H, points: Points, images_nchw: Tensor<4>) -> DetOutput {
+        let [.., height, width] = images_nchw.dims();
+        let mut taps = self.body.forward(images_nchw);
+        let maps = self.fpn.forward(&taps);
+        let mut levels = Vec::new();
+        for (level, map) in maps {
+            taps.insert(level.tap(), map.clone());
+            let Told { level, cls_tower, reg_tower } = head.forward(level.stride(), points.part(), map);
+            taps.insert(Tap::ClsTower, cls_tower);
+            taps.insert(Tap::RegTower, reg_tower);
+            levels.push(level);
+        }
+        DetOutput { levels, regions: None, taps, image_size: [height, width] }
+    }
+
+    /// Multiply-adds of the convolutions, those of a head on all levels included.
+    fn macs<H: Head>(&self, head: &H, size: [usize; 2]) -> u64 {
+        let (mut cost, mut sizes) = (Cost::at(size), BTreeMap::new());
+        self.body.count(&mut cost, |tap, size| {
+            sizes.insert(tap, size);
+        });
+        let (pyramid, levels) = self.fpn.count(|stage| sizes[&stage]);
+        let heads: u64 = levels.into_iter().map(|(_, size)| head.macs(size)).sum();
+        cost.macs + pyramid + heads
+    }
+
+    fn tap_channels(&self, tap: Tap) -> Option<usize> {
+        let is_level = self.fpn.levels().iter().any(|level| level.tap() == tap);
+        match tap {
+            Tap::ClsTower | Tap::RegTower => Some(self.fpn.channels()),
+            _ if is_level => Some(self.fpn.channels()),
+            _ => self.body.channels(tap),
+        }
     }
 }
 
@@ -160,6 +180,7 @@ fn at_places(map_nchw: Tensor<4>, anchors: usize) -> Tensor<3> {
 #[derive(Module, Debug)]
 #[allow(missing_docs, clippy::large_enum_variant)]
 pub enum DetNet {
+    FasterRcnn(TwoStages),
     Fcos(Detector<FcosHead>),
     Gfl(Detector<GflHead>),
     Retinanet(Detector<RetinanetHead>),
@@ -178,6 +199,7 @@ impl Grouped for DetNet {
 macro_rules! each {
     ($net:expr, $inner:ident => $value:expr) => {
         match $net {
+            DetNet::FasterRcnn($inner) => $value,
             DetNet::Fcos($inner) => $value,
             DetNet::Gfl($inner) => $value,
             DetNet::Retinanet($inner) => $value,
@@ -186,7 +208,8 @@ macro_rules! each {
 }
 
 impl DetNet {
-    /// What the net says of a batch of images, and its features.
+    /// What the net says of a batch of images, and its features; a net with two stages also what the second says of the
+    /// proposals of the first.
     ///
     /// The net computes in the type of the images; norms, and what it says, are f32.
     ///
@@ -197,7 +220,26 @@ impl DetNet {
     /// finest first.
     #[must_use]
     pub fn forward(&self, images_nchw: Tensor<4>) -> DetOutput {
-        each!(self, net => net.forward(images_nchw))
+        let mut output = self.dense(images_nchw);
+        if let Self::FasterRcnn(net) = self {
+            output.regions = Some(net.regions(&output, net.proposals(&output)));
+        }
+        output
+    }
+
+    /// The same without a second stage, which is asked of [`two_stages`](Self::two_stages).
+    #[must_use]
+    pub fn dense(&self, images_nchw: Tensor<4>) -> DetOutput {
+        each!(self, net => net.dense(images_nchw))
+    }
+
+    /// The net, if it has two stages.
+    #[must_use]
+    pub fn two_stages(&self) -> Option<&TwoStages> {
+        match self {
+            Self::FasterRcnn(net) => Some(net),
+            Self::Fcos(_) | Self::Gfl(_) | Self::Retinanet(_) => None,
+        }
     }
 
     /// What a tower of its head has made of a level's features `[n, channels, h, w]` behind so many of its convolutions, before
@@ -207,7 +249,7 @@ impl DetNet {
     /// If the head cannot be entered in the middle, or the tower has fewer convolutions.
     #[must_use]
     pub fn partway(&self, tower: Tower, convs: usize, features_nchw: Tensor<4>) -> Tensor<4> {
-        each!(self, net => net.head.partway(tower, convs, features_nchw))
+        each!(self, net => net.head().partway(tower, convs, features_nchw))
     }
 
     /// The class scores that the rest of the tower makes of such features, `[n, classes, p]`.
@@ -216,7 +258,7 @@ impl DetNet {
     /// As [`partway`](Self::partway).
     #[must_use]
     pub fn classes_onward(&self, convs: usize, partway_nchw: Tensor<4>) -> Tensor<3> {
-        each!(self, net => net.head.classes_onward(convs, partway_nchw))
+        each!(self, net => net.head().classes_onward(convs, partway_nchw))
     }
 
     /// The ways to edges that the rest of the tower makes of such features of a level, `[n, 4, p]`, and what they are made of.
@@ -225,7 +267,7 @@ impl DetNet {
     /// As [`partway`](Self::partway).
     #[must_use]
     pub fn boxes_onward(&self, convs: usize, layout: &LevelLayout, partway_nchw: Tensor<4>) -> (Tensor<3>, BoxCoding) {
-        each!(self, net => net.head.boxes_onward(convs, layout, partway_nchw))
+        each!(self, net => net.head().boxes_onward(convs, layout, partway_nchw))
     }
 
     /// The number of classes.
@@ -237,7 +279,7 @@ impl DetNet {
     /// Which places answer for which objects, unless a recipe says it.
     #[must_use]
     pub fn assign(&self) -> AssignConfig {
-        each!(self, net => net.head.assign())
+        each!(self, net => net.head().assign())
     }
 
     /// Multiply-adds of the convolutions for one image of `size` (height, width).
@@ -261,6 +303,9 @@ impl DetNet {
     /// Channels at a tap; `None` for a tap that this net lacks.
     #[must_use]
     pub fn tap_channels(&self, tap: Tap) -> Option<usize> {
-        each!(self, net => net.tap_channels(tap))
+        match tap {
+            Tap::Logits => Some(self.classes()),
+            _ => each!(self, net => net.backbone.tap_channels(tap)),
+        }
     }
 }

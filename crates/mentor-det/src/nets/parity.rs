@@ -214,7 +214,7 @@ fn a_frozen_teacher_is_plain_and_untouched_and_frozen_norms_are_those_of_the_bac
     assert_eq!(weights_fingerprint(teacher.net()), before);
     assert_ne!(weights_fingerprint(&net), before);
 
-    let frozen = NetConfig::Fcos(NetTable { batch_norm: BatchNormMode::Frozen, ..config.table().clone() });
+    let frozen = NetConfig::Fcos(NetTable { batch_norm: BatchNormMode::Frozen, ..config.table().unwrap().clone() });
     let net = frozen.init(5, 1, &device());
     let before = weights_fingerprint(&net);
     let output = net.forward(images);
@@ -303,8 +303,8 @@ fn a_table_reads_from_json_and_rejects_what_it_does_not_know() {
     let read = |text: &str| serde_json::from_str::<NetConfig>(text);
     let config = read(r#"{"fcos": {"backbone": "mobilenet_v2", "width": 16, "levels": ["p2", "p3"]}}"#).unwrap();
     let resolved = config.resolved();
-    assert_eq!((resolved.table().width, resolved.table().head_channels), (Some(16), Some(128)));
-    assert_eq!((resolved.table().head_convs, resolved.table().levels.len()), (4, 2));
+    assert_eq!((resolved.table().unwrap().width, resolved.table().unwrap().head_channels), (Some(16), Some(128)));
+    assert_eq!((resolved.table().unwrap().head_convs, resolved.table().unwrap().levels.len()), (4, 2));
     assert_eq!(read(&serde_json::to_string(&resolved).unwrap()).unwrap(), resolved);
     assert!(read(r#"{"fcos": {"backbone": "resnet18", "widht": 16}}"#).unwrap_err().to_string().contains("widht"));
     assert!(read(r#"{"fcos": {"backbone": "resnet18", "levels": ["c3"]}}"#).unwrap_err().to_string().contains("p2"));

@@ -36,7 +36,7 @@ fn heads() -> [NetConfig; 2] {
 /// A net by the rule, with frozen norms of the backbone.
 fn by_rule(config: &NetConfig, classes: usize, device: &Device) -> DetNet {
     match filled(config.build(classes, device)) {
-        DetNet::Fcos(_) => panic!("another head"),
+        DetNet::FasterRcnn(_) | DetNet::Fcos(_) => panic!("another head"),
         DetNet::Gfl(mut net) => {
             net.backbone.body = freeze_norms(net.backbone.body);
             DetNet::Gfl(net)
@@ -104,7 +104,14 @@ fn what_a_retinanet_finds_is_what_torchvision_finds() {
             }
         }
         for (score_threshold, candidates, limit) in [(0.3, 40, 1000), (0.05, 1000, 20)] {
-            let config = EvalConfig { score_threshold, nms_iou: 0.5, soft_nms: None, candidates, detections: limit };
+            let config = EvalConfig {
+                score_threshold,
+                nms_iou: 0.5,
+                soft_nms: None,
+                candidates,
+                detections: limit,
+                ..EvalConfig::default()
+            };
             let found = detections(&output, &config);
             assert_eq!(found.len(), 2);
             for (image, found) in found.iter().enumerate() {
@@ -190,7 +197,7 @@ fn shapes_anchors_and_boxes_are_as_told_and_every_weight_gets_a_gradient() {
         assert_eq!(net.classes(), 7);
         let output = net.forward(tensor("input", [2, 3, 41, 70], &Device::flex()));
         let mut total = Tensor::<1>::zeros([1], &device());
-        for (level, own) in output.levels.into_iter().zip(&config.table().levels) {
+        for (level, own) in output.levels.into_iter().zip(&config.table().unwrap().levels) {
             assert_eq!(level.layout.size, [41, 70].map(|side: usize| side.div_ceil(own.stride())));
             assert_eq!(level.layout.anchors, config.anchors(*own));
             let places = level.layout.places();
@@ -237,10 +244,10 @@ fn fresh_nets_say_the_prior_everywhere_and_boxes_like_their_anchors() {
 fn tables_read_with_their_defaults_and_keys_of_other_heads_are_problems() {
     let read = |text: &str| serde_json::from_str::<NetConfig>(text);
     let config = read(r#"{"retinanet": {"backbone": "resnet18", "anchors": {"sizes": 1}, "p6_from": "c5"}}"#).unwrap();
-    assert_eq!(config.table().anchors, Some(Anchors { sizes: 1, ..Anchors::default() }));
+    assert_eq!(config.table().unwrap().anchors, Some(Anchors { sizes: 1, ..Anchors::default() }));
     let [gfl, retinanet] = heads();
-    assert_eq!(gfl.resolved().table().bins, Some(17));
-    assert_eq!(retinanet.resolved().table().anchors, Some(Anchors::default()));
+    assert_eq!(gfl.resolved().table().unwrap().bins, Some(17));
+    assert_eq!(retinanet.resolved().table().unwrap().anchors, Some(Anchors::default()));
     for config in [config, gfl, retinanet] {
         let resolved = config.resolved();
         assert_eq!(read(&serde_json::to_string(&resolved).unwrap()).unwrap(), resolved);

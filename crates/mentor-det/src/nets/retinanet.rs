@@ -2,14 +2,14 @@
 
 use burn::module::Module;
 use burn::nn::conv::Conv2d;
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::tensor::{DType, Tensor};
 use mentor_nets::{Cost, Fresh, Init, conv};
 use mentor_types::{BoxCoding, DetLevel, LevelLayout};
 
 use crate::assign::{AssignConfig, MaxIouAssign};
 use crate::deltas::decoded;
 
-use super::anchors::Anchors;
+use super::anchors::{Anchors, sides};
 use super::tower::{HeadNorm, PRIOR, TowerLayer, blocks, count, head_conv, onward, partway, through};
 use super::{Head, Told, Tower, at_places};
 
@@ -147,12 +147,4 @@ impl Head for RetinanetHead {
         cost.conv(&self.regression_head.bbox_reg);
         cost.macs
     }
-}
-
-/// The widths (`axis` 0) or heights of the anchors at so many points, `[1, 1, points * anchors]`.
-fn sides(anchors: &[[f32; 2]], axis: usize, points: usize, device: &Device) -> Tensor<3> {
-    let values: Vec<f32> = anchors.iter().map(|sides| sides[axis]).collect();
-    let count = values.len();
-    let of_point: Tensor<4> = Tensor::from_data(TensorData::new(values, [1, 1, 1, count]), device);
-    of_point.expand([1, 1, points, count]).reshape([1, 1, points * count])
 }

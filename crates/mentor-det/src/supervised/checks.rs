@@ -216,7 +216,7 @@ impl Golden {
             level
         };
         let levels = self.strides.into_iter().enumerate().map(of_level).collect();
-        DetOutput { levels, taps: Taps::default(), image_size: self.image_size }
+        DetOutput { levels, regions: None, taps: Taps::default(), image_size: self.image_size }
     }
 
     fn labels(&self, golden: &NamedTensors) -> Vec<BoxLabels> {

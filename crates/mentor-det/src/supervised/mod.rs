@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod checks;
 mod positives;
+#[cfg(test)]
+mod second_checks;
 
 use mentor_distill::{Term, TermTable, check_terms, evaluate, terms};
 use mentor_types::{Found, LossTerms, below, check_weight};
@@ -10,6 +12,7 @@ use mentor_types::{Found, LossTerms, below, check_weight};
 use crate::assign::AssignConfig;
 use crate::context::Context;
 use crate::nets::DetNet;
+use crate::regions::RegionSampling;
 use crate::task::Det;
 
 pub use positives::PlaceWeight;
@@ -17,7 +20,8 @@ pub use positives::PlaceWeight;
 terms! {
     /// `[supervised]`: which losses compare the student with the labels. Where it names no part they are those of the
     /// student's head: `focal`, `giou` and `centerness` of `fcos`; `focal` and `smooth_l1` of `retinanet`; `quality_focal`, `giou`
-    /// (weight 2, places by `quality`) and `distribution_focal` of `gfl`.
+    /// (weight 2, places by `quality`) and `distribution_focal` of `gfl`; `rpn_objectness`, `rpn_boxes`, `region_classes` and
+    /// `region_boxes` of `faster_rcnn`.
     SupervisedConfig of Det {
         /// Factor of all parts (default 1); 0 trains without labels.
         #[serde(default = "one")]
@@ -25,6 +29,9 @@ terms! {
         /// Which places answer for which objects. Default: as the student's head was published.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         assign: Option<AssignConfig>,
+        /// Of `faster_rcnn`: which anchors and regions are learnt from. Default: as published.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        regions: Option<RegionSampling>,
         ;
         focal::Focal,
         quality_focal::QualityFocal,
@@ -34,6 +41,10 @@ terms! {
         ciou::Ciou,
         distribution_focal::DistributionFocal,
         centerness::Centerness,
+        rpn_objectness::RpnObjectness,
+        rpn_boxes::RpnBoxes,
+        region_classes::RegionClasses,
+        region_boxes::RegionBoxes,
     }
 }
 
@@ -46,6 +57,7 @@ impl Default for SupervisedConfig {
         Self {
             weight: one(),
             assign: None,
+            regions: None,
             focal: None,
             quality_focal: None,
             smooth_l1: None,
@@ -54,9 +66,19 @@ impl Default for SupervisedConfig {
             ciou: None,
             distribution_focal: None,
             centerness: None,
+            rpn_objectness: None,
+            rpn_boxes: None,
+            region_classes: None,
+            region_boxes: None,
         }
     }
 }
+
+/// The parts that are about classes alone.
+const OF_CLASSES: [&str; 4] = ["focal", "quality_focal", "rpn_objectness", "region_classes"];
+
+/// The parts of a student with two stages.
+pub(crate) const OF_TWO_STAGES: [&str; 4] = ["rpn_objectness", "rpn_boxes", "region_classes", "region_boxes"];
 
 impl SupervisedConfig {
     /// With the parts of the head of `net` where it names none.
@@ -66,6 +88,13 @@ impl SupervisedConfig {
             return self;
         }
         match net {
+            DetNet::FasterRcnn(_) => Self {
+                rpn_objectness: Some(RpnObjectness::default()),
+                rpn_boxes: Some(RpnBoxes::default()),
+                region_classes: Some(RegionClasses::default()),
+                region_boxes: Some(RegionBoxes::default()),
+                ..self
+            },
             DetNet::Fcos(_) => Self {
                 focal: Some(Focal::default()),
                 giou: Some(Giou::default()),
@@ -87,13 +116,14 @@ impl SupervisedConfig {
     /// The parts that are about classes alone.
     #[must_use]
     pub fn of_classes(&self) -> Vec<(&'static str, &dyn Term<Det>)> {
-        let of_classes = |(name, _): &(&str, _)| ["focal", "quality_focal"].contains(name);
+        let of_classes = |(name, _): &(&str, _)| OF_CLASSES.contains(name);
         self.terms().into_iter().filter(of_classes).collect()
     }
 
     /// Reports every value out of range.
     pub fn check(&self, found: &mut Found) {
         check_weight("weight", self.weight, found);
+        below("regions", found, |found| self.regions.iter().for_each(|sampling| sampling.check(found)));
         below("assign", found, |found| self.assign.iter().for_each(|config| config.check(found)));
         check_terms(self, found);
     }

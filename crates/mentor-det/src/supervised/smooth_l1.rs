@@ -73,13 +73,7 @@ impl Term<Det> for SmoothL1 {
         });
         let labelled = context.labelled();
         let own_n4p = encoded(&labelled.assignment.distances_n4p, &labelled.grid.anchors);
-        let off_n4p = (deltas_n4p - own_n4p).abs();
-        let loss_n4p = if self.beta > 0.0 {
-            let least = off_n4p.clone().clamp_max(self.beta);
-            (off_n4p - least.clone().div_scalar(2.0)) * least.div_scalar(self.beta)
-        } else {
-            off_n4p
-        };
+        let loss_n4p = smooth(deltas_n4p - own_n4p, self.beta);
         mean_of_positives(loss_n4p.sum_dim(1), PlaceWeight::Equal, context)
     }
 
@@ -88,6 +82,16 @@ impl Term<Det> for SmoothL1 {
             found.push(("beta".to_owned(), format!("must be at least 0, found {}", self.beta)));
         }
     }
+}
+
+/// `x^2 / (2 beta)` where `|x| < beta`, else `|x| - beta / 2`.
+pub(super) fn smooth<const D: usize>(x: Tensor<D>, beta: f64) -> Tensor<D> {
+    let off = x.abs();
+    if beta == 0.0 {
+        return off;
+    }
+    let least = off.clone().clamp_max(beta);
+    (off - least.clone().div_scalar(2.0)) * least.div_scalar(beta)
 }
 
 #[cfg(test)]

@@ -111,7 +111,7 @@ mod tests {
         let views = Views::new(&labels, &nobody, 0.25);
         let (focal, giou, assign) = (Focal::default(), Giou::default(), AssignConfig::Fcos(FcosAssign::default()));
         let all: [Part<'_>; 2] = [("focal", &focal), ("giou", &giou)];
-        let parts = Parts { all: &all, of_classes: &all[..1], assign: &assign };
+        let parts = Parts { all: &all, of_classes: &all[..1], assign: &assign, second: None };
         let context = Context { views: Some(&views), parts: Some(parts), ..Context::of(strong, None) };
         Stac::default().value(&context, &Column::of("stac", &Stac::default().shared()).swap_remove(0))
     }

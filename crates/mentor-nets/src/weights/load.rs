@@ -136,10 +136,12 @@ fn before_version_two(name: &str) -> Option<String> {
     Some(format!("{}.{index}.{leaf}", before.join(".")))
 }
 
-/// Whether a weight belongs to a convolution called `score`, `score_N`, `cls_logits` or `gfl_cls`.
+/// Whether a weight belongs to a layer called `score`, `score_N`, `cls_logits` or `gfl_cls`, or to a `box_predictor`.
 fn makes_scores(slot: &Slot) -> bool {
     let scores = |segment: &str| {
-        segment == "score" || segment.starts_with("score_") || ["cls_logits", "gfl_cls"].contains(&segment)
+        segment == "score"
+            || segment.starts_with("score_")
+            || ["cls_logits", "gfl_cls", "box_predictor"].contains(&segment)
     };
     slot.path.split('.').any(scores)
 }

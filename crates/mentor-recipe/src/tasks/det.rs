@@ -56,6 +56,7 @@ impl Task for Det {
         let supervised = parts.supervised.of_net(student);
         DetMethod {
             assign: supervised.assign.clone().unwrap_or_else(|| student.assign()),
+            regions: supervised.regions.clone().unwrap_or_default(),
             supervised,
             distill: parts.distill,
             unlabelled: parts.unlabelled,
@@ -103,11 +104,11 @@ impl NetTable for NetConfig {
     }
 
     fn weights(&self) -> Option<&str> {
-        self.table().weights.as_deref()
+        self.shared().weights
     }
 
     fn new_classes(&self) -> bool {
-        self.table().new_classes
+        self.shared().new_classes
     }
 
     fn init(&self, classes: usize, seed: u64, device: &Device) -> DetNet {

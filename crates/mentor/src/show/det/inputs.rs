@@ -180,7 +180,7 @@ impl Inputs {
             coding,
             centerness: None,
         };
-        DetOutput { levels: vec![level], taps, image_size: self.image_size }
+        DetOutput { levels: vec![level], regions: None, taps, image_size: self.image_size }
     }
 
     fn layout(&self) -> LevelLayout {

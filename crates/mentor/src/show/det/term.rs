@@ -39,14 +39,18 @@ struct Reads {
     boxes: bool,
     edges: bool,
     labels: bool,
+    /// The student's scores and boxes, whatever is read of both sides.
+    own_places: bool,
 }
 
 impl Reads {
     /// What the term of this name reads; `None` for one that asks nets for more than a file can hold.
     fn of(name: &str, is_on_levels: bool) -> Option<Self> {
-        let reads = Self { features: is_on_levels, logits: false, boxes: false, edges: false, labels: false };
+        let features = is_on_levels;
+        let reads = Self { features, logits: false, boxes: false, edges: false, labels: false, own_places: false };
         Some(match name {
             "pkd" | "hint" | "mgd" | "cwd" => reads,
+            "mimic" => Self { own_places: true, ..reads },
             "imitation" | "fgd" | "defeat" => Self { labels: true, ..reads },
             "regression_imitation" => Self { boxes: true, labels: true, ..reads },
             "box_kd" => Self { logits: true, boxes: true, ..reads },
@@ -104,10 +108,11 @@ fn check_inputs(asked: &AskedTerm<'_, Det>, inputs: &Inputs) -> Result<()> {
     let sides = [("student", &inputs.student), ("teacher", &inputs.teacher)];
     let sides = &sides[..if asked.kind == TermKind::Supervised { 1 } else { 2 }];
     for (side, tensors) in sides {
+        let own = reads.own_places && *side == "student";
         for (what, is_read, is_there) in [
             ("feature", reads.features, tensors.feature.is_some()),
-            ("logits", reads.logits, tensors.logits.is_some()),
-            ("boxes", reads.boxes, tensors.boxes.is_some()),
+            ("logits", reads.logits || own, tensors.logits.is_some()),
+            ("boxes", reads.boxes || own, tensors.boxes.is_some()),
             ("edges", reads.edges, tensors.edges.is_some()),
         ] {
             inputs.file.need(&format!("{side}_{what}"), (!is_read || is_there).then_some(()))?;
