@@ -81,8 +81,19 @@ mod tests {
         Images { n: 1, height, width, rgb: (0..height * width * 3).map(|_| rng.random()).collect() }
     }
 
+    /// Everything is found: a fresh net's boxes are alike, and none is dropped for that.
+    const ALL: EvalConfig = EvalConfig {
+        resize: None,
+        multiple_px: None,
+        score_threshold: 0.0,
+        nms_iou: 1.0,
+        soft_nms: None,
+        candidates: 1000,
+        detections: 100,
+    };
+
     fn config(short_px: usize, long_px: usize) -> EvalConfig {
-        EvalConfig { resize: Some(Resize { short_px, long_px }), score_threshold: 0.0, ..EvalConfig::default() }
+        EvalConfig { resize: Some(Resize { short_px, long_px }), ..ALL }
     }
 
     #[test]
@@ -118,8 +129,7 @@ mod tests {
             );
         }
         // Without a size to be brought to and without padding the image is as it was.
-        let plain = EvalConfig { score_threshold: 0.0, ..EvalConfig::default() };
         let images = DeviceImages::upload(image(30, 50), &device).normalised();
-        assert_eq!(found_in(&net, image(30, 50), &plain, &device), predict(&net, images, &plain).remove(0));
+        assert_eq!(found_in(&net, image(30, 50), &ALL, &device), predict(&net, images, &ALL).remove(0));
     }
 }
