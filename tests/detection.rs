@@ -199,6 +199,38 @@ fn a_folder_of_ones_own_boxes_gets_a_card_and_a_recipe_that_trains() {
 }
 
 #[test]
+fn images_are_seen_in_another_size_and_their_boxes_are_said_in_their_own() {
+    let folder = tempfile::tempdir().unwrap();
+    // Scenes of 96 pixels each way.
+    let resized = text("[eval]\nresize = { short_px = 160, long_px = 200 }\nscore_threshold = 0.0\n", 4, 8)
+        .replace(
+            "crop_px = [64, 64]",
+            "crop_px = [64, 64]\nresize = { short_px = 64, long_px = 100 }\nscale = [1.0, 1.0]",
+        )
+        .replace("head_convs = 1\n", "head_convs = 1\npyramid = \"pafpn\"\n");
+    let path = recipe(folder.path(), "resized.toml", &resized);
+    let out = folder.path().join("run");
+    train(&path, &out, &["--no-report", "--set", "train.steps=2"]);
+    let image = fs::read_dir(scenes().join("val/images")).unwrap().next().unwrap().unwrap().path();
+    let predictions = folder.path().join("predictions");
+    succeed(mentor().arg("predict").arg(&out).arg(&image).arg("--as-labels").arg("--out").arg(&predictions));
+    let found: Value = serde_json::from_str(&fs::read_to_string(predictions.join("instances.json")).unwrap()).unwrap();
+    let ends = found["annotations"].as_array().unwrap().iter().map(|one| {
+        let edge = |at: usize| one["bbox"][at].as_f64().unwrap();
+        [edge(0) + edge(2), edge(1) + edge(3)]
+    });
+    let ends: Vec<f64> = ends.flatten().collect();
+    assert!(ends.len() > 20 && ends.iter().all(|end| *end <= 96.001), "{ends:?}");
+    assert!(ends.iter().any(|end| *end > 64.0), "{ends:?}");
+    let scored = |set: &str| succeed(mentor().arg("check").arg(&path).args(["--no-data", "--set", set]));
+    assert!(scored("eval.multiple_px=64").contains("multiple_px = 64"));
+    let message = fail(mentor().arg("check").arg(&path).args(["--set", "eval.resize.long_px=20"]));
+    assert!(message.contains("`eval.resize.long_px`: is 20, below `short_px`"), "{message}");
+    let message = fail(mentor().arg("check").arg(&path).args(["--set", "views.resize.short_px=0"]));
+    assert!(message.contains("`views.resize.short_px`: is 0"), "{message}");
+}
+
+#[test]
 fn every_list_of_a_recipe_is_checked() {
     let folder = tempfile::tempdir().unwrap();
     let list = |name: &str, ids: [usize; 3]| {

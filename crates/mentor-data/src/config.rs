@@ -144,8 +144,8 @@ pub struct ViewsConfig {
     /// Height and width of every view, in pixels. Smaller images are padded.
     pub crop_px: [usize; 2],
     /// The size that every image is brought to before all else, as `{ short_px = 800, long_px = 1333 }`. With `scale = [1.0, 1.0]`
-    /// views whose sides are both `long_px` or more show whole images, all of one shape; what lies beside them is background. For
-    /// val there is the same key in `[eval]` of detection. Default: images have their own sizes.
+    /// views of `long_px` each way show whole images, all of one shape. What lies beside an image is ignored in masks, and holds
+    /// no box, as torchvision has it. For val there is the same key in `[eval]` of detection. Default: images have their own sizes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resize: Option<Resize>,
     /// Range of the random size factor, uniform, both sides alike, after `resize`. Default `[0.5, 2.0]`.

@@ -1,8 +1,8 @@
 //! What a detector finds in whole images, and evaluation over a list of them.
 
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 use mentor_nets::images::{DeviceImages, resampled};
-use mentor_types::{BoxLabels, DetOutput, Detection, Geometry, Images};
+use mentor_types::{BoxLabels, DetOutput, Detection, Edges, Geometry, Images};
 
 use crate::decode::{EvalConfig, detections};
 use crate::metrics::{CocoScores, DetMetrics, FoundBox, ImageTruth};
@@ -27,18 +27,32 @@ pub struct Judged {
 #[must_use]
 pub fn found_in(net: &DetNet, image: Images, config: &EvalConfig, device: &Device) -> Vec<Detection> {
     let given = [image.height, image.width];
-    let (size, padded) = config.sizes(given);
-    let images_1chw = DeviceImages::upload(image, device).normalised();
-    let scale = [1, 0].map(|axis| given[axis] as f64 / size[axis] as f64);
-    let to_given = Geometry { scale, shift: [0.0; 2] };
-    let view_1chw = if padded == given { images_1chw } else { resampled(images_1chw, to_given, padded) };
+    let (size, _) = config.sizes(given);
+    let view_1chw = view_of(DeviceImages::upload(image, device).normalised(), config);
     // Boxes end where the image does, not where its padding does.
     let output = DetOutput { image_size: size, ..net.forward(view_1chw) };
     let mut found = detections(&output, config).into_iter().next().unwrap_or_default();
     for one in &mut found {
-        one.edges = std::array::from_fn(|edge| (f64::from(one.edges[edge]) * scale[edge % 2]) as f32);
+        one.edges = in_image(one.edges, given, size);
     }
     found
+}
+
+/// Normalised images `[n, 3, h, w]` as a net sees them: brought to their size, and padded.
+fn view_of(images_nchw: Tensor<4>, config: &EvalConfig) -> Tensor<4> {
+    let [.., height, width] = images_nchw.dims();
+    let ([new_height, new_width], padded) = config.sizes([height, width]);
+    if padded == [height, width] {
+        return images_nchw;
+    }
+    let scale = [width as f64 / new_width as f64, height as f64 / new_height as f64];
+    resampled(images_nchw, Geometry { scale, shift: [0.0; 2] }, padded)
+}
+
+/// The edges of a box in an image that was brought to a `size` from the `given` one, in pixels of the latter.
+fn in_image(edges: Edges, given: [usize; 2], size: [usize; 2]) -> Edges {
+    let scale = [1, 0].map(|axis| given[axis] as f64 / size[axis] as f64);
+    std::array::from_fn(|edge| (f64::from(edges[edge]) * scale[edge % 2]) as f32)
 }
 
 /// How a net does on some images; `None` where there is no box to find in any of them.
@@ -65,6 +79,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::decode::predict;
+    use crate::nets::rule::{assert_close, golden, tensor};
     use crate::nets::{NetConfig, NetTable};
     use mentor_nets::{BackboneKind, Level};
     use mentor_types::{Key, Resize};
@@ -81,8 +96,36 @@ mod tests {
         Images { n: 1, height, width, rgb: (0..height * width * 3).map(|_| rng.random()).collect() }
     }
 
+    /// Everything is found: a fresh net's boxes are alike, and none is dropped for that.
+    const ALL: EvalConfig = EvalConfig {
+        resize: None,
+        multiple_px: None,
+        score_threshold: 0.0,
+        nms_iou: 1.0,
+        soft_nms: None,
+        candidates: 1000,
+        detections: 100,
+    };
+
     fn config(short_px: usize, long_px: usize) -> EvalConfig {
-        EvalConfig { resize: Some(Resize { short_px, long_px }), score_threshold: 0.0, ..EvalConfig::default() }
+        EvalConfig { resize: Some(Resize { short_px, long_px }), ..ALL }
+    }
+
+    #[test]
+    fn images_and_boxes_are_those_of_torchvision() {
+        let golden = golden("resize.safetensors");
+        for (given, short_px, long_px) in [([24, 36], 64, 120), ([20, 50], 64, 100), ([45, 30], 80, 133)] {
+            let name = |what: &str| format!("{}x{}_{short_px}_{long_px}/{what}", given[0], given[1]);
+            let config = config(short_px, long_px);
+            let images = tensor("input", [1, 3, given[0], given[1]], &Device::flex());
+            assert_close(&golden, &name("image"), view_of(images, &config), 1e-5);
+            let (size, _) = config.sizes(given);
+            assert_eq!(golden[&name("size")].1, size.map(|side| side as f32));
+            let found = in_image([10.0, 20.0, 70.0, 60.0], given, size);
+            for (found, expected) in found.iter().zip(&golden[&name("box")].1) {
+                assert!((found - expected).abs() < 1e-4, "{found} instead of {expected}");
+            }
+        }
     }
 
     #[test]
@@ -118,8 +161,7 @@ mod tests {
             );
         }
         // Without a size to be brought to and without padding the image is as it was.
-        let plain = EvalConfig { score_threshold: 0.0, ..EvalConfig::default() };
         let images = DeviceImages::upload(image(30, 50), &device).normalised();
-        assert_eq!(found_in(&net, image(30, 50), &plain, &device), predict(&net, images, &plain).remove(0));
+        assert_eq!(found_in(&net, image(30, 50), &ALL, &device), predict(&net, images, &ALL).remove(0));
     }
 }

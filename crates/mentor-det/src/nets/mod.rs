@@ -19,7 +19,7 @@ mod parity_heads;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 #[path = "../../../../tests/golden/nets_rule.rs"]
-mod rule;
+pub(crate) mod rule;
 
 use std::collections::BTreeMap;
 

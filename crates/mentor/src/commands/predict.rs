@@ -70,7 +70,10 @@ impl OnRecipe for Predict {
             true => {
                 let places = self.places.places();
                 let card = Card::find(&info.card, &places.cards)?;
-                let card = places.with_files(card, self.split.iter().map(String::as_str))?;
+                let card = match &self.split {
+                    Some(split) => places.with_files(card, std::iter::once(split.as_str()))?,
+                    None => card,
+                };
                 let dataset = Dataset::new(card, &places.data)?;
                 RunClasses::read(&self.run)?.check_card(&self.run, &dataset)?;
                 Some(dataset)

@@ -288,7 +288,7 @@ fn pseudo_gallery(judge: &Judge<'_, Det>, palette: &Palette) -> Result<Gallery> 
         id: "pseudo",
         short: "Pseudo-labels",
         heading: "What unlabelled images were taught".to_owned(),
-        lead: "Boxes that were found in the weak view teach the student on the strong one, where they are drawn; inside of dashed \
+        lead: "Boxes that were found in the weak view, or before the run, teach the student on the strong one, where they are drawn; inside of dashed \
                ones nothing is learnt."
             .to_owned(),
         legend: pictures::box_legend(&palette.names, &palette.colours, &classes, false),
