@@ -134,6 +134,54 @@ fn a_detector_is_taught_resumes_bit_for_bit_is_judged_and_draws_its_boxes() {
     assert!(image::open(picture).unwrap().width() > 96);
 }
 
+/// The keys of a net with two stages where those of one with a single stage stand.
+const TWO_STAGES: [(&str, &str); 2] =
+    [(".fcos]", ".faster_rcnn]"), ("head_convs = 1\n", "region_width = 16\ncandidates = 60\nproposals = 40\n")];
+
+#[test]
+fn two_stages_are_taught_resume_bit_for_bit_and_find_boxes() {
+    let two_stages = |text: String| TWO_STAGES.iter().fold(text, |text, (one, two)| text.replace(one, two));
+    let folder = tempfile::tempdir().unwrap();
+    let teacher = recipe(folder.path(), "teacher.toml", &two_stages(text("", 8, 16)));
+    train(&teacher, &folder.path().join("teacher"), &["--no-report", "--set", "train.steps=2"]);
+    let net = NET.replace("width = 4", "width = 8\nhead_channels = 16");
+    let taught = format!(
+        "[teachers.wide.fcos]\n{net}weights = \"teacher\"\n[supervised.regions]\nregions = 32\n[distill.mimic]\n[distill.pkd]\n\
+         [distill.teacher_boxes]\nthreshold = 0.05\n[unlabelled.unbiased_teacher]\nthreshold = 0.05\n[ema]\ndecay = 0.9\n"
+    );
+    let taught = text(&taught, 4, 8)
+        .replace("val = \"val\"", "unlabelled = \"unlabelled\"\nval = \"val\"")
+        .replace("batch_labelled = 2", "batch_labelled = 2\nbatch_unlabelled = 2");
+    let recipe = recipe(folder.path(), "taught.toml", &two_stages(taught));
+    let out = folder.path().join("run");
+    train(&recipe, &out, &[]);
+    let left = || {
+        let model = fs::read(out.join("checkpoints/step-00000006/model.safetensors")).unwrap();
+        (log_without_times(&out), model)
+    };
+    let whole = left();
+    for column in
+        ["rpn_objectness", "rpn_boxes", "region_classes", "region_boxes", "mimic@p4", "teacher_boxes/unlabelled"]
+    {
+        assert!(whole.0[0].to_string().contains(column), "{column}: {}", whole.0[0]);
+    }
+    assert!(fs::read_to_string(out.join("report.html")).unwrap().contains("AP50"));
+    // As if it had been killed after step 3.
+    fs::remove_dir_all(out.join("checkpoints/step-00000006")).unwrap();
+    fs::remove_file(out.join("result.json")).unwrap();
+    train(&recipe, &out, &["--resume", "--no-report"]);
+    assert!(left() == whole, "a resumed run differs");
+    let scores: Value = serde_json::from_str(&succeed(mentor().arg("eval").arg(&out).arg("--json"))).unwrap();
+    assert!(scores["AP"].as_f64().is_some_and(|score| (0.0..=1.0).contains(&score)), "{scores}");
+    let image = fs::read_dir(scenes().join("val/images")).unwrap().next().unwrap().unwrap().path();
+    let predictions = folder.path().join("predictions");
+    succeed(mentor().arg("predict").arg(&out).arg(&image).arg("--out").arg(&predictions));
+    assert_eq!(fs::read_dir(predictions).unwrap().count(), 1);
+    // What the first stage says of classes is nothing to compare.
+    let said = fail(mentor().arg("check").arg(&recipe).args(["--set", "distill.class_kd={}"]));
+    assert!(said.contains("distill.class_kd") && said.contains("says no classes there"), "{said}");
+}
+
 #[test]
 fn what_a_detector_finds_in_a_split_is_labels_that_another_learns() {
     let folder = tempfile::tempdir().unwrap();

@@ -10,12 +10,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use burn::optim::GradientsParams;
 use burn::tensor::{DType, Device, DeviceType};
-use mentor_det::distill::{CrossKd, Defeat, DistillConfig, Ld, TeacherBoxes};
-use mentor_det::nets::{DetNet, NetConfig, NetTable};
+use mentor_det::distill::{CrossKd, Defeat, DistillConfig, Imitation, Ld, Pkd, TeacherBoxes};
+use mentor_det::nets::{DetNet, NetConfig, NetTable, TwoStageTable};
 use mentor_det::supervised::SupervisedConfig;
 use mentor_det::unlabelled::{UnbiasedTeacher, UnlabelledConfig};
 use mentor_det::upload::DeviceBatch;
-use mentor_det::{Det, DetMethod};
+use mentor_det::{Det, DetMethod, RegionSampling};
 use mentor_distill::{TermTable, columns};
 use mentor_nets::{Adapter, BackboneKind, Frozen, Level, Student};
 use mentor_train::{Average, EmaConfig, Losses, Method, Moment, Optimizer, OptimizerConfig, SgdConfig};
@@ -41,6 +41,13 @@ fn net(head: Head, seed: u64, device: &Device) -> DetNet {
     head(NetTable { width, head_channels, levels, head_convs: 1, ..table }).init(CLASSES, seed, device)
 }
 
+/// Two stages, of which the first proposes all of its boxes: which of equally sure ones would be left to rounding.
+fn two_stages(table: NetTable) -> NetConfig {
+    let NetTable { backbone, width, levels, head_channels, .. } = table;
+    let table = TwoStageTable { width, levels, head_channels, ..TwoStageTable::new(backbone) };
+    NetConfig::FasterRcnn(TwoStageTable { region_width: Some(16), proposal_nms_iou: 1.0, ..table })
+}
+
 /// Every term that a head of one convolution can feed; of a head other than FCOS's those that ask it for something of its own.
 fn everything(head: Head, device: &Device) -> (DetMethod, Student<DetNet>) {
     let student = net(head, 1, &device.clone().autodiff());
@@ -57,6 +64,10 @@ fn everything(head: Head, device: &Device) -> (DetMethod, Student<DetNet>) {
             };
             (distill, UnlabelledConfig { unbiased_teacher, ..UnlabelledConfig::default() })
         }
+        DetNet::FasterRcnn(_) => {
+            let (imitation, pkd) = (Some(Imitation::default()), Some(Pkd::default()));
+            (DistillConfig { imitation, pkd, ..DistillConfig::default() }, UnlabelledConfig::default())
+        }
         DetNet::Gfl(_) => {
             let ld = Some(Ld::default());
             (DistillConfig { crosskd, ld, ..DistillConfig::default() }, UnlabelledConfig::default())
@@ -72,6 +83,7 @@ fn everything(head: Head, device: &Device) -> (DetMethod, Student<DetNet>) {
     let method = DetMethod {
         supervised: SupervisedConfig::default().of_net(&student),
         assign: student.assign(),
+        regions: RegionSampling { anchors: 64, regions: 32, ..RegionSampling::default() },
         distill,
         unlabelled,
         teachers: vec![("big".to_owned(), Frozen::of(&net(head, 2, device)))],
@@ -150,7 +162,7 @@ fn two_steps(head: Head, device: &Device) -> Vec<BTreeMap<String, f32>> {
 #[test]
 fn two_steps_of_everything_agree_with_the_cpu() {
     let _alone = DEVICE.lock();
-    for head in [NetConfig::Fcos as Head, NetConfig::Gfl, NetConfig::Retinanet] {
+    for head in [NetConfig::Fcos as Head, NetConfig::Gfl, NetConfig::Retinanet, two_stages] {
         let (ours, expected) = (two_steps(head, &gpu()), two_steps(head, &Device::flex()));
         for (step, (ours, expected)) in ours.iter().zip(&expected).enumerate() {
             assert_eq!(ours.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
@@ -196,14 +208,16 @@ fn a_step_does_not_wait_for_the_device() {
     let device = gpu();
     // Kernels are timed against each other where a shape is new.
     let warm = 6;
-    let mut counts = Vec::new();
-    steps(NetConfig::Fcos, 10, &device, |losses| {
-        counts.push(READS.0.load(Ordering::SeqCst));
-        if counts.len() == 10 {
-            let _: f32 = losses.terms.total().unwrap().into_scalar();
-        }
-    });
-    assert!(READS.0.load(Ordering::SeqCst) > counts[9], "a read is counted");
-    let during: Vec<u64> = counts.windows(2).map(|pair| pair[1] - pair[0]).collect();
-    assert!(during[warm..].iter().all(|reads| *reads == 0), "reads between steps: {during:?}");
+    for head in [NetConfig::Fcos as Head, two_stages] {
+        let mut counts = Vec::new();
+        steps(head, 10, &device, |losses| {
+            counts.push(READS.0.load(Ordering::SeqCst));
+            if counts.len() == 10 {
+                let _: f32 = losses.terms.total().unwrap().into_scalar();
+            }
+        });
+        assert!(READS.0.load(Ordering::SeqCst) > counts[9], "a read is counted");
+        let during: Vec<u64> = counts.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        assert!(during[warm..].iter().all(|reads| *reads == 0), "reads between steps: {during:?}");
+    }
 }

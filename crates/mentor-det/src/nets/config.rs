@@ -13,6 +13,7 @@ use super::anchors::{Anchors, square};
 use super::faster_rcnn::{RegionHeads, Rpn, RpnHead, TwoStages};
 use super::fcos::FcosHead;
 use super::gfl::GflHead;
+use super::points::Points;
 use super::retinanet::RetinanetHead;
 use super::tower::HeadNorm;
 use super::two_stages::TwoStageTable;
@@ -93,27 +94,6 @@ fn published_levels() -> Vec<Level> {
 
 fn published_convs() -> usize {
     4
-}
-
-/// Where a point lies in its square of pixels.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Points {
-    /// In its middle, as in the papers.
-    #[default]
-    Middle,
-    /// At its upper left corner: for weights that torchvision trained.
-    Corner,
-}
-
-impl Points {
-    /// How far from the upper left corner, in parts of the side.
-    pub(super) fn part(self) -> f32 {
-        match self {
-            Self::Middle => 0.5,
-            Self::Corner => 0.0,
-        }
-    }
 }
 
 /// The keys that all nets have.

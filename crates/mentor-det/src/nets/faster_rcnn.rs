@@ -13,7 +13,7 @@ use crate::pooling;
 use crate::proposals::{ProposalLimits, Proposals};
 
 use super::anchors::{Anchors, sides};
-use super::config::Points;
+use super::points::Points;
 use super::tower::head_conv;
 use super::{Head, Pyramid, Told, Tower, at_places};
 

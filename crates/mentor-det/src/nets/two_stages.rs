@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::anchors::Anchors;
-use super::config::Points;
+use super::points::Points;
 use crate::proposals::ProposalLimits;
 
 /// The keys of a net's table.

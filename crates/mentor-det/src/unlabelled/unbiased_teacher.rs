@@ -39,7 +39,7 @@ use crate::upload::DetTargets;
 /// on labels; an average with decay 0.9996. Liu et al. 2022 (arXiv 2206.09500) for detectors without anchors.
 ///
 /// # Differs
-/// Places of any dense head take the part of proposals. The average begins with the run, not with the end of the burn-in. An
+/// Of a net with one stage its places take the part of proposals. The average begins with the run, not with the end of the burn-in. An
 /// image in which some classes were labelled keeps these labels, and takes boxes of the other classes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
