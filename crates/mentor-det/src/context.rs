@@ -1,5 +1,7 @@
 //! What the terms of detection see.
 
+use std::cell::OnceCell;
+
 use burn::tensor::{DType, Tensor};
 use mentor_distill::{Column, Place, Term};
 use mentor_nets::{Adapter, Frozen};
@@ -12,6 +14,7 @@ use crate::nets::DetNet;
 use crate::task::Det;
 use crate::upload::DetTargets;
 use crate::views::Views;
+use crate::ways::Ways;
 
 /// What the step knows when it evaluates a term on one stream of a micro-batch.
 #[derive(Clone, Copy, Debug)]
@@ -75,6 +78,8 @@ pub struct Labelled {
     pub grid: Grid,
     /// Which places answer for which boxes.
     pub assignment: Assignment,
+    /// See [`Labelled::overlap_with_anchors`].
+    overlap_nmp: OnceCell<Tensor<3>>,
 }
 
 impl Labelled {
@@ -86,7 +91,18 @@ impl Labelled {
         assert_eq!(images, labelled, "an output for {images} images, labels of {labelled}");
         let grid = Grid::of(output, &targets.edges_nm4.device());
         let assignment = config.assign(&grid, targets, output, classes);
-        Self { targets: targets.clone(), grid, assignment }
+        Self { targets: targets.clone(), grid, assignment, overlap_nmp: OnceCell::new() }
+    }
+
+    /// How much the anchors of all places overlap with each object, `[n, m, p]`: intersection over union, 0 for a box that is no
+    /// object. Computed when a term first asks, since one of several levels asks for each.
+    #[must_use]
+    pub fn overlap_with_anchors(&self) -> Tensor<3> {
+        let overlap_nmp = self.overlap_nmp.get_or_init(|| {
+            let objects_nm1 = self.targets.objects_nm.clone().unsqueeze_dim::<3>(2);
+            Ways::of(&self.grid, &self.targets).overlap_with_anchors(&self.grid) * objects_nm1
+        });
+        overlap_nmp.clone()
     }
 }
 
