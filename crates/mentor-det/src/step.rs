@@ -126,7 +126,7 @@ impl DetMethod {
     /// What a labeller of weak views says of them, off the graph.
     fn labels_of(&self, model: &Student<DetNet>, teaching: Teaching, weak: &Tensor<4>) -> DetOutput {
         let average = self.average.as_ref().map(Average::net);
-        Labellers { student: &model.net, average, precision: self.precision }.weak(teaching, weak)
+        Labellers { student: &model.net, average, precision: self.precision }.weak(teaching, weak, DetNet::forward)
     }
 
     /// What a net says of images, at the precision of the run.
