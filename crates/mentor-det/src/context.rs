@@ -3,7 +3,7 @@
 use std::cell::OnceCell;
 
 use burn::tensor::{DType, Tensor};
-use mentor_distill::{Column, Place, Term};
+use mentor_distill::{Column, Companions, Place, Term};
 use mentor_nets::{Adapter, Frozen};
 use mentor_ops::resize_bilinear;
 use mentor_types::{DetLevel, DetOutput, Key, Tap};
@@ -27,6 +27,8 @@ pub struct Context<'a> {
     pub labelled: Option<&'a Labelled>,
     /// The model's adapters, named as the columns that they serve.
     pub adapters: &'a [Adapter],
+    /// What terms keep from step to step; there for the terms of `[distill]`.
+    pub companions: Option<&'a Companions<Det>>,
     /// The views of the images; there on the unlabelled stream.
     pub views: Option<&'a Views<'a>>,
     /// What is learnt from labels.
@@ -110,7 +112,8 @@ impl<'a> Context<'a> {
     /// A context of the student alone, and of the labels if there are any.
     #[must_use]
     pub fn of(student: &'a DetOutput, labelled: Option<&'a Labelled>) -> Self {
-        Self { student, teacher: None, labelled, adapters: &[], views: None, parts: None, nets: None, key: Key::new(0) }
+        let (teacher, companions, views, parts, nets) = (None, None, None, None, None);
+        Self { student, teacher, labelled, adapters: &[], companions, views, parts, nets, key: Key::new(0) }
     }
 
     /// The labels.

@@ -35,6 +35,7 @@ terms! {
         cwd::Cwd,
         dist::Dist,
         adaptive::Adaptive,
+        gan_kd::GanKd,
     }
 }
 

@@ -61,6 +61,7 @@ impl Task for Det {
             unlabelled: parts.unlabelled,
             teachers: parts.teachers,
             average: parts.average,
+            companions: parts.companions,
             precision: parts.precision,
         }
     }
