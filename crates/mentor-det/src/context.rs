@@ -1,7 +1,9 @@
 //! What the terms of detection see.
 
+use std::cell::OnceCell;
+
 use burn::tensor::{DType, Tensor};
-use mentor_distill::{Column, Place, Term};
+use mentor_distill::{Column, Companions, Place, Term};
 use mentor_nets::{Adapter, Frozen};
 use mentor_ops::resize_bilinear;
 use mentor_types::{DetLevel, DetOutput, Key, Regions, Tap};
@@ -13,6 +15,7 @@ use crate::regions::{RegionSampling, RegionTargets, as_objects, with_regions};
 use crate::task::Det;
 use crate::upload::DetTargets;
 use crate::views::Views;
+use crate::ways::Ways;
 
 /// What the step knows when it evaluates a term on one stream of a micro-batch.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +28,8 @@ pub struct Context<'a> {
     pub labelled: Option<&'a Labelled>,
     /// The model's adapters, named as the columns that they serve.
     pub adapters: &'a [Adapter],
+    /// What terms keep from step to step; there for the terms of `[distill]`.
+    pub companions: Option<&'a Companions<Det>>,
     /// The views of the images; there on the unlabelled stream.
     pub views: Option<&'a Views<'a>>,
     /// What is learnt from labels.
@@ -100,6 +105,8 @@ pub struct Labelled {
     pub assignment: Assignment,
     /// Of a student with two stages, what else is learnt.
     pub second: Option<SecondLabels>,
+    /// See [`Labelled::overlap_with_anchors`].
+    overlap_nmp: OnceCell<Tensor<3>>,
 }
 
 /// What a student with two stages learns.
@@ -142,7 +149,18 @@ impl Labelled {
         assert_eq!(images, labelled, "an output for {images} images, labels of {labelled}");
         let grid = Grid::of(output, &targets.edges_nm4.device());
         let assignment = config.assign(&grid, targets, output, classes);
-        Self { targets: targets.clone(), grid, assignment, second: None }
+        Self { targets: targets.clone(), grid, assignment, second: None, overlap_nmp: OnceCell::new() }
+    }
+
+    /// How much the anchors of all places overlap with each object, `[n, m, p]`: intersection over union, 0 for a box that is no
+    /// object. Computed when a term first asks, since one of several levels asks for each.
+    #[must_use]
+    pub fn overlap_with_anchors(&self) -> Tensor<3> {
+        let overlap_nmp = self.overlap_nmp.get_or_init(|| {
+            let objects_nm1 = self.targets.objects_nm.clone().unsqueeze_dim::<3>(2);
+            Ways::of(&self.grid, &self.targets).overlap_with_anchors(&self.grid) * objects_nm1
+        });
+        overlap_nmp.clone()
     }
 }
 
@@ -150,7 +168,8 @@ impl<'a> Context<'a> {
     /// A context of the student alone, and of the labels if there are any.
     #[must_use]
     pub fn of(student: &'a DetOutput, labelled: Option<&'a Labelled>) -> Self {
-        Self { student, teacher: None, labelled, adapters: &[], views: None, parts: None, nets: None, key: Key::new(0) }
+        let (teacher, companions, views, parts, nets) = (None, None, None, None, None);
+        Self { student, teacher, labelled, adapters: &[], companions, views, parts, nets, key: Key::new(0) }
     }
 
     /// The labels.

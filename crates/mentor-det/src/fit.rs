@@ -29,6 +29,8 @@ pub fn check_fit<'a>(
         let message = "finds no box where there are labels on file, which `stac` learns: one of the two is enough";
         found.push(("unlabelled.unbiased_teacher".to_owned(), message.to_owned()));
     }
+    let teachers: Vec<_> = teachers.collect();
+    check_gan_kd(&teachers, distill, found);
     for (name, teacher) in teachers {
         if check_places([student, teacher], name, distill, found) {
             continue;
@@ -116,6 +118,20 @@ fn check_shared([student, teacher]: [&NetConfig; 2], name: &str, distill: &Disti
     }
 }
 
+/// Reports teachers whose features one rival cannot judge.
+fn check_gan_kd(teachers: &[(&str, &NetConfig)], distill: &DistillConfig, found: &mut Found) {
+    let channels = |net: &NetConfig| net.shared().levels.first().and_then(|level| net.tap_channels(level.tap()));
+    let Some((first, others)) = teachers.split_first().filter(|_| distill.gan_kd.is_some()) else { return };
+    for (name, other) in others.iter().filter(|(_, other)| channels(other) != channels(first.1)) {
+        let [own, foreign] = [first.1, *other].map(|net| channels(net).unwrap_or(0));
+        let message = format!(
+            "has one rival for the features of all teachers: those of `{}` have {own} channels, those of `{name}` {foreign}",
+            first.0
+        );
+        found.push(("distill.gan_kd".to_owned(), message));
+    }
+}
+
 /// The heads that say distributions over where the edges of boxes lie.
 const WITH_DISTRIBUTIONS: [&str; 1] = ["gfl"];
 
@@ -196,7 +212,7 @@ fn same_places(student: &NetConfig, teacher: &NetConfig, level: Level) -> bool {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::distill::{ClassKd, CrossKd, Ld, RegressionImitation};
+    use crate::distill::{ClassKd, CrossKd, GanKd, Ld, RegressionImitation};
     use crate::nets::{NetTable, Points, TwoStageTable};
     use crate::supervised::{Centerness, DistributionFocal, Giou, SmoothL1};
     use crate::unlabelled::UnbiasedTeacher;
@@ -229,6 +245,22 @@ mod tests {
             assert_eq!(found.contains(&format!("distill.{term}")), expected, "{term}: {found:?}");
         }
         assert_eq!(keys(&middle, &middle, &distill), [""; 0]);
+    }
+
+    #[test]
+    fn a_rival_judges_features_of_one_width() {
+        let small = net(&[Level::P3]);
+        let wide = NetConfig::Fcos(NetTable { head_channels: Some(128), ..small.table().unwrap().clone() });
+        let distill = DistillConfig { gan_kd: Some(GanKd::default()), ..DistillConfig::default() };
+        let keys = |teachers: [&NetConfig; 2]| {
+            let mut found = Found::new();
+            let (supervised, unlabelled) = (SupervisedConfig::default(), UnlabelledConfig::default());
+            let named = ["a", "b"].into_iter().zip(teachers);
+            check_fit(&small, named, &supervised, &distill, &unlabelled, &mut found);
+            found.into_iter().map(|(key, _)| key).collect::<Vec<_>>()
+        };
+        assert_eq!(keys([&small, &wide]), ["distill.gan_kd"]);
+        assert_eq!(keys([&wide, &wide]), [""; 0]);
     }
 
     #[test]

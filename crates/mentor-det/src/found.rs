@@ -2,7 +2,7 @@
 
 use burn::tensor::activation::{sigmoid, softmax};
 use burn::tensor::{Int, Tensor};
-use mentor_types::{DetOutput, Regions};
+use mentor_types::{DetOutput, Found, Regions, check_probability};
 
 use crate::grid::{Grid, at_all_places};
 use crate::overlap::iou;
@@ -21,6 +21,17 @@ pub struct FoundBoxes {
 }
 
 impl FoundBoxes {
+    /// Reports values out of range of the keys of a term that takes them for labels: `threshold` and `ignored_from`, `nms_iou`, and
+    /// `most`.
+    pub(crate) fn check([threshold, ignored_from]: [f64; 2], nms_iou: f64, most: usize, found: &mut Found) {
+        for (key, value) in [("threshold", threshold), ("ignored_from", ignored_from), ("nms_iou", nms_iou)] {
+            check_probability(key, value, found);
+        }
+        if !(1..=256).contains(&most) {
+            found.push(("most".to_owned(), format!("{most} boxes, expected 1 to 256")));
+        }
+    }
+
     /// What an output says: of its places (or its regions, where there are some), each with its most probable class, the surest
     /// whose box overlaps none of the same class that was chosen before it by more than `nms_iou`, `most` times.
     ///

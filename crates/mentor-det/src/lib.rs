@@ -3,6 +3,7 @@
 //! Knows no file: images and boxes arrive in batches, weights and checkpoints leave as bytes.
 
 pub mod assign;
+pub mod companions;
 mod context;
 mod cross_entropy;
 mod decode;

@@ -1,15 +1,16 @@
 //! What the terms of detection see, keep and make up.
 
-use mentor_distill::{Nothing, Sees};
+use mentor_distill::Sees;
 use mentor_types::Tap;
 
+use crate::companions::Companion;
 use crate::context::Context;
 use crate::task::Det;
 use crate::upload::DetTargets;
 
 impl Sees for Det {
     type Context<'a> = Context<'a>;
-    type Companion = Nothing;
+    type Companion = Companion;
     type Pseudo = DetTargets;
 
     fn levels(context: &Context<'_>) -> Vec<Tap> {

@@ -1,7 +1,7 @@
 //! One step of detection, read top to bottom.
 
 use burn::tensor::{DType, Tensor};
-use mentor_distill::{Stream, Term, TermTable, evaluate};
+use mentor_distill::{Companions, Examples, Stream, Term, TermTable, evaluate};
 use mentor_nets::{Frozen, Student};
 use mentor_train::{Average, Losses, Method, Moment, take_up};
 use mentor_types::{DetOutput, Group, LossTerms, Stats};
@@ -37,6 +37,8 @@ pub struct DetMethod {
     pub average: Option<Average<DetNet>>,
     /// `[views]`: the share of an object that a strong view must show.
     pub visible_share: f64,
+    /// What terms keep from step to step.
+    pub companions: Companions<Det>,
     /// The type of numbers that the nets compute in.
     pub precision: DType,
 }
@@ -44,9 +46,9 @@ pub struct DetMethod {
 impl Method for DetMethod {
     type Model = Student<DetNet>;
     type Batch = DeviceBatch;
-    type Carry = ();
+    type Carry = Examples<Det>;
 
-    fn losses(&self, model: &Student<DetNet>, batch: DeviceBatch, moment: Moment) -> Losses<()> {
+    fn losses(&self, model: &Student<DetNet>, batch: DeviceBatch, moment: Moment) -> Losses<Self::Carry> {
         let images = batch.labelled.images.normalised();
         let strong = batch.unlabelled.as_ref().map(|pairs| pairs.strong.normalised());
         let (mut terms, mut stats) = (LossTerms::default(), Stats::default());
@@ -71,23 +73,29 @@ impl Method for DetMethod {
         if self.supervised.weight > 0.0 {
             supervised(&self.supervised, &on_labelled, moment.step, &mut terms);
         }
-        self.distil(Stream::Labelled, &on_labelled, &images, model, moment.step, &mut terms);
+        let mut carry = self.distil(Stream::Labelled, &on_labelled, &images, model, moment.step, &mut terms);
         if let (Some(pairs), Some(strong), Some(strong_output)) = (&batch.unlabelled, &strong, &strong_output) {
             let weak = |teaching: Teaching| self.labels_of(model, teaching, &pairs.weak.normalised());
             let views = Views::new(&pairs.labels, &weak, self.visible_share);
             let on_unlabelled =
                 Context { views: Some(&views), parts, key: key("unlabelled"), ..Context::of(strong_output, None) };
-            self.distil(Stream::Unlabelled, &on_unlabelled, strong, model, moment.step, &mut terms);
+            carry.extend(self.distil(Stream::Unlabelled, &on_unlabelled, strong, model, moment.step, &mut terms));
             unlabelled(&self.unlabelled, &on_unlabelled, moment.step, &mut terms, &mut stats);
         }
-        Losses { terms, stats, carry: () }
+        Losses { terms, stats, carry }
     }
 
-    fn after_step(&mut self, model: &Student<DetNet>, _: Vec<()>, moment: Moment) -> Vec<(String, Tensor<1>)> {
+    fn after_step(
+        &mut self,
+        model: &Student<DetNet>,
+        carries: Vec<Self::Carry>,
+        moment: Moment,
+    ) -> Vec<(String, Tensor<1>)> {
         if let Some(average) = &mut self.average {
             average.update(&model.net, moment.step + 1);
         }
-        Vec::new()
+        let losses = self.companions.update(carries.into_iter().flatten().collect(), moment.lr_factor);
+        losses.into_iter().map(|(term, loss)| (format!("what `{term}` keeps"), loss)).collect()
     }
 
     fn group(&self, path: &str, rank: usize) -> Group {
@@ -95,16 +103,19 @@ impl Method for DetMethod {
     }
 
     fn save(&self) -> Vec<(String, Vec<u8>)> {
-        self.average.iter().map(Average::save).collect()
+        self.average.iter().map(Average::save).chain(self.companions.save()).collect()
     }
 
     fn load(&mut self, files: Vec<(String, Vec<u8>)>) -> Result<(), String> {
-        take_up(files, |take| self.average.iter_mut().try_for_each(|average| average.load(take)))
+        take_up(files, |take| {
+            self.average.iter_mut().try_for_each(|average| average.load(take))?;
+            self.companions.load(take)
+        })
     }
 }
 
 impl DetMethod {
-    /// Pushes every distillation term that applies to `stream`, for each teacher.
+    /// Pushes every distillation term that applies to `stream`, for each teacher; what companions are to see of it is returned.
     fn distil(
         &self,
         stream: Stream,
@@ -113,11 +124,12 @@ impl DetMethod {
         model: &Student<DetNet>,
         step: u64,
         terms: &mut LossTerms,
-    ) {
+    ) -> Examples<Det> {
         let applies = |(_, term): &(&str, &dyn Term<Det>)| term.shared().on.contains(&stream);
         let active: Vec<_> = self.distill.terms().into_iter().filter(applies).collect();
+        let mut examples = Vec::new();
         if active.is_empty() {
-            return;
+            return examples;
         }
         for ((name, teacher), adapters) in self.teachers.iter().zip(&model.adapters) {
             // What a second stage says is asked for its boxes alone.
@@ -126,18 +138,21 @@ impl DetMethod {
             let images = images.clone().cast(self.precision);
             let taught = if finds { net.forward(images) } else { net.dense(images) };
             let nets = Some(Nets { student: &model.net, teacher });
-            let context = Context { teacher: Some(&taught), adapters, nets, ..*seen };
+            let companions = Some(&self.companions);
+            let context = Context { teacher: Some(&taught), adapters, nets, companions, ..*seen };
             evaluate(&active, &context, step, |column, weight, value| {
                 let teacher = (self.teachers.len() > 1).then_some(name.as_str());
                 terms.push(column.logged(teacher, stream), weight / self.teachers.len() as f64, value);
             });
+            examples.extend(self.companions.examples(active.iter().map(|(name, _)| *name), &context));
         }
+        examples
     }
 
     /// What a labeller of weak views says of them, off the graph.
     fn labels_of(&self, model: &Student<DetNet>, teaching: Teaching, weak: &Tensor<4>) -> DetOutput {
         let average = self.average.as_ref().map(Average::net);
-        Labellers { student: &model.net, average, precision: self.precision }.weak(teaching, weak)
+        Labellers { student: &model.net, average, precision: self.precision }.weak(teaching, weak, DetNet::forward)
     }
 
     /// What a net says of images, at the precision of the run; of one with two stages the first alone.
@@ -158,7 +173,7 @@ mod tests {
     use crate::unlabelled::UnbiasedTeacher;
     use burn::optim::GradientsParams;
     use burn::tensor::Device;
-    use mentor_distill::columns;
+    use mentor_distill::{Start, columns};
     use mentor_nets::{Adapter, BackboneKind, Level};
     use mentor_train::{EmaConfig, Optimizer, OptimizerConfig, SgdConfig};
     use mentor_types::{Batch, BoxKind, BoxLabels, Geometry, Images, Key, Pairs, Samples, Tap};
@@ -233,10 +248,12 @@ mod tests {
         let training = device.clone().autodiff();
         let adapters = specs.map(|spec| Adapter::fresh(&spec, 0, &training)).collect();
         let config = EmaConfig { decay: 0.9, warmup: false, ..EmaConfig::default() };
+        let start = Start { classes: 3, teacher_channels: 6, seed: 5, device: &device };
         let method = DetMethod {
             supervised: SupervisedConfig::default().of_net(&student),
             assign: student.assign(),
             regions: RegionSampling::default(),
+            companions: Companions::fresh(distill.terms(), &start),
             distill,
             unlabelled: UnlabelledConfig {
                 unbiased_teacher: Some(UnbiasedTeacher { threshold: 0.1, ..UnbiasedTeacher::default() }),

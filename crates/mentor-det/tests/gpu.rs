@@ -10,15 +10,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use burn::optim::GradientsParams;
 use burn::tensor::{DType, Device, DeviceType};
-use mentor_det::distill::{CrossKd, Defeat, DistillConfig, Imitation, Ld, Pkd, TeacherBoxes};
+use mentor_det::distill::{CrossKd, Defeat, DistillConfig, GanKd, Imitation, Ld, Pkd, TeacherBoxes};
 use mentor_det::nets::{DetNet, NetConfig, NetTable, TwoStageTable};
 use mentor_det::supervised::SupervisedConfig;
 use mentor_det::unlabelled::{UnbiasedTeacher, UnlabelledConfig};
 use mentor_det::upload::DeviceBatch;
 use mentor_det::{Det, DetMethod, RegionSampling};
-use mentor_distill::{TermTable, columns};
+use mentor_distill::{Companions, Examples, Start, TermTable, columns};
 use mentor_nets::{Adapter, BackboneKind, Frozen, Level, Student};
-use mentor_train::{Average, EmaConfig, Losses, Method, Moment, Optimizer, OptimizerConfig, SgdConfig};
+use mentor_train::{Average, EmaConfig, Losses, Method, Moment, Optimizer, OptimizerConfig, RivalConfig, SgdConfig};
 use mentor_types::{Batch, BoxKind, BoxLabels, Geometry, Images, Key, LabelBox, Pairs, Samples, Tap};
 use rand::RngExt;
 
@@ -60,6 +60,10 @@ fn everything(head: Head, device: &Device) -> (DetMethod, Student<DetNet>) {
                 defeat: Some(Defeat { weight: 1e-3, ..Defeat::default() }),
                 crosskd,
                 ld: None,
+                gan_kd: Some(GanKd {
+                    rival: RivalConfig { channels: 4, ..RivalConfig::default() },
+                    ..GanKd::default()
+                }),
                 ..DistillConfig::all()
             };
             (distill, UnlabelledConfig { unbiased_teacher, ..UnlabelledConfig::default() })
@@ -80,10 +84,12 @@ fn everything(head: Head, device: &Device) -> (DetMethod, Student<DetNet>) {
         at_places.flat_map(|column| term.adapters(&column, [8, 8])).collect::<Vec<_>>()
     });
     let adapters = adapters.map(|spec| Adapter::fresh(&spec, 4, &device.clone().autodiff())).collect();
+    let start = Start { classes: CLASSES, teacher_channels: 8, seed: 3, device };
     let method = DetMethod {
         supervised: SupervisedConfig::default().of_net(&student),
         assign: student.assign(),
         regions: RegionSampling { anchors: 64, regions: 32, ..RegionSampling::default() },
+        companions: Companions::fresh(distill.terms(), &start),
         distill,
         unlabelled,
         teachers: vec![("big".to_owned(), Frozen::of(&net(head, 2, device)))],
@@ -135,7 +141,7 @@ fn moment(step: u64) -> Moment {
 }
 
 /// Takes so many steps, and hands the losses of each to `see`.
-fn steps(head: Head, count: u64, device: &Device, mut see: impl FnMut(Losses<()>)) {
+fn steps(head: Head, count: u64, device: &Device, mut see: impl FnMut(Losses<Examples<Det>>)) {
     let config = SgdConfig { lr: 1e-4, momentum: 0.9, weight_decay: 1e-4, nesterov: false, head_lr_factor: 1.0 };
     let (mut method, mut model) = everything(head, device);
     let mut optimizer = Optimizer::new(OptimizerConfig::Sgd(config));
@@ -143,7 +149,7 @@ fn steps(head: Head, count: u64, device: &Device, mut see: impl FnMut(Losses<()>
         let losses = method.losses(&model, batch(step, device), moment(step));
         let grads = GradientsParams::from_grads(losses.terms.total().unwrap().backward(), &model);
         model = optimizer.step(model, grads, 1.0, &Student::<DetNet>::group);
-        let _ = method.after_step(&model, vec![()], moment(step));
+        let _ = method.after_step(&model, vec![losses.carry.clone()], moment(step));
         see(losses);
     }
 }

@@ -11,7 +11,7 @@ use crate::distill::DistillConfig;
 use crate::nets::SegNet;
 use crate::supervised::{SupervisedConfig, supervised};
 use crate::task::Seg;
-use crate::unlabelled::{Labellers, Streams, UnlabelledConfig, unlabelled};
+use crate::unlabelled::{Labellers, Streams, UnlabelledConfig, unlabelled, weak_logits};
 use crate::upload::DeviceBatch;
 use crate::views::Views;
 use mentor_unlabeled::Teaching;
@@ -157,7 +157,7 @@ impl SegMethod {
     /// What the labeller of weak views says about them, off the graph.
     fn weak_logits(&self, model: &Student<SegNet>, teaching: Teaching, weak: &Tensor<4>) -> Tensor<4> {
         let average = self.average.as_ref().map(Average::net);
-        Labellers { student: &model.net, average, precision: self.precision }.weak_logits(teaching, weak)
+        weak_logits(Labellers { student: &model.net, average, precision: self.precision }, teaching, weak)
     }
 }
 

@@ -13,15 +13,14 @@ use burn::tensor::{DType, Device, DeviceType};
 use mentor_distill::{Column, Companions, Start, TermTable};
 use mentor_nets::{Adapter, BackboneKind, Frozen, Student};
 use mentor_seg::SegMethod;
-use mentor_seg::companions::RivalConfig;
 use mentor_seg::distill::DistillConfig;
 use mentor_seg::nets::{NetConfig, NetTable, SegNet};
 use mentor_seg::supervised::SupervisedConfig;
 use mentor_seg::unlabelled::UnlabelledConfig;
 use mentor_seg::upload::DeviceBatch;
 use mentor_train::{
-    Average, EmaConfig, Evaluation, LogLine, Method, Moment, Optimizer, OptimizerConfig, Precision, Progress, Run,
-    ScheduleConfig, SgdConfig, TrainConfig,
+    Average, EmaConfig, Evaluation, LogLine, Method, Moment, Optimizer, OptimizerConfig, Precision, Progress,
+    RivalConfig, Run, ScheduleConfig, SgdConfig, TrainConfig,
 };
 use mentor_types::{Batch, IGNORE, Images, Key, Pairs, Samples, ScoreRecord, UNKNOWN};
 use rand::RngExt;
@@ -50,7 +49,8 @@ fn everything(device: &Device) -> (SegMethod, Student<SegNet>) {
     distill.holistic.as_mut().unwrap().rival = RivalConfig { channels: 4, ..RivalConfig::default() };
     let mut unlabelled = UnlabelledConfig::all();
     unlabelled.fixmatch.as_mut().unwrap().threshold = 0.2;
-    let companions = Companions::fresh(distill.terms(), &Start { classes: CLASSES, seed: 3, device });
+    let companions =
+        Companions::fresh(distill.terms(), &Start { classes: CLASSES, teacher_channels: 0, seed: 3, device });
     let channels = |tap| student.tap_channels(tap).unwrap();
     let adapters = distill.terms().into_iter().flat_map(|(name, term)| {
         let columns = Column::of(name, &term.shared()).into_iter();

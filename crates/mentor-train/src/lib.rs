@@ -19,6 +19,7 @@ mod optimizer;
 mod progress;
 mod record;
 mod result;
+mod rival;
 mod schedule;
 mod train;
 
@@ -33,5 +34,6 @@ pub use method::{Evaluation, Losses, Method, Moment, Take, take_up};
 pub use optimizer::{AdamwConfig, Optimizer, OptimizerConfig, SgdConfig};
 pub use progress::Progress;
 pub use result::{RunResult, SkippedSample};
+pub use rival::{RivalConfig, RivalNet};
 pub use schedule::{CosineSchedule, PolySchedule, ScheduleConfig, StepSchedule};
 pub use train::{Outcome, Run, train};

@@ -17,6 +17,13 @@ pub fn check_weight(key: &str, weight: f64, found: &mut Found) {
     }
 }
 
+/// Reports a number that is negative or not finite.
+pub fn check_at_least_0(key: &str, value: f64, found: &mut Found) {
+    if !(value.is_finite() && value >= 0.0) {
+        found.push((key.to_owned(), format!("must be at least 0, found {value}")));
+    }
+}
+
 /// Reports a probability outside `[0, 1]`.
 pub fn check_probability(key: &str, value: f64, found: &mut Found) {
     if !(0.0..=1.0).contains(&value) {

@@ -24,7 +24,7 @@ mod terms;
 pub use adapter::{AdapterKind, AdapterSpec};
 pub use batch::{Batch, Images, Pairs, Samples};
 pub use boxes::{BoxKind, BoxLabels, Detection, Edges, LabelBox};
-pub use found::{Found, below, check_probability, check_weight};
+pub use found::{Found, below, check_at_least_0, check_probability, check_weight};
 pub use geometry::{CutBox, Geometry, Weighed};
 pub use group::Group;
 pub use key::{Key, KeyRng};

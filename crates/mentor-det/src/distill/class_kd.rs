@@ -4,7 +4,7 @@ use burn::tensor::Tensor;
 use burn::tensor::activation::sigmoid;
 use mentor_distill::{Column, Shared, Stream, Term};
 use mentor_ops::sum_all;
-use mentor_types::Found;
+use mentor_types::{Found, check_at_least_0};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -76,9 +76,7 @@ impl Term<Det> for ClassKd {
     }
 
     fn check(&self, found: &mut Found) {
-        if !(self.gamma.is_finite() && self.gamma >= 0.0) {
-            found.push(("gamma".to_owned(), format!("must be at least 0, found {}", self.gamma)));
-        }
+        check_at_least_0("gamma", self.gamma, found);
     }
 }
 

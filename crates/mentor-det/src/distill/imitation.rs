@@ -11,7 +11,6 @@ use super::{check_levels, conv_adapter};
 use crate::context::{Context, Labelled};
 use crate::grid::{largest_at_points, level_of};
 use crate::task::Det;
-use crate::ways::Ways;
 
 /// Pulls the student's features towards the teacher's at the places near objects.
 ///
@@ -104,13 +103,11 @@ impl Term<Det> for Imitation {
 impl Imitation {
     /// 1 at the points of a level near objects, `[n, 1, h, w]`.
     fn near(&self, labelled: &Labelled, level: &LevelLayout) -> Tensor<4> {
-        let (grid, targets) = (&labelled.grid, &labelled.targets);
-        let objects_nm1 = targets.objects_nm.clone().unsqueeze_dim::<3>(2);
-        let overlap_nmp = Ways::of(grid, targets).overlap_with_anchors(grid) * objects_nm1;
+        let overlap_nmp = labelled.overlap_with_anchors();
         let best_nm1 = overlap_nmp.clone().max_dim(2);
         let least_nmp = best_nm1.mul_scalar(self.threshold).expand(overlap_nmp.shape());
         let near_n1p = overlap_nmp.greater(least_nmp).float().max_dim(1);
-        largest_at_points(level, grid.at_level(level.stride, &near_n1p))
+        largest_at_points(level, labelled.grid.at_level(level.stride, &near_n1p))
     }
 }
 

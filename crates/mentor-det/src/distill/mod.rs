@@ -36,6 +36,7 @@ terms! {
         dist::Dist,
         adaptive::Adaptive,
         mimic::Mimic,
+        gan_kd::GanKd,
     }
 }
 

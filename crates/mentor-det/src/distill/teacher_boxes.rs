@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 use mentor_distill::{Column, Shared, Stream, Term};
-use mentor_types::{Found, check_probability};
+use mentor_types::Found;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -92,14 +92,7 @@ impl Term<Det> for TeacherBoxes {
     }
 
     fn check(&self, found: &mut Found) {
-        for (key, value) in
-            [("threshold", self.threshold), ("ignored_from", self.ignored_from), ("nms_iou", self.nms_iou)]
-        {
-            check_probability(key, value, found);
-        }
-        if !(1..=256).contains(&self.most) {
-            found.push(("most".to_owned(), format!("{} boxes, expected 1 to 256", self.most)));
-        }
+        FoundBoxes::check([self.threshold, self.ignored_from], self.nms_iou, self.most, found);
     }
 }
 

@@ -4,7 +4,7 @@ use burn::tensor::Tensor;
 use burn::tensor::activation::sigmoid;
 use mentor_distill::{Column, Shared, Stream, Term};
 use mentor_ops::sum_all;
-use mentor_types::{Found, check_probability};
+use mentor_types::{Found, check_at_least_0, check_probability};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -79,9 +79,7 @@ impl Term<Det> for Focal {
 
     fn check(&self, found: &mut Found) {
         check_probability("alpha", self.alpha, found);
-        if !(self.gamma.is_finite() && self.gamma >= 0.0) {
-            found.push(("gamma".to_owned(), format!("must be at least 0, found {}", self.gamma)));
-        }
+        check_at_least_0("gamma", self.gamma, found);
     }
 }
 

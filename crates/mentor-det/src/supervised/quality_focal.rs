@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 use mentor_distill::{Column, Shared, Stream, Term};
 use mentor_ops::sum_all;
-use mentor_types::Found;
+use mentor_types::{Found, check_at_least_0};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -79,9 +79,7 @@ impl Term<Det> for QualityFocal {
     }
 
     fn check(&self, found: &mut Found) {
-        if !(self.beta.is_finite() && self.beta >= 0.0) {
-            found.push(("beta".to_owned(), format!("must be at least 0, found {}", self.beta)));
-        }
+        check_at_least_0("beta", self.beta, found);
     }
 }
 

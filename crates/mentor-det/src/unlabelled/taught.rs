@@ -1,9 +1,8 @@
 //! What terms teach about unlabelled images, for people to look at.
 
-use burn::module::Module;
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::{Device, Tensor};
 use mentor_distill::TermTable;
-use mentor_types::{BoxKind, BoxLabels, DetOutput, LabelBox, Pairs};
+use mentor_types::{BoxKind, BoxLabels, LabelBox, Pairs};
 use mentor_unlabeled::Teaching;
 
 use super::UnlabelledConfig;
@@ -13,39 +12,11 @@ use crate::upload::{DetPairs, DetTargets};
 use crate::views::Views;
 
 /// The nets that label weak views.
-#[derive(Clone, Copy, Debug)]
-pub struct Labellers<'a> {
-    /// The student.
-    pub student: &'a DetNet,
-    /// Its moving average, where the run keeps one.
-    pub average: Option<&'a DetNet>,
-    /// The type of numbers that the nets compute in.
-    pub precision: DType,
-}
+pub type Labellers<'a> = mentor_unlabeled::Labellers<'a, DetNet>;
 
-impl Labellers<'_> {
-    /// What a labeller says of weak views `[n, 3, h, w]`, off the graph.
-    ///
-    /// # Panics
-    /// If there is no average and it is asked: a checked recipe has an `[ema]` where a term needs one.
-    #[must_use]
-    pub(crate) fn weak(&self, teaching: Teaching, weak_nchw: &Tensor<4>) -> DetOutput {
-        let see = |net: &DetNet| net.forward(weak_nchw.clone().cast(self.precision));
-        match teaching {
-            Teaching::Student => see(&self.student.valid()),
-            Teaching::Ema => see(self.average.expect("a checked recipe has an [ema] where a term needs one")),
-        }
-    }
-}
-
-/// What a term teaches about unlabelled images.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Taught {
-    /// The term.
-    pub term: String,
-    /// For each image the boxes that are taught on its strong view; boxes inside of which nothing is learnt are difficult.
-    pub views: Vec<BoxLabels>,
-}
+/// What a term teaches about unlabelled images: for each the boxes that are taught on its strong view; boxes inside of which
+/// nothing is learnt are difficult.
+pub type Taught = mentor_unlabeled::Taught<BoxLabels>;
 
 /// The boxes that each term trains on, as the step makes them: by the term's own labeller, from the weak views, carried to the
 /// strong ones, of which each must show `visible_share` of an object.
@@ -63,9 +34,9 @@ pub fn pseudo_of(
     }
     let uploaded = DetPairs::upload(pairs.clone(), device);
     let weak = uploaded.weak.normalised();
-    let labeller = |teaching| nets.weak(teaching, &weak);
+    let labeller = |teaching| nets.weak(teaching, &weak, DetNet::forward);
     let views = Views::new(&uploaded.labels, &labeller, visible_share);
-    let strong = nets.weak(Teaching::Student, &uploaded.strong.normalised());
+    let strong = nets.weak(Teaching::Student, &uploaded.strong.normalised(), DetNet::forward);
     let context = Context { views: Some(&views), ..Context::of(&strong, None) };
     let taught = on.into_iter().filter_map(|(name, term)| {
         let labels = term.pseudo(&context)?;
@@ -110,6 +81,7 @@ mod tests {
     use crate::nets::{NetConfig, NetTable};
     use crate::unlabelled::UnbiasedTeacher;
     use burn::module::Param;
+    use burn::tensor::DType;
     use mentor_nets::{BackboneKind, Level};
     use mentor_types::{Geometry, Images, Key};
     use rand::RngExt;

@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 use mentor_distill::{Column, Needs, Shared, Stream, Term};
-use mentor_types::{Found, check_probability};
+use mentor_types::Found;
 use mentor_unlabeled::Teaching;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -109,14 +109,7 @@ impl Term<Det> for UnbiasedTeacher {
     }
 
     fn check(&self, found: &mut Found) {
-        for (key, value) in
-            [("threshold", self.threshold), ("ignored_from", self.ignored_from), ("nms_iou", self.nms_iou)]
-        {
-            check_probability(key, value, found);
-        }
-        if !(1..=256).contains(&self.most) {
-            found.push(("most".to_owned(), format!("{} boxes, expected 1 to 256", self.most)));
-        }
+        FoundBoxes::check([self.threshold, self.ignored_from], self.nms_iou, self.most, found);
     }
 }
 

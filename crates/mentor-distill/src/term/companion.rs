@@ -14,6 +14,8 @@ use super::{Sees, Term};
 pub struct Start<'a> {
     /// The number of classes.
     pub classes: usize,
+    /// Channels of the levels of the teachers' pyramids; 0 where they have none.
+    pub teacher_channels: usize,
     /// The root of all randomness.
     pub seed: u64,
     /// The plain device.

@@ -61,7 +61,11 @@ impl<T: Task> BuiltNets<T> {
             teachers.push((name.clone(), Frozen::of(&net)));
         }
         let adapters = adapters(loaded, &student, &teachers, &training)?;
-        let companions = Companions::fresh(recipe.distill.terms(), &Start { classes, seed: recipe.seed, device });
+        let level_channels =
+            |(_, net): &(_, Frozen<T::Net>)| Tap::PYRAMID.iter().find_map(|tap| T::tap_channels(net.net(), *tap));
+        let teacher_channels = teachers.iter().find_map(level_channels).unwrap_or(0);
+        let start = Start { classes, teacher_channels, seed: recipe.seed, device };
+        let companions = Companions::fresh(recipe.distill.terms(), &start);
         let average = recipe.ema.clone().map(|config| Average::of(&student, config));
         let parts = Parts {
             views: recipe.views.clone(),

@@ -63,6 +63,7 @@ impl Task for Det {
             teachers: parts.teachers,
             average: parts.average,
             visible_share: parts.views.visible_share(),
+            companions: parts.companions,
             precision: parts.precision,
         }
     }

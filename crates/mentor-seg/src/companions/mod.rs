@@ -8,7 +8,7 @@ use mentor_distill::Companion as Moves;
 use crate::context::Context;
 use crate::task::Seg;
 
-pub use rival::{Discriminator, Rival, RivalConfig, RivalExample};
+pub use rival::{Discriminator, Rival, RivalExample};
 
 /// One of what a term can keep.
 #[derive(Debug)]

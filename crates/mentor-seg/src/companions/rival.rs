@@ -3,59 +3,18 @@
 //!
 //! The method updates it after the optimizer's step; the term reads a frozen copy.
 
-use std::collections::BTreeMap;
-
 use burn::module::{Module, Param};
-use burn::optim::GradientsParams;
 use burn::tensor::activation::leaky_relu;
 use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Device, Tensor, TensorData};
 use mentor_distill::weighted_mean;
 use mentor_nets::{Fans, Fresh, Frozen, Init};
 use mentor_ops::{conv2d, resize_bilinear, softmax};
-use mentor_train::{AdamwConfig, Optimizer, OptimizerConfig};
-use mentor_types::{Found, Group, Key};
-use mentor_weights::{NamedError, NamedTensors, from_safetensors, load_named, named_weights, to_safetensors};
+use mentor_train::{RivalConfig, RivalNet};
+use mentor_types::Key;
 use rand::RngExt;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 
 use crate::context::Context;
-
-/// `[distill.holistic.rival]`: the discriminator and its optimizer, Adam.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct RivalConfig {
-    /// Learning rate. Default 4e-4.
-    pub lr: f64,
-    /// Decay of Adam's two moments, each in [0, 1). Default [0.0, 0.9].
-    pub betas: [f64; 2],
-    /// Channels of the first convolution; the following have two and four times as many. At least 1.
-    /// Default 64.
-    pub channels: usize,
-}
-
-impl Default for RivalConfig {
-    fn default() -> Self {
-        Self { lr: 4e-4, betas: [0.0, 0.9], channels: 64 }
-    }
-}
-
-impl RivalConfig {
-    /// Reports values out of range, below `key`.
-    pub(crate) fn check(&self, key: &str, found: &mut Found) {
-        let mut problem = |name: &str, message: String| found.push((format!("{key}.{name}"), message));
-        if !(self.lr.is_finite() && self.lr > 0.0) {
-            problem("lr", format!("must be above 0, found {}", self.lr));
-        }
-        if let Some(beta) = self.betas.iter().find(|beta| !(0.0..1.0).contains(*beta)) {
-            problem("betas", format!("must lie in [0, 1), found {beta}"));
-        }
-        if self.channels == 0 {
-            problem("channels", "must be at least 1, found 0".to_owned());
-        }
-    }
-}
 
 /// Power iterations on a fresh net, so that the first update already has its constraint.
 const FIRST_ITERATIONS: usize = 20;
@@ -275,14 +234,12 @@ impl RivalExample {
 /// A discriminator with its optimizer.
 #[derive(Debug)]
 pub struct Rival {
-    config: RivalConfig,
-    classes: usize,
+    inputs: usize,
+    channels: usize,
     device: Device,
-    /// Taken out only within an update.
-    net: Option<Discriminator>,
+    trained: RivalNet<Discriminator>,
     /// The same without gradients of its own, for the student's term.
     frozen: Frozen<Discriminator>,
-    optimizer: Optimizer,
 }
 
 impl Rival {
@@ -290,22 +247,13 @@ impl Rival {
     /// channels, on a device without autodiff.
     #[must_use]
     pub fn new(config: &RivalConfig, classes: usize, seed: u64, device: &Device) -> Self {
-        let key = Key::new(seed).at("rival", 0);
-        let build = |fresh: &Fresh| Discriminator::new(classes + CHANNELS, config.channels, fresh);
+        let (key, inputs) = (Key::new(seed).at("rival", 0), classes + CHANNELS);
+        let build = |fresh: &Fresh| Discriminator::new(inputs, config.channels, fresh);
         let net = Fresh::seeded(&device.clone().autodiff(), key.rng().random(), build);
         let net = net.map_layers(|layer, number| layer.started(key.at("layer", number)));
-        let optimizer = Optimizer::new(adam(config));
         let frozen = Frozen::of(&net);
-        Self { config: config.clone(), classes, device: device.clone(), net: Some(net), frozen, optimizer }
-    }
-
-    fn net(&self) -> &Discriminator {
-        self.net.as_ref().expect("present outside of an update")
-    }
-
-    fn stands(&mut self, net: Discriminator) {
-        self.frozen = Frozen::of(&net);
-        self.net = Some(net);
+        let trained = RivalNet::new(config, net, device);
+        Self { inputs, channels: config.channels, device: device.clone(), trained, frozen }
     }
 
     /// The discriminator as it stands, without gradients of its own, for the student's term.
@@ -320,25 +268,23 @@ impl Rival {
     /// # Panics
     /// If there is no micro-batch.
     pub fn update(&mut self, examples: &[RivalExample], lr_factor: f64) -> Tensor<1> {
-        let net = self.net.take().expect("present outside of an update");
-        let gap = |example: &RivalExample| {
-            example.score(&net, example.student_nkhw.clone()) - example.score(&net, example.teacher_nkhw.clone())
+        let loss = |net: &Discriminator| {
+            let gap = |example: &RivalExample| {
+                example.score(net, example.student_nkhw.clone()) - example.score(net, example.teacher_nkhw.clone())
+            };
+            let sum = examples.iter().map(gap).reduce(|sum, gap| sum + gap).expect("an update has a micro-batch");
+            sum.div_scalar(examples.len() as f64)
         };
-        let sum = examples.iter().map(gap).reduce(|sum, gap| sum + gap).expect("an update has a micro-batch");
-        let loss = sum.div_scalar(examples.len() as f64);
-        let grads = GradientsParams::from_grads(loss.backward(), &net);
-        let net = self.optimizer.step(net, grads, lr_factor, &|_, rank| Group::of_rank(rank));
-        self.stands(net.map_layers(|layer, _| layer.iterated(ITERATIONS)));
-        loss.inner()
+        let loss = self.trained.step(lr_factor, loss, |net| net.map_layers(|layer, _| layer.iterated(ITERATIONS)));
+        self.frozen = Frozen::of(self.trained.net());
+        loss
     }
 
     /// Everything that training changed, as the bytes of a safetensors file; equal rivals give equal
     /// bytes.
     #[must_use]
     pub fn save(&self) -> Vec<u8> {
-        let weights = named_weights(self.net()).into_iter().map(|(name, tensor)| (format!("net.{name}"), tensor));
-        let state = self.optimizer.save().into_iter().map(|(name, tensor)| (format!("optimizer.{name}"), tensor));
-        to_safetensors(&weights.chain(state).collect()).expect("shapes and values of one tensor fit")
+        self.trained.save()
     }
 
     /// Goes on, bit for bit, from where [`save`](Self::save) was called.
@@ -346,40 +292,11 @@ impl Rival {
     /// # Errors
     /// If the bytes are damaged or belong to a rival of another shape; this one is unchanged then.
     pub fn load(&mut self, bytes: &[u8]) -> Result<(), String> {
-        let (net, optimizer) = self.read(bytes)?;
-        self.stands(net);
-        self.optimizer = optimizer;
+        let fresh = Fresh::on(&self.device.clone().autodiff());
+        self.trained.load(bytes, Discriminator::new(self.inputs, self.channels, &fresh))?;
+        self.frozen = Frozen::of(self.trained.net());
         Ok(())
     }
-
-    fn read(&self, bytes: &[u8]) -> Result<(Discriminator, Optimizer), String> {
-        let wrong = |error: NamedError| error.to_string();
-        let mut parts: BTreeMap<String, NamedTensors> = BTreeMap::new();
-        for (name, tensor) in from_safetensors(bytes).map_err(wrong)? {
-            let (part, name) = name.split_once('.').ok_or_else(|| wrong(NamedError::Unused(name.clone())))?;
-            parts.entry(part.to_owned()).or_default().insert(name.to_owned(), tensor);
-        }
-        let fresh = Fresh::on(&self.device.clone().autodiff());
-        let net = Discriminator::new(self.classes + CHANNELS, self.config.channels, &fresh);
-        let net = load_named(net, parts.remove("net").unwrap_or_default()).map_err(wrong)?;
-        let state = parts.remove("optimizer").unwrap_or_default();
-        let optimizer = Optimizer::resumed(adam(&self.config), state, &net, &self.device)?;
-        match parts.into_keys().next() {
-            Some(part) => Err(wrong(NamedError::Unused(part))),
-            None => Ok((net, optimizer)),
-        }
-    }
-}
-
-/// Adam: without weight decay `AdamW` is the same.
-fn adam(config: &RivalConfig) -> OptimizerConfig {
-    OptimizerConfig::Adamw(AdamwConfig {
-        lr: config.lr,
-        betas: config.betas,
-        epsilon: 1e-8,
-        weight_decay: 0.0,
-        head_lr_factor: 1.0,
-    })
 }
 
 #[cfg(test)]
@@ -387,6 +304,7 @@ pub(crate) mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::distill::checks::{map, values};
+    use mentor_weights::named_weights;
 
     const CONFIG: RivalConfig = RivalConfig { lr: 2e-3, betas: [0.0, 0.9], channels: 4 };
     const CLASSES: usize = 3;
@@ -427,7 +345,7 @@ pub(crate) mod tests {
         let mut rival = Rival::new(&CONFIG, CLASSES, 1, &Device::flex());
         let losses: Vec<f32> = (0..60).map(|_| values(rival.update(std::slice::from_ref(&example), 1.0))[0]).collect();
         assert!(losses[59] < losses[0] - 0.05, "{} falls to {} only", losses[0], losses[59]);
-        for layer in &rival.net().down {
+        for layer in &rival.trained.net().down {
             let matrix = layer.matrix().inner() / layer.largest_singular_value().inner();
             let gram = matrix.clone().matmul(matrix.transpose());
             let probe = Tensor::<2>::ones([1, gram.dims()[0]], &Device::flex());
@@ -476,7 +394,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_rival_starts_as_layers_of_pytorch_do() {
-        let weights = named_weights(Rival::new(&CONFIG, CLASSES, 1, &Device::flex()).net());
+        let weights = named_weights(Rival::new(&CONFIG, CLASSES, 1, &Device::flex()).trained.net());
         let inputs = ((CLASSES + CHANNELS) * 9) as f32;
         for (name, bound) in [("down.0.weight", inputs), ("down.0.bias", inputs), ("score.weight", 16.0)] {
             let bound = 1.0 / bound.sqrt();

@@ -2,11 +2,12 @@
 
 use burn::tensor::Tensor;
 use mentor_distill::{Column, Needs, Shared, Start, Stream, Term};
+use mentor_train::RivalConfig;
 use mentor_types::Found;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::companions::{Companion, Rival, RivalConfig, RivalExample};
+use crate::companions::{Companion, Rival, RivalExample};
 use crate::context::Context;
 use crate::task::Seg;
 
@@ -109,7 +110,7 @@ mod tests {
     /// The companions of the term, its rival as it stands after `steps`.
     fn with_rival(steps: usize) -> Companions<Seg> {
         let term = Holistic::default();
-        let fresh = Start { classes: 3, seed: 0, device: &Device::flex() };
+        let fresh = Start { classes: 3, teacher_channels: 0, seed: 0, device: &Device::flex() };
         let mut companions = Companions::fresh([("holistic", &term as &dyn Term<Seg>)], &fresh);
         if let Some(Companion::Rival(rival)) = companions.get_mut("holistic") {
             **rival = trained(&example(), steps);
@@ -187,7 +188,7 @@ mod tests {
     #[test]
     fn a_fresh_rival_of_the_default_size_works() {
         let term = Holistic::default();
-        let fresh = Start { classes: 3, seed: 0, device: &Device::flex() };
+        let fresh = Start { classes: 3, teacher_channels: 0, seed: 0, device: &Device::flex() };
         let rival = Companions::fresh([("holistic", &term as &dyn Term<Seg>)], &fresh);
         assert!(values(value(&rival, &map([1, 3, 4, 4], |i| i as f32), None))[0].is_finite());
     }

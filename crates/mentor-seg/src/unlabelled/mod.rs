@@ -16,6 +16,7 @@ use crate::context::Context;
 use crate::task::Seg;
 
 pub use mean_teacher::Consistency;
+pub(crate) use taught::weak_logits;
 pub use taught::{Labellers, Taught, TaughtView, pseudo_of};
 
 terms! {

@@ -1,7 +1,6 @@
 //! What terms teach about unlabelled images, for people to look at.
 
-use burn::module::Module;
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::{Device, Tensor};
 use mentor_distill::{Term, TermTable};
 use mentor_types::{IGNORE, Key, LabelMask, Pairs, UNKNOWN};
 
@@ -14,42 +13,22 @@ use crate::views::{Pseudo, Views};
 use mentor_unlabeled::Teaching;
 
 /// The nets that label weak views.
-#[derive(Clone, Copy, Debug)]
-pub struct Labellers<'a> {
-    /// The student.
-    pub student: &'a SegNet,
-    /// Its moving average, where the run keeps one.
-    pub average: Option<&'a SegNet>,
-    /// The type of numbers that the nets compute in.
-    pub precision: DType,
-}
+pub type Labellers<'a> = mentor_unlabeled::Labellers<'a, SegNet>;
 
-impl Labellers<'_> {
-    /// What a labeller says about weak views, off the graph.
-    ///
-    /// # Shapes
-    /// `weak_nchw` `[n, 3, h, w]`; returns `[n, k, h', w']`.
-    ///
-    /// # Panics
-    /// If there is no average and it is asked: a checked recipe has an `[ema]` where a term needs one.
-    #[must_use]
-    pub(crate) fn weak_logits(&self, teaching: Teaching, weak_nchw: &Tensor<4>) -> Tensor<4> {
-        let see = |net: &SegNet| net.forward(weak_nchw.clone().cast(self.precision), None).logits;
-        match teaching {
-            Teaching::Student => see(&self.student.valid()),
-            Teaching::Ema => see(self.average.expect("a checked recipe has an [ema] where a term needs one")),
-        }
-    }
+/// What a labeller says about weak views, off the graph.
+///
+/// # Shapes
+/// `weak_nchw` `[n, 3, h, w]`; returns `[n, k, h', w']`.
+///
+/// # Panics
+/// As [`weak`](mentor_unlabeled::Labellers::weak).
+#[must_use]
+pub(crate) fn weak_logits(nets: Labellers<'_>, teaching: Teaching, weak_nchw: &Tensor<4>) -> Tensor<4> {
+    nets.weak(teaching, weak_nchw, |net, images_nchw| net.forward(images_nchw, None).logits)
 }
 
 /// What a term teaches about unlabelled images.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Taught {
-    /// The term.
-    pub term: String,
-    /// For each image, what is taught on its strong view.
-    pub views: Vec<TaughtView>,
-}
+pub type Taught = mentor_unlabeled::Taught<TaughtView>;
 
 /// What is taught on a strong view.
 #[derive(Clone, Debug, PartialEq)]
@@ -78,9 +57,10 @@ pub fn pseudo_of(
     }
     let uploaded = DevicePairs::upload(pairs.clone(), device);
     let weak = uploaded.weak.normalised();
-    let labeller = |teaching| nets.weak_logits(teaching, &weak);
+    let labeller = |teaching| weak_logits(nets, teaching, &weak);
     let views = Views::new(&uploaded.pixels, &labeller);
-    let strong = nets.student.valid().forward(uploaded.strong.normalised().cast(nets.precision), None);
+    let see = |net: &SegNet, images_nchw| net.forward(images_nchw, None);
+    let strong = nets.weak(Teaching::Student, &uploaded.strong.normalised(), see);
     let context = Context::of(&strong, Key::new(0)).with(|context| context.views = Some(&views));
     let taught = |(name, term): (&str, &dyn Term<Seg>)| {
         let pseudo = term.pseudo(&context)?;
@@ -125,6 +105,7 @@ mod tests {
     use crate::unlabelled::{FixMatch, MeanTeacher, unlabelled};
     use crate::views::testing::*;
     use crate::views::{Origin, PseudoLabels, weak_probabilities};
+    use burn::tensor::DType;
     use mentor_nets::BackboneKind;
     use mentor_types::{Images, LossTerms, SegOutput, Stats, Taps};
     use rand::RngExt;
@@ -184,7 +165,7 @@ mod tests {
         // Half of what each labeller says is sure enough.
         let [of_student, of_average] = [Teaching::Student, Teaching::Ema].map(|teaching| {
             let weak = DevicePairs::upload(pairs.clone(), &device).weak.normalised();
-            let probabilities = weak_probabilities(nets.weak_logits(teaching, &weak), [32, 32]);
+            let probabilities = weak_probabilities(weak_logits(nets, teaching, &weak), [32, 32]);
             let mut confidence = values(probabilities.max_dim(1));
             confidence.sort_by(f32::total_cmp);
             f64::from(confidence[confidence.len() / 2])
@@ -198,7 +179,7 @@ mod tests {
             };
             let uploaded = DevicePairs::upload(pairs.clone(), &device);
             let (mut terms, mut stats) = (LossTerms::default(), Stats::default());
-            let weak = |teaching| nets.weak_logits(teaching, &uploaded.weak.normalised());
+            let weak = |teaching| weak_logits(nets, teaching, &uploaded.weak.normalised());
             let logits = Tensor::zeros([2, 3, 32, 32], &device);
             let strong = SegOutput { logits, auxiliary: None, taps: Taps::default(), image_size: [32, 32] };
             let views = Views::new(&uploaded.pixels, &weak);

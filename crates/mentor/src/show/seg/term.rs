@@ -66,7 +66,7 @@ fn evaluate(asked: &AskedTerm<'_, Seg>, columns: &[Column], inputs: &Inputs) -> 
 fn companions(asked: &AskedTerm<'_, Seg>, inputs: &Inputs) -> Result<Companions<Seg>> {
     let (name, term, seed) = (asked.name, asked.term, asked.seed);
     let classes = inputs.student.logits.as_ref().map_or(0, |logits| logits.dims()[1]);
-    let fresh = Start { classes, seed, device: &Device::flex() };
+    let fresh = Start { classes, teacher_channels: 0, seed, device: &Device::flex() };
     let mut companions = Companions::fresh([(name, term)], &fresh);
     let own = inputs.file.named(|name| Some(format!("net.{}", name.strip_prefix("rival.")?)))?;
     if let Some(companion) = companions.get_mut(name).filter(|_| !own.is_empty()) {
