@@ -20,7 +20,8 @@ pub struct Judged {
 /// What a net finds in one image, the surest first, in pixels of that image, whatever size it is brought to.
 ///
 /// # Differs
-/// torchvision's transform interpolates where it shrinks an image; here all pixels count, as in the views of training.
+/// torchvision's transform interpolates where it shrinks an image; here all pixels count, as in the views of training. Proposals
+/// of two stages may begin in the padding; what is found ends with the image.
 ///
 /// # Panics
 /// If the config was not checked.
