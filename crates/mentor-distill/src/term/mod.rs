@@ -44,6 +44,21 @@ pub struct Needs {
     pub images: bool,
 }
 
+/// What a term of detection reads of each place of the nets, for whoever evaluates it on tensors from a file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reads {
+    /// Features.
+    pub features: bool,
+    /// Class scores.
+    pub logits: bool,
+    /// Boxes.
+    pub boxes: bool,
+    /// Distributions over where the edges of boxes lie.
+    pub edges: bool,
+    /// What the labels ask there.
+    pub labels: bool,
+}
+
 /// A term of the loss of the task `S`.
 pub trait Term<S: Sees>: Debug {
     /// The paper and equation that it comes from.
@@ -55,6 +70,12 @@ pub trait Term<S: Sees>: Debug {
     /// What must be there.
     fn needs(&self) -> Needs {
         Needs::default()
+    }
+
+    /// What it reads of the places of a detector; `None` for a term of another task, and for one that asks nets for more than a
+    /// file can hold.
+    fn reads(&self) -> Option<Reads> {
+        None
     }
 
     /// Optimizer steps before which it is off.
