@@ -19,8 +19,8 @@ pub use mean::weighted_mean;
 pub use soft_labels::{kl_divergence, soft_cross_entropy};
 pub use standard::{mean_and_deviation, standardised};
 pub use term::{
-    Column, Companion, Companions, Examples, Needs, Nothing, Place, Sees, Shared, Start, Stream, Term, TermTable,
-    check_classes, check_terms, columns, evaluate,
+    Column, Companion, Companions, Examples, Needs, Nothing, Place, Reads, Sees, Shared, Start, Stream, Term,
+    TermTable, check_classes, check_terms, columns, evaluate,
 };
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 use burn::tensor::activation::sigmoid;
-use mentor_distill::{Column, Shared, Stream, Term};
+use mentor_distill::{Column, Reads, Shared, Stream, Term};
 use mentor_ops::sum_all;
 use mentor_types::{Found, check_weight};
 use schemars::JsonSchema;
@@ -68,6 +68,10 @@ impl Default for Adaptive {
 impl Term<Det> for Adaptive {
     fn source(&self) -> &'static str {
         "Tang et al. 2019, arXiv 1901.00366"
+    }
+
+    fn reads(&self) -> Option<Reads> {
+        Some(Reads { logits: true, ..Reads::default() })
     }
 
     fn shared(&self) -> Shared<'_> {

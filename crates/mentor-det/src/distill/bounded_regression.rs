@@ -1,7 +1,7 @@
 //! `[distill.bounded_regression]`: the student's boxes, as long as the teacher's are better.
 
 use burn::tensor::Tensor;
-use mentor_distill::{Column, Shared, Stream, Term};
+use mentor_distill::{Column, Reads, Shared, Stream, Term};
 use mentor_ops::sum_all;
 use mentor_types::{Found, check_weight};
 use schemars::JsonSchema;
@@ -60,6 +60,10 @@ impl Default for BoundedRegression {
 impl Term<Det> for BoundedRegression {
     fn source(&self) -> &'static str {
         "Chen et al. 2017, eq. 5"
+    }
+
+    fn reads(&self) -> Option<Reads> {
+        Some(Reads { boxes: true, labels: true, ..Reads::default() })
     }
 
     fn shared(&self) -> Shared<'_> {

@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 use burn::tensor::activation::sigmoid;
-use mentor_distill::{Column, Shared, Stream, Term};
+use mentor_distill::{Column, Reads, Shared, Stream, Term};
 use mentor_ops::sum_all;
 use mentor_types::{Found, check_probability};
 use schemars::JsonSchema;
@@ -62,6 +62,10 @@ impl Default for BoxKd {
 impl Term<Det> for BoxKd {
     fn source(&self) -> &'static str {
         "Wang et al. 2024, arXiv 2306.11369; Rezatofighi et al. 2019, arXiv 1902.09630"
+    }
+
+    fn reads(&self) -> Option<Reads> {
+        Some(Reads { logits: true, boxes: true, ..Reads::default() })
     }
 
     fn shared(&self) -> Shared<'_> {

@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 use burn::tensor::activation::sigmoid;
-use mentor_distill::{Column, Shared, Stream, Term};
+use mentor_distill::{Column, Reads, Shared, Stream, Term};
 use mentor_ops::sum_all;
 use mentor_types::{Found, check_at_least_0};
 use schemars::JsonSchema;
@@ -64,6 +64,10 @@ impl Default for ClassKd {
 impl Term<Det> for ClassKd {
     fn source(&self) -> &'static str {
         "Wang et al. 2024, arXiv 2306.11369; Li et al. 2020, arXiv 2006.04388, eq. 3"
+    }
+
+    fn reads(&self) -> Option<Reads> {
+        Some(Reads { logits: true, ..Reads::default() })
     }
 
     fn shared(&self) -> Shared<'_> {

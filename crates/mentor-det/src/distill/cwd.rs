@@ -1,7 +1,7 @@
 //! `[distill.cwd]`: where in the map each channel is active.
 
 use burn::tensor::Tensor;
-use mentor_distill::{Column, Place, Shared, Stream, Term, channel_divergence};
+use mentor_distill::{Column, Place, Reads, Shared, Stream, Term, channel_divergence};
 use mentor_types::{AdapterSpec, Found};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -62,6 +62,10 @@ impl Default for Cwd {
 impl Term<Det> for Cwd {
     fn source(&self) -> &'static str {
         "Shu et al. 2021, arXiv 2011.13256"
+    }
+
+    fn reads(&self) -> Option<Reads> {
+        Some(Reads { features: true, ..Reads::default() })
     }
 
     fn shared(&self) -> Shared<'_> {

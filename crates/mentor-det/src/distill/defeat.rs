@@ -1,7 +1,7 @@
 //! `[distill.defeat]`: the teacher's features, objects and background apart.
 
 use burn::tensor::Tensor;
-use mentor_distill::{Column, Place, Shared, Stream, Term};
+use mentor_distill::{Column, Place, Reads, Shared, Stream, Term};
 use mentor_ops::sum_all;
 use mentor_types::{AdapterSpec, Found, check_weight};
 use schemars::JsonSchema;
@@ -67,6 +67,10 @@ impl Default for Defeat {
 impl Term<Det> for Defeat {
     fn source(&self) -> &'static str {
         "Guo et al. 2021, arXiv 2103.14475, eq. 2"
+    }
+
+    fn reads(&self) -> Option<Reads> {
+        Some(Reads { features: true, labels: true, ..Reads::default() })
     }
 
     fn shared(&self) -> Shared<'_> {

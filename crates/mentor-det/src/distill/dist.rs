@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 use burn::tensor::activation::sigmoid;
-use mentor_distill::{Column, Shared, Stream, Term, correlation, weighted_mean};
+use mentor_distill::{Column, Reads, Shared, Stream, Term, correlation, weighted_mean};
 use mentor_ops::mean_all;
 use mentor_types::{Found, check_weight};
 use schemars::JsonSchema;
@@ -64,6 +64,10 @@ impl Default for Dist {
 impl Term<Det> for Dist {
     fn source(&self) -> &'static str {
         "Huang et al. 2022, arXiv 2205.10536"
+    }
+
+    fn reads(&self) -> Option<Reads> {
+        Some(Reads { logits: true, ..Reads::default() })
     }
 
     fn shared(&self) -> Shared<'_> {

@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 use burn::tensor::activation::relu;
-use mentor_distill::{Column, Place, Shared, Stream, Term};
+use mentor_distill::{Column, Place, Reads, Shared, Stream, Term};
 use mentor_ops::{softmax, sum_all};
 use mentor_types::{AdapterKind, AdapterSpec, Found, check_weight};
 use schemars::JsonSchema;
@@ -94,6 +94,10 @@ const SIDES: [&str; 2] = ["student", "teacher"];
 impl Term<Det> for Fgd {
     fn source(&self) -> &'static str {
         "Yang et al. 2022, arXiv 2111.11837"
+    }
+
+    fn reads(&self) -> Option<Reads> {
+        Some(Reads { features: true, labels: true, ..Reads::default() })
     }
 
     fn shared(&self) -> Shared<'_> {

@@ -1,7 +1,7 @@
 //! `[distill.hint]`: the teacher's features everywhere.
 
 use burn::tensor::Tensor;
-use mentor_distill::{Column, Place, Shared, Stream, Term};
+use mentor_distill::{Column, Place, Reads, Shared, Stream, Term};
 use mentor_ops::mean_all;
 use mentor_types::{AdapterSpec, Found};
 use schemars::JsonSchema;
@@ -60,6 +60,10 @@ impl Default for Hint {
 impl Term<Det> for Hint {
     fn source(&self) -> &'static str {
         "Chen et al. 2017, eq. 6; Romero et al. 2015, arXiv 1412.6550"
+    }
+
+    fn reads(&self) -> Option<Reads> {
+        Some(Reads { features: true, ..Reads::default() })
     }
 
     fn shared(&self) -> Shared<'_> {

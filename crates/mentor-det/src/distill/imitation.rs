@@ -1,7 +1,7 @@
 //! `[distill.imitation]`: the teacher's features near objects.
 
 use burn::tensor::Tensor;
-use mentor_distill::{Column, Place, Shared, Stream, Term};
+use mentor_distill::{Column, Place, Reads, Shared, Stream, Term};
 use mentor_ops::sum_all;
 use mentor_types::{AdapterSpec, Found, LevelLayout};
 use schemars::JsonSchema;
@@ -67,6 +67,10 @@ impl Default for Imitation {
 impl Term<Det> for Imitation {
     fn source(&self) -> &'static str {
         "Wang et al. 2019, arXiv 1906.03609, eq. 2"
+    }
+
+    fn reads(&self) -> Option<Reads> {
+        Some(Reads { features: true, labels: true, ..Reads::default() })
     }
 
     fn shared(&self) -> Shared<'_> {

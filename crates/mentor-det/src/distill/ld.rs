@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 use burn::tensor::activation::sigmoid;
-use mentor_distill::{Column, Shared, Stream, Term, kl_divergence, weighted_mean};
+use mentor_distill::{Column, Reads, Shared, Stream, Term, kl_divergence, weighted_mean};
 use mentor_types::{BoxCoding, DetLevel, Found, check_probability, check_weight};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -74,6 +74,10 @@ impl Default for Ld {
 impl Term<Det> for Ld {
     fn source(&self) -> &'static str {
         "Zheng et al. 2022, arXiv 2102.12252"
+    }
+
+    fn reads(&self) -> Option<Reads> {
+        Some(Reads { edges: true, labels: true, ..Reads::default() })
     }
 
     fn shared(&self) -> Shared<'_> {

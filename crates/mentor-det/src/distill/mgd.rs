@@ -2,7 +2,7 @@
 
 use burn::tensor::activation::relu;
 use burn::tensor::{Tensor, TensorData};
-use mentor_distill::{Column, Place, Shared, Stream, Term};
+use mentor_distill::{Column, Place, Reads, Shared, Stream, Term};
 use mentor_ops::sum_all;
 use mentor_types::{AdapterKind, AdapterSpec, Found, check_probability};
 use rand::RngExt;
@@ -67,6 +67,10 @@ impl Default for Mgd {
 impl Term<Det> for Mgd {
     fn source(&self) -> &'static str {
         "Yang et al. 2022, arXiv 2205.01529"
+    }
+
+    fn reads(&self) -> Option<Reads> {
+        Some(Reads { features: true, ..Reads::default() })
     }
 
     fn shared(&self) -> Shared<'_> {

@@ -1,7 +1,7 @@
 //! `[distill.mimic]`: the teacher's features of regions.
 
 use burn::tensor::Tensor;
-use mentor_distill::{Column, Place, Shared, Stream, Term};
+use mentor_distill::{Column, Place, Reads, Shared, Stream, Term};
 use mentor_ops::sum_all;
 use mentor_types::{AdapterSpec, Found, check_probability};
 use schemars::JsonSchema;
@@ -84,6 +84,10 @@ impl Term<Det> for Mimic {
 
     fn is_on_levels(&self) -> bool {
         true
+    }
+
+    fn reads(&self) -> Option<Reads> {
+        Some(Reads { features: true, own_places: true, ..Reads::default() })
     }
 
     fn adapters(&self, column: &Column, channels: [usize; 2]) -> Vec<AdapterSpec> {

@@ -1,7 +1,7 @@
 //! `[distill.pkd]`: the pattern of the teacher's features, whatever their size.
 
 use burn::tensor::Tensor;
-use mentor_distill::{Column, Place, Shared, Stream, Term, standardised};
+use mentor_distill::{Column, Place, Reads, Shared, Stream, Term, standardised};
 use mentor_ops::mean_all;
 use mentor_types::{AdapterSpec, Found};
 use schemars::JsonSchema;
@@ -63,6 +63,10 @@ impl Default for Pkd {
 impl Term<Det> for Pkd {
     fn source(&self) -> &'static str {
         "Cao et al. 2022, arXiv 2207.02039"
+    }
+
+    fn reads(&self) -> Option<Reads> {
+        Some(Reads { features: true, ..Reads::default() })
     }
 
     fn shared(&self) -> Shared<'_> {

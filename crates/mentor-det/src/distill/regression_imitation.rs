@@ -2,7 +2,7 @@
 
 use burn::tensor::activation::sigmoid;
 use burn::tensor::{DType, Tensor};
-use mentor_distill::{Column, Place, Shared, Stream, Term, standardised};
+use mentor_distill::{Column, Place, Reads, Shared, Stream, Term, standardised};
 use mentor_ops::sum_all;
 use mentor_types::{AdapterSpec, DetLevel, Found, check_probability, check_weight};
 use schemars::JsonSchema;
@@ -90,6 +90,10 @@ impl Default for RegressionImitation {
 impl Term<Det> for RegressionImitation {
     fn source(&self) -> &'static str {
         "ours, after Chen et al. 2017 and Wang et al. 2019, arXiv 1906.03609"
+    }
+
+    fn reads(&self) -> Option<Reads> {
+        Some(Reads { features: true, boxes: true, labels: true, ..Reads::default() })
     }
 
     fn shared(&self) -> Shared<'_> {

@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 use burn::tensor::activation::{log_sigmoid, sigmoid};
-use mentor_distill::{Column, Shared, Stream, Term};
+use mentor_distill::{Column, Reads, Shared, Stream, Term};
 use mentor_ops::sum_all;
 use mentor_types::{Found, check_weight};
 use schemars::JsonSchema;
@@ -62,6 +62,10 @@ impl Default for WeightedCrossEntropy {
 impl Term<Det> for WeightedCrossEntropy {
     fn source(&self) -> &'static str {
         "Chen et al. 2017, eq. 4"
+    }
+
+    fn reads(&self) -> Option<Reads> {
+        Some(Reads { logits: true, labels: true, ..Reads::default() })
     }
 
     fn shared(&self) -> Shared<'_> {

@@ -1,7 +1,7 @@
 //! `[supervised.ciou]`: the boxes of the places that answer for objects.
 
 use burn::tensor::Tensor;
-use mentor_distill::{Column, Shared, Stream, Term};
+use mentor_distill::{Column, Reads, Shared, Stream, Term};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -60,6 +60,10 @@ impl Default for Ciou {
 impl Term<Det> for Ciou {
     fn source(&self) -> &'static str {
         "Zheng et al. 2020, arXiv 1911.08287, eq. 10"
+    }
+
+    fn reads(&self) -> Option<Reads> {
+        Some(Reads { boxes: true, labels: true, ..Reads::default() })
     }
 
     fn shared(&self) -> Shared<'_> {

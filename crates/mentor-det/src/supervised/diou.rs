@@ -1,7 +1,7 @@
 //! `[supervised.diou]`: the boxes of the places that answer for objects.
 
 use burn::tensor::Tensor;
-use mentor_distill::{Column, Shared, Stream, Term};
+use mentor_distill::{Column, Reads, Shared, Stream, Term};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -58,6 +58,10 @@ impl Default for Diou {
 impl Term<Det> for Diou {
     fn source(&self) -> &'static str {
         "Zheng et al. 2020, arXiv 1911.08287, eq. 7"
+    }
+
+    fn reads(&self) -> Option<Reads> {
+        Some(Reads { boxes: true, labels: true, ..Reads::default() })
     }
 
     fn shared(&self) -> Shared<'_> {

@@ -2,7 +2,7 @@
 
 use burn::tensor::activation::{log_softmax, relu};
 use burn::tensor::{DType, Int, Tensor};
-use mentor_distill::{Column, Shared, Stream, Term};
+use mentor_distill::{Column, Reads, Shared, Stream, Term};
 use mentor_types::BoxCoding;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -60,6 +60,10 @@ impl Default for DistributionFocal {
 impl Term<Det> for DistributionFocal {
     fn source(&self) -> &'static str {
         "Li et al. 2020, arXiv 2006.04388, eq. 6"
+    }
+
+    fn reads(&self) -> Option<Reads> {
+        Some(Reads { edges: true, labels: true, ..Reads::default() })
     }
 
     fn shared(&self) -> Shared<'_> {

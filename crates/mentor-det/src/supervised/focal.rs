@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 use burn::tensor::activation::sigmoid;
-use mentor_distill::{Column, Shared, Stream, Term};
+use mentor_distill::{Column, Reads, Shared, Stream, Term};
 use mentor_ops::sum_all;
 use mentor_types::{Found, check_at_least_0, check_probability};
 use schemars::JsonSchema;
@@ -66,6 +66,10 @@ impl Default for Focal {
 impl Term<Det> for Focal {
     fn source(&self) -> &'static str {
         "Lin et al. 2017, arXiv 1708.02002, eq. 5"
+    }
+
+    fn reads(&self) -> Option<Reads> {
+        Some(Reads { logits: true, labels: true, ..Reads::default() })
     }
 
     fn shared(&self) -> Shared<'_> {

@@ -1,7 +1,7 @@
 //! `[supervised.giou]`: the boxes of the places that answer for objects.
 
 use burn::tensor::Tensor;
-use mentor_distill::{Column, Shared, Stream, Term};
+use mentor_distill::{Column, Reads, Shared, Stream, Term};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -59,6 +59,10 @@ impl Default for Giou {
 impl Term<Det> for Giou {
     fn source(&self) -> &'static str {
         "Rezatofighi et al. 2019, arXiv 1902.09630"
+    }
+
+    fn reads(&self) -> Option<Reads> {
+        Some(Reads { boxes: true, labels: true, ..Reads::default() })
     }
 
     fn shared(&self) -> Shared<'_> {

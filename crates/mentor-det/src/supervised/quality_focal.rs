@@ -1,7 +1,7 @@
 //! `[supervised.quality_focal]`: class scores that say how well the box fits.
 
 use burn::tensor::Tensor;
-use mentor_distill::{Column, Shared, Stream, Term};
+use mentor_distill::{Column, Reads, Shared, Stream, Term};
 use mentor_ops::sum_all;
 use mentor_types::{Found, check_at_least_0};
 use schemars::JsonSchema;
@@ -63,6 +63,10 @@ impl Default for QualityFocal {
 impl Term<Det> for QualityFocal {
     fn source(&self) -> &'static str {
         "Li et al. 2020, arXiv 2006.04388, eq. 3"
+    }
+
+    fn reads(&self) -> Option<Reads> {
+        Some(Reads { logits: true, boxes: true, labels: true, ..Reads::default() })
     }
 
     fn shared(&self) -> Shared<'_> {

@@ -46,6 +46,23 @@ pub struct Needs {
     pub pseudo_labels: bool,
 }
 
+/// What a term of detection reads of each place of the nets, for whoever evaluates it on tensors from a file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reads {
+    /// Features.
+    pub features: bool,
+    /// Class scores.
+    pub logits: bool,
+    /// Boxes.
+    pub boxes: bool,
+    /// Distributions over where the edges of boxes lie.
+    pub edges: bool,
+    /// What the labels ask there.
+    pub labels: bool,
+    /// The student's class scores and boxes, whatever is read of both nets.
+    pub own_places: bool,
+}
+
 /// A term of the loss of the task `S`.
 pub trait Term<S: Sees>: Debug {
     /// The paper and equation that it comes from.
@@ -57,6 +74,12 @@ pub trait Term<S: Sees>: Debug {
     /// What must be there.
     fn needs(&self) -> Needs {
         Needs::default()
+    }
+
+    /// What it reads of the places of a detector; `None` for a term of another task, and for one that asks nets for more than a
+    /// file can hold.
+    fn reads(&self) -> Option<Reads> {
+        None
     }
 
     /// Optimizer steps before which it is off.

@@ -32,38 +32,6 @@ pub fn values(asked: &AskedTerm<'_, Det>) -> Result<Vec<(Column, f32)>> {
     Ok(columns.into_iter().zip(values).map(|(column, value)| (column, value.into_scalar::<f32>())).collect())
 }
 
-/// What a term reads of places.
-struct Reads {
-    features: bool,
-    logits: bool,
-    boxes: bool,
-    edges: bool,
-    labels: bool,
-    /// The student's scores and boxes, whatever is read of both sides.
-    own_places: bool,
-}
-
-impl Reads {
-    /// What the term of this name reads; `None` for one that asks nets for more than a file can hold.
-    fn of(name: &str, is_on_levels: bool) -> Option<Self> {
-        let features = is_on_levels;
-        let reads = Self { features, logits: false, boxes: false, edges: false, labels: false, own_places: false };
-        Some(match name {
-            "pkd" | "hint" | "mgd" | "cwd" => reads,
-            "mimic" => Self { own_places: true, ..reads },
-            "imitation" | "fgd" | "defeat" => Self { labels: true, ..reads },
-            "regression_imitation" => Self { boxes: true, labels: true, ..reads },
-            "box_kd" => Self { logits: true, boxes: true, ..reads },
-            "class_kd" | "adaptive" | "dist" => Self { logits: true, ..reads },
-            "focal" | "weighted_cross_entropy" => Self { logits: true, labels: true, ..reads },
-            "giou" | "diou" | "ciou" | "bounded_regression" => Self { boxes: true, labels: true, ..reads },
-            "quality_focal" => Self { logits: true, boxes: true, labels: true, ..reads },
-            "ld" | "distribution_focal" => Self { edges: true, labels: true, ..reads },
-            _ => return None,
-        })
-    }
-}
-
 /// The columns of the term on the level of the maps.
 fn columns_at(asked: &AskedTerm<'_, Det>, inputs: &Inputs) -> Result<Vec<Column>> {
     let level = inputs.level();
@@ -102,7 +70,7 @@ fn evaluate(asked: &AskedTerm<'_, Det>, columns: &[Column], inputs: &Inputs) -> 
 
 /// What the term reads must be in the file.
 fn check_inputs(asked: &AskedTerm<'_, Det>, inputs: &Inputs) -> Result<()> {
-    let Some(reads) = Reads::of(asked.name, asked.term.is_on_levels()) else {
+    let Some(reads) = asked.term.reads() else {
         bail!("{}: asks nets for more than a file can hold; it is measured in a run", asked.name);
     };
     let sides = [("student", &inputs.student), ("teacher", &inputs.teacher)];
