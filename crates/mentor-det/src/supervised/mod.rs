@@ -87,7 +87,8 @@ impl SupervisedConfig {
     /// The parts that are about classes alone.
     #[must_use]
     pub fn of_classes(&self) -> Vec<(&'static str, &dyn Term<Det>)> {
-        let of_classes = |(name, _): &(&str, _)| ["focal", "quality_focal"].contains(name);
+        let of_classes =
+            |(_, term): &(&str, &dyn Term<Det>)| term.reads().is_some_and(|reads| reads.labels && reads.logits);
         self.terms().into_iter().filter(of_classes).collect()
     }
 
@@ -138,6 +139,13 @@ mod tests {
         assert_eq!(names(&config), ["focal", "giou"]);
         assert_eq!(config.focal, Some(Focal { gamma: 1.5, ..Focal::default() }));
         assert!(serde_json::from_str::<SupervisedConfig>(r#"{"cross_entropy": {}}"#).is_err());
+    }
+
+    #[test]
+    fn parts_about_classes_are_those_that_read_their_scores() {
+        let all = SupervisedConfig::all();
+        let names: Vec<&str> = all.of_classes().iter().map(|(name, _)| *name).collect();
+        assert_eq!(names, ["focal", "quality_focal"]);
     }
 
     #[test]
