@@ -104,7 +104,7 @@ fn check_shared([student, teacher]: [&NetConfig; 2], name: &str, distill: &Disti
         Level::ALL.into_iter().any(|level| shares(student, teacher, level))
     };
     for (term, config) in distill.terms() {
-        let is_of_features = config.is_on_levels() && term != "regression_imitation";
+        let is_of_features = config.is_on_levels() && config.reads().is_none_or(|reads| !reads.boxes);
         let (what, is_shared) = match term {
             // Its boxes lie anywhere.
             "teacher_boxes" => continue,

@@ -171,6 +171,13 @@ mod tests {
     }
 
     #[test]
+    fn parts_about_classes_are_those_that_read_their_scores() {
+        let all = SupervisedConfig::all();
+        let names: Vec<&str> = all.of_classes().iter().map(|(name, _)| *name).collect();
+        assert_eq!(names, ["focal", "quality_focal"]);
+    }
+
+    #[test]
     fn values_out_of_range_are_named() {
         let keys = |config: &SupervisedConfig| {
             let mut problems = Vec::new();
