@@ -207,7 +207,7 @@ mod tests {
         let device = Device::flex();
         let kept = |classes: &[usize]| {
             let of: Vec<f32> = (0..MAX_CLASSES).map(|class| f32::from(u8::from(classes.contains(&class)))).collect();
-            let targets = DetTargets::upload(&[partly.clone()], &device);
+            let targets = DetTargets::upload(std::slice::from_ref(&partly), &device);
             let left = targets.of_classes(Tensor::from_data(TensorData::new(of, [1, MAX_CLASSES]), &device));
             let row = |x: Tensor<2>| values(x)[..3].to_vec();
             (row(left.objects_nm), row(left.ignored_nm), row(left.looked_for))

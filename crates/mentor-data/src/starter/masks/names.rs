@@ -125,12 +125,14 @@ fn parts_of(line: &str) -> Vec<&str> {
 mod tests {
     use super::*;
 
-    fn read(text: &str) -> (Vec<(u8, String)>, Vec<([u8; 3], String)>) {
+    type Named<K> = Vec<(K, String)>;
+
+    fn read(text: &str) -> (Named<u8>, Named<[u8; 3]>) {
         let Names { by_value, by_colour, .. } = Names::read(text);
         (by_value.into_iter().collect(), by_colour.into_iter().collect())
     }
 
-    fn named<K: Copy>(all: &[(K, &str)]) -> Vec<(K, String)> {
+    fn named<K: Copy>(all: &[(K, &str)]) -> Named<K> {
         all.iter().map(|(key, name)| (*key, (*name).to_owned())).collect()
     }
 
