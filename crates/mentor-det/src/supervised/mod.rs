@@ -171,10 +171,10 @@ mod tests {
     }
 
     #[test]
-    fn parts_about_classes_are_those_that_read_their_scores() {
+    fn parts_about_classes_are_known() {
         let all = SupervisedConfig::all();
         let names: Vec<&str> = all.of_classes().iter().map(|(name, _)| *name).collect();
-        assert_eq!(names, ["focal", "quality_focal"]);
+        assert_eq!(names, ["focal", "quality_focal", "rpn_objectness", "region_classes"]);
     }
 
     #[test]
