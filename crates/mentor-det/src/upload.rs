@@ -108,7 +108,7 @@ impl PairLabels {
 pub struct DetTargets {
     /// `[n, m, 4]`: left, top, right, bottom in pixels.
     pub edges_nm4: Tensor<3>,
-    /// `[n, m]`: the class, or [`IGNORE`](mentor_types::IGNORE).
+    /// `[n, m]`: the class, or [`IGNORE`].
     pub classes_nm: Tensor<2, Int>,
     /// `[n, m]`: 1 where the box holds one object that is to be found.
     pub objects_nm: Tensor<2>,
