@@ -11,8 +11,8 @@ use crate::files::{Below, read_text};
 const IMAGE_FOLDERS: [&str; 12] =
     ["images", "image", "imgs", "img", "img_dir", "photos", "photo", "jpegimages", "leftimg8bit", "rgb", "inputs", "x"];
 
-/// The names of folders, in lower case, that hold masks.
-const MASK_FOLDERS: [&str; 19] = [
+/// The names of folders, in lower case, that hold masks; of two masks of a photo the first by name is taken.
+const MASK_FOLDERS: [&str; 20] = [
     "labels",
     "label",
     "masks",
@@ -27,6 +27,7 @@ const MASK_FOLDERS: [&str; 19] = [
     "groundtruth",
     "ground_truth",
     "segmentationclass",
+    "segmentationobject",
     "segmentations",
     "segmentation",
     "seg",
@@ -328,6 +329,13 @@ mod tests {
         let both = pairs(&["images/f.jpg", "masks/f.png", "masks/f_mask.png"]).unwrap();
         assert_eq!(both.pairs[0].mask, "masks/f.png");
         assert!(both.said[0].contains("masks/f_mask.png"), "{:?}", both.said);
+    }
+
+    #[test]
+    fn masks_of_instances_are_no_photos() {
+        let voc = pairs(&["JPEGImages/a.jpg", "SegmentationObject/a.png", "SegmentationClass/a.png"]).unwrap();
+        assert_eq!((voc.pairs[0].mask.as_str(), voc.alone.len()), ("SegmentationClass/a.png", 0));
+        assert!(voc.said[0].contains("SegmentationObject/a.png"), "{:?}", voc.said);
     }
 
     #[test]
