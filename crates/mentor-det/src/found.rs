@@ -101,15 +101,7 @@ fn places(output: &DetOutput) -> Places {
         let centerness = at_all_places(output, |level| level.centerness.as_ref().expect("it was asked for"));
         scores_n1p = (scores_n1p * sigmoid(centerness.inner())).sqrt();
     }
-    let [height, width] = output.image_size.map(|side| side as f64);
-    let [x, y] = grid.points;
-    let way = |edge: usize| distances.clone().narrow(1, edge, 1);
-    let edges = [
-        (x.clone() - way(0)).clamp(0.0, width),
-        (y.clone() - way(1)).clamp(0.0, height),
-        (x + way(2)).clamp(0.0, width),
-        (y + way(3)).clamp(0.0, height),
-    ];
+    let edges = grid.edges_within(&distances, output.image_size);
     let [left, top, right, bottom] = edges.clone();
     let shorter = (right - left).min_pair(bottom - top);
     (Tensor::cat(edges.to_vec(), 1), scores_n1p.mask_fill(shorter.lower_scalar(1.0), 0.0), classes_n1p)

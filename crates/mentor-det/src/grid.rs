@@ -50,6 +50,21 @@ impl Grid {
         }
     }
 
+    /// The left, top, right and lower edges of boxes about the places, given by their ways from there, `[n, 4, p]`; each `[n, 1, p]`
+    /// in pixels, cut off where the image of `image_size` (height, width) ends.
+    #[must_use]
+    pub(crate) fn edges_within(&self, distances_n4p: &Tensor<3>, image_size: [usize; 2]) -> [Tensor<3>; 4] {
+        let [height, width] = image_size.map(|side| side as f64);
+        let [x, y] = self.points.clone();
+        let way = |edge: usize| distances_n4p.clone().narrow(1, edge, 1);
+        [
+            (x.clone() - way(0)).clamp(0.0, width),
+            (y.clone() - way(1)).clamp(0.0, height),
+            (x + way(2)).clamp(0.0, width),
+            (y + way(3)).clamp(0.0, height),
+        ]
+    }
+
     /// How many places each level has.
     #[must_use]
     pub fn counts(&self) -> Vec<usize> {

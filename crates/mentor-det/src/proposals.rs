@@ -76,18 +76,11 @@ impl Proposals {
 }
 
 impl Candidates {
-    fn of(level: &DetLevel, most: usize, [height, width]: [usize; 2]) -> Self {
+    fn of(level: &DetLevel, most: usize, image_size: [usize; 2]) -> Self {
         let plain = |part: &Tensor<3>| part.clone().inner().cast(DType::F32);
         let scores_np: Tensor<2> = plain(&level.class_logits).squeeze_dim::<2>(1).clamp(-SUREST, SUREST);
-        let [x, y] = Grid::of_levels(vec![level.layout.clone()], &scores_np.device()).points;
-        let distances_n4p = plain(&level.distances);
-        let way = |edge: usize| distances_n4p.clone().narrow(1, edge, 1);
-        let edges = [
-            (x.clone() - way(0)).clamp(0.0, width as f64),
-            (y.clone() - way(1)).clamp(0.0, height as f64),
-            (x + way(2)).clamp(0.0, width as f64),
-            (y + way(3)).clamp(0.0, height as f64),
-        ];
+        let grid = Grid::of_levels(vec![level.layout.clone()], &scores_np.device());
+        let edges = grid.edges_within(&plain(&level.distances), image_size);
         let edges_np4 = Tensor::cat(edges.to_vec(), 1).swap_dims(1, 2);
         let (edges_nr4, scores_nr) = if level.layout.places() > most {
             let chosen = largest(&scores_np, most);

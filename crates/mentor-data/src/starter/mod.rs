@@ -3,13 +3,14 @@
 mod boxes;
 mod masks;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use mentor_types::TaskName;
 
 use crate::error::DataError;
+use crate::files::{Below, read_text};
 use crate::read::read_size;
 
 /// What `mentor new` writes.
@@ -132,6 +133,21 @@ fn part_of(path: &str) -> &'static str {
         _ => None,
     };
     words.rev().find_map(part).unwrap_or_default()
+}
+
+/// The splits of images by their stems, from the lists in a folder of Pascal VOC, `ImageSets/Main` or `ImageSets/Segmentation`.
+fn listed_parts(folder: &Path, lists: &str) -> Result<BTreeMap<String, &'static str>, DataError> {
+    let is_list = |path: &Path| {
+        let name = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
+        path.parent().is_some_and(|folder| folder.ends_with(lists)) && ["train", "val", "test"].contains(&name)
+    };
+    let mut parts = BTreeMap::new();
+    for file in Below::of(folder, folder, &is_list)?.files {
+        let part = part_of(stem(file.rsplit('/').next().unwrap_or(&file)));
+        let text = read_text(&folder.join(&file))?;
+        parts.extend(text.lines().filter_map(|line| Some((line.split_whitespace().next()?.to_owned(), part))));
+    }
+    Ok(parts)
 }
 
 /// Whether a card can hold a class of this name.

@@ -1,6 +1,6 @@
 //! Pascal VOC's XML among the files of a folder.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use rayon::prelude::*;
@@ -11,7 +11,7 @@ use crate::card::BoxFormat;
 use crate::error::DataError;
 use crate::files::read_text;
 use crate::read::{BoxMistakeKind, read_voc};
-use crate::starter::stem;
+use crate::starter::{listed_parts, stem};
 
 /// XML beside the images, or in a folder of its own; `None` where there is none.
 pub(super) fn find(folder: &Path, images: &[String], files: &[String]) -> Result<Option<FoundBoxes>, DataError> {
@@ -29,7 +29,7 @@ pub(super) fn find(folder: &Path, images: &[String], files: &[String]) -> Result
     }
     found.first_pixel = u8::from(is_of_pascal(folder, &layout)?);
     let read = read_each(folder, &layout, |path, size| read_voc(path, &found.classes, found.first_pixel, size))?;
-    let lists = lists(folder)?;
+    let lists = listed_parts(folder, "ImageSets/Main")?;
     let part = |image: &str| {
         let name = stem(image.rsplit('/').next().unwrap_or(image));
         lists.get(name).copied().unwrap_or_else(|| part_of(folder_of(image)))
@@ -57,21 +57,4 @@ fn is_of_pascal(folder: &Path, layout: &Layout) -> Result<bool, DataError> {
     let Some((_, file)) = layout.pairs.first() else { return Ok(false) };
     let text = usable(read_text(&folder.join(file)))?.unwrap_or_default();
     Ok(text.split_once("<database>").is_some_and(|(_, name)| name.trim_start().starts_with("The VOC")))
-}
-
-/// The splits of images by their stems, from the lists in a folder `ImageSets/Main`.
-fn lists(folder: &Path) -> Result<BTreeMap<String, &'static str>, DataError> {
-    let is_list = |path: &Path| {
-        let name = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
-        path.parent().is_some_and(|folder| folder.ends_with("ImageSets/Main"))
-            && ["train", "val", "test"].contains(&name)
-    };
-    let files = crate::files::Below::of(folder, folder, &is_list)?.files;
-    let mut parts = BTreeMap::new();
-    for file in files {
-        let part = part_of(stem(file.rsplit('/').next().unwrap_or(&file)));
-        let text = read_text(&folder.join(&file))?;
-        parts.extend(text.lines().filter_map(|line| Some((line.split_whitespace().next()?.to_owned(), part))));
-    }
-    Ok(parts)
 }

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use super::super::{part_of, stem};
+use super::super::{first, listed_parts, part_of, stem};
 use crate::error::DataError;
-use crate::files::{Below, read_text};
+use crate::files::Below;
 
 /// The names of folders, in lower case, that hold images.
 const IMAGE_FOLDERS: [&str; 12] =
@@ -131,7 +131,7 @@ pub(in super::super) fn pair_up(folder: &Path) -> Result<Found, DataError> {
     let [masks, photos] = [masks, photos].map(|all| all.into_iter().map(|(placed, _)| placed).collect::<Vec<_>>());
     let fail = |message: String| DataError::Starter { folder: folder.to_owned(), message };
     let (matched, unused) = matched(&photos, &masks).map_err(fail)?;
-    let parts = listed_parts(folder)?;
+    let parts = listed_parts(folder, "ImageSets/Segmentation")?;
     let part = |file: &str| {
         let name = stem(file.rsplit('/').next().unwrap_or(file));
         let folders = file.rsplit_once('/').map_or("", |(folders, _)| folders);
@@ -245,22 +245,6 @@ fn by_name_alone(
     }
 }
 
-/// The splits of images by their names, from lists in a folder `ImageSets/Segmentation`.
-fn listed_parts(folder: &Path) -> Result<BTreeMap<String, &'static str>, DataError> {
-    let is_list = |path: &Path| {
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        path.parent().is_some_and(|folder| folder.ends_with("ImageSets/Segmentation"))
-            && ["train.txt", "val.txt", "test.txt"].contains(&name)
-    };
-    let mut parts = BTreeMap::new();
-    for file in Below::of(folder, folder, &is_list)?.files {
-        let part = part_of(stem(file.rsplit('/').next().unwrap_or(&file)));
-        let text = read_text(&folder.join(&file))?;
-        parts.extend(text.lines().filter_map(|line| Some((line.split_whitespace().next()?.to_owned(), part))));
-    }
-    Ok(parts)
-}
-
 /// What was left out.
 fn said(below: &Below, unused: &[&str]) -> Vec<String> {
     let mut said = Vec::new();
@@ -269,11 +253,11 @@ fn said(below: &Below, unused: &[&str]) -> Vec<String> {
         said.push(format!("left out: {} hidden {what}, as systems and notebooks leave them", below.hidden));
     }
     if !below.broken.is_empty() {
-        said.push(format!("left out: links that lead nowhere: {}", super::super::first(&below.broken)));
+        said.push(format!("left out: links that lead nowhere: {}", first(&below.broken)));
     }
     if !unused.is_empty() {
         let unused: Vec<String> = unused.iter().map(|file| (*file).to_owned()).collect();
-        said.push(format!("left out: masks of no photo, or of one that has another: {}", super::super::first(&unused)));
+        said.push(format!("left out: masks of no photo, or of one that has another: {}", first(&unused)));
     }
     said
 }
